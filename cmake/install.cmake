@@ -1,0 +1,1 @@
+# Installation: headers, libraries, emo.pc, the CMake package, the program.

@@ -1,0 +1,11 @@
+# Flags that every target of the project shares, as an interface target.
+add_library(emo_flags INTERFACE)
+target_compile_options(emo_flags INTERFACE -Wall -Wextra -Wconversion -Wsign-conversion -Wshadow -Wstrict-prototypes
+  -Wmissing-prototypes -Wno-unused-parameter -fno-math-errno -ffp-contract=off)
+if(EMO_WERROR)
+  target_compile_options(emo_flags INTERFACE -Werror)
+endif()
+if(EMO_SANITIZE)
+  target_compile_options(emo_flags INTERFACE -fsanitize=${EMO_SANITIZE} -fno-omit-frame-pointer -g)
+  target_link_options(emo_flags INTERFACE -fsanitize=${EMO_SANITIZE})
+endif()

@@ -1,0 +1,591 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file sys/backend.h
+ * @brief The operator table that a back end fills in. Stable per minor version; for back-end authors only.
+ *
+ * Conventions of every operator:
+ * - Matrices are row-major; activations and gradients are f32; `tokens` counts rows of the packed batch.
+ * - All `float *`, `int32_t *` ... array arguments are addresses of the back end's memory (`mem_alloc`); scalars and
+ *   the argument struct itself are host memory and may be reused as soon as the call returns.
+ * - A call enqueues on the exec's stream and may return before the work is done; it never waits for the device.
+ * - "accumulate" and "+=" arguments add to what is there; everything else overwrites.
+ * - Results do not depend on the number of threads. A row's result does not depend on the other rows of the call.
+ * - Entries that a back end leaves NULL are taken by the composed default built from the primitives.
+ */
+#ifndef EMO_SYS_BACKEND_H
+#define EMO_SYS_BACKEND_H
+
+#include <emo/hooks.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define EMO_BACKEND_ABI 1
+
+typedef struct emo_backend emo_backend; /**< one opened device; the struct below */
+typedef struct emo_exec emo_exec;       /**< a stream with its scratch memory; the back end's own */
+
+/* ---- views ---- */
+
+/** Block layouts of a weight. */
+enum { EMO_LAYOUT_ROWS = 0 /**< plain rows; q8_0, q4_0 ... will follow */ };
+
+/** A weight as operators see it. y = x W^T: `rows` are outputs, `cols` inputs. */
+typedef struct emo_weight {
+    const void *data;   /**< NULL: not loaded (an expert outside the subset) or absent (a bias) */
+    const void *packed; /**< the back end's packed form, or NULL */
+    emo_dtype dtype;    /**< F32, F16 or BF16; data is aligned to the element */
+    int32_t layout;     /**< EMO_LAYOUT_ROWS */
+    int64_t rows;
+    int64_t cols;
+    int64_t stride; /**< elements from row to row */
+} emo_weight;
+
+/** One expert: SwiGLU down(silu(gate(x)) * up(x)). Gradients are [rows, cols] f32, NULL when not wanted, and += . */
+typedef struct emo_expert_slot {
+    emo_weight gate; /**< [inner, hidden] */
+    emo_weight up;   /**< [inner, hidden] */
+    emo_weight down; /**< [hidden, inner] */
+    float *d_gate;
+    float *d_up;
+    float *d_down;
+} emo_expert_slot;
+
+/** Experts by their original id. `device` is made from `slots` by the back end's table_sync (the CPU's: the same). */
+typedef struct emo_expert_table {
+    const emo_expert_slot *slots;
+    int32_t count;
+    void *device;
+} emo_expert_table;
+
+/* ---- block operators ---- */
+
+/** out[t] = weight[ids[t]]. Backward: d_weight[ids[t]] += d_out[t], in token order. */
+typedef struct emo_embed_args {
+    int64_t tokens;
+    int64_t hidden;
+    const int32_t *ids; /**< [tokens], inside the vocabulary (the caller checked) */
+    emo_weight weight;  /**< [vocab, hidden] */
+    float *out;         /**< [tokens, hidden] */
+    const float *d_out; /**< backward */
+    float *d_weight;    /**< backward, [vocab, hidden] */
+} emo_embed_args;
+
+/** RMSNorm: y = w * x * rstd, rstd = 1 / sqrt(mean(x^2) + eps). */
+typedef struct emo_norm_args {
+    int64_t tokens;
+    int64_t hidden;
+    float eps;
+    const float *x;    /**< [tokens, hidden] */
+    emo_weight weight; /**< [1, hidden] */
+    float *y;          /**< [tokens, hidden]; may not alias x */
+    float *rstd;       /**< [tokens]; forward: written when not NULL; backward: read */
+    /* backward */
+    const float *dy;       /**< [tokens, hidden] */
+    float *dx;             /**< [tokens, hidden] */
+    int32_t dx_accumulate; /**< dx += instead of = */
+    float *d_weight;       /**< [hidden], +=; may be NULL */
+} emo_norm_args;
+
+/** y = x W^T + bias. Backward: dx = dy W, d_weight += dy^T x, d_bias += column sums of dy. */
+typedef struct emo_linear_args {
+    int64_t tokens;
+    const float *x; /**< [tokens, weight.cols] */
+    int64_t x_stride;
+    emo_weight weight;
+    emo_weight bias; /**< data NULL: none; [1, weight.rows] */
+    float *y;        /**< [tokens, weight.rows] */
+    int64_t y_stride;
+    int32_t accumulate; /**< y += (residual) */
+    /* backward */
+    const float *dy; /**< stride y_stride */
+    float *dx;       /**< stride x_stride; NULL: not wanted */
+    int32_t dx_accumulate;
+    float *d_weight; /**< [rows, cols] dense; NULL: not wanted */
+    float *d_bias;   /**< NULL: not wanted */
+} emo_linear_args;
+
+/** Rotate-half RoPE in place on `heads` heads of each row: element i pairs with i + head_dim / 2. */
+typedef struct emo_rope_args {
+    int64_t tokens;
+    int32_t heads;
+    int32_t head_dim;
+    int64_t stride;           /**< floats from row to row of x */
+    const int32_t *positions; /**< [tokens], below the rows of cos and sin */
+    const float *cos;         /**< [max_positions, head_dim / 2] */
+    const float *sin;
+    float *x;        /**< [tokens, heads * head_dim] inside rows of `stride` */
+    int32_t inverse; /**< rotate back (the backward pass) */
+} emo_rope_args;
+
+/** Query rows [q_begin, q_begin + q_count) see the key rows [k_begin, k_begin + k_count), causally: the last query
+ *  sees all keys, the query before it all but one, and so on (q_count <= k_count). */
+typedef struct emo_attention_segment {
+    int64_t q_begin;
+    int64_t q_count;
+    int64_t k_begin;
+    int64_t k_count;
+} emo_attention_segment;
+
+/** Causal attention inside segments; query head j uses kv head j / (heads / kv_heads). */
+typedef struct emo_attention_args {
+    int64_t n_segments;
+    const emo_attention_segment *segments; /**< host memory; segments do not share query rows */
+    int64_t q_first; /**< only query rows in [q_first, q_last) are computed (slices of one call) */
+    int64_t q_last;
+    int32_t heads;
+    int32_t kv_heads;
+    int32_t head_dim;
+    float scale;
+    const float *q; /**< row stride q_stride */
+    int64_t q_stride;
+    const float *k; /**< row stride kv_stride; the training batch or the KV cache */
+    const float *v;
+    int64_t kv_stride;
+    float *o; /**< row stride o_stride */
+    int64_t o_stride;
+    float *lse; /**< [query rows, heads]; written when not NULL, read by backward */
+    /* backward over whole segments (q_first and q_last are ignored); strides as in the forward */
+    const float *d_o;
+    float *dq;
+    float *dk;
+    float *dv;
+} emo_attention_args;
+
+enum { EMO_GATING_SOFTMAX = 0, EMO_GATING_SIGMOID = 1 };
+/** Weight of shared experts: 1 each (training), or a softmax over their own logits (the HF inference model). */
+enum { EMO_SHARED_ONE = 0, EMO_SHARED_SOFTMAX = 1 };
+/** Phases of route; run in this order. LOGITS and SELECT work on the rows [first, last), POOL on everything. */
+enum { EMO_ROUTE_LOGITS = 1, EMO_ROUTE_POOL = 2, EMO_ROUTE_SELECT = 4 };
+
+/**
+ * The router. n = routed experts, H = shared experts (the last H ids), E = n + H, K = k + H (or k + n_always).
+ *
+ * LOGITS: logits = (jittered) x W^T over the first `columns` rows of W.
+ * POOL:   per segment: allowed = allowed_in (or all); probs = softmax of the logits over allowed_in; usage = their sum
+ *         over the segment's tokens; the pool keeps the `pool_size` allowed experts of largest usage (ties to the lower
+ *         id), the last `forced` routed ones always. By mass: size = (number of experts with cumulative mean mass <
+ *         pool_mass) + 1, clamped to [pool_min, pool_max].
+ * SELECT: scores = softmax (or sigmoid + 1e-7) of the logits over `allowed`, 0 outside; top-k of scores (+ score_bias),
+ *         descending, ties to the lower id; weights are the scores, divided by their norm_p-norm when norm_p > 0;
+ *         then the shared (or always-active) experts. When fewer than k experts are allowed in a segment, the rest of
+ *         the row gets index -1 and weight 0, which every later operator skips.
+ */
+typedef struct emo_route_args {
+    int64_t tokens;
+    int64_t hidden;
+    int32_t experts; /**< n */
+    int32_t shared;  /**< H */
+    int32_t k;       /**< chosen per token */
+    int32_t columns; /**< logits computed per token: n, or E when shared_mode needs the shared ones or the caller asks */
+    int32_t phases;
+    int64_t first;
+    int64_t last;
+    const float *x;    /**< [tokens, hidden] */
+    emo_weight weight; /**< [E, hidden] */
+    int64_t n_segments;
+    const int32_t *segment_begin; /**< [n_segments + 1], from 0 to tokens, ascending; no empty segment */
+    const uint8_t *allowed_in;    /**< [n_segments, n] or NULL: all */
+    const int32_t *pool_size;     /**< [n_segments] or NULL: no pool; a size >= n keeps all */
+    float pool_mass;              /**< > 0: pools by mass instead of pool_size */
+    int32_t pool_min;
+    int32_t pool_max;
+    int32_t forced;
+    int32_t n_always;
+    const int32_t *always; /**< [n_always] ids of always-active experts (then shared = 0): used with their softmax weight */
+    int32_t gating;
+    int32_t shared_mode;
+    float norm_p;
+    const float *score_bias; /**< [n] or NULL */
+    float jitter;            /**< 0: none */
+    uint64_t seed;           /**< jitter's key */
+    uint64_t step;
+    int32_t layer;
+    /* outputs */
+    float *logits;        /**< [tokens, columns] */
+    float *usage;         /**< [n_segments, n]; NULL: not wanted (then no pools) */
+    uint8_t *allowed;     /**< [n_segments, n], as narrowed */
+    float *scores;        /**< [tokens, n]; NULL: not wanted */
+    int32_t *indices;     /**< [tokens, K] */
+    float *weights;       /**< [tokens, K] */
+    float *lse;           /**< [tokens] logsumexp of the masked logits; NULL: not wanted */
+    int32_t *counts;      /**< [E], +=; NULL: not wanted */
+    float *score_sum;     /**< [n] sum over tokens of the (for sigmoid: normalised) scores, +=; NULL: not wanted */
+    double *z_sum;        /**< [1] sum over tokens of lse^2, +=; NULL: not wanted */
+    int32_t *segment_counts;  /**< [n_segments, n]; NULL: not wanted */
+    float *segment_score_sum; /**< [n_segments, n]; NULL: not wanted */
+    /* backward: gradient of sum(d_weights * weights) + sum(balance * scores) + z_scale * sum(lse^2) */
+    const float *d_weights;  /**< [tokens, K] */
+    const float *balance;    /**< [n], or [n_segments, n] when balance_by_segment; NULL: none */
+    int32_t balance_by_segment;
+    float z_scale;
+    float *d_logits; /**< [tokens, columns] scratch, holds the gradient afterwards */
+    float *dx;       /**< [tokens, hidden], += */
+    float *d_weight; /**< [E, hidden], +=; NULL: not wanted */
+} emo_route_args;
+
+/**
+ * The load-balancing loss from counts: loss += scale * sum_e f[e] * score_sum[e]; grad[e] = weight * scale * f[e], with
+ * f = sum_s coef[s] * source[s] (i32 or f32 arrays of n).
+ */
+typedef struct emo_balance_args {
+    int32_t experts;
+    int32_t n_sources;
+    const void *const *sources; /**< host array of device addresses */
+    const emo_dtype *dtypes;    /**< host array: EMO_DTYPE_I32 or EMO_DTYPE_F32 */
+    const double *coef;         /**< host array */
+    float *f;                   /**< [n] output, may be NULL */
+    double scale;
+    double weight;
+    const float *score_sum; /**< [n]; NULL: only f */
+    double *loss;           /**< [1], +=; may be NULL */
+    float *grad;            /**< [n]; may be NULL */
+} emo_balance_args;
+
+/**
+ * Balancing per document: loss_d = p_d / k * sum_e counts[d,e] * (score_sum[d,e] / T_d) / T_d over its pool of p_d
+ * experts; loss += scale * sum_d loss_d; grad[d,e] = weight * scale * p_d / k * counts[d,e] / T_d^2.
+ */
+typedef struct emo_balance_documents_args {
+    int32_t experts;
+    int32_t k;
+    int64_t n_segments;
+    const int32_t *segment_begin;
+    const uint8_t *allowed;
+    const int32_t *segment_counts;
+    const float *segment_score_sum;
+    double scale;
+    double weight;
+    double *loss;
+    float *grad; /**< [n_segments, n] */
+} emo_balance_documents_args;
+
+/** Token-expert assignment, sorted by expert, then token. Entries with index -1 are left out. */
+typedef struct emo_plan_args {
+    int64_t tokens;
+    int32_t k_total; /**< K */
+    int32_t experts; /**< E */
+    const int32_t *indices; /**< [tokens, K] */
+    int32_t *offsets;       /**< [E + 1] */
+    int32_t *order;         /**< [tokens * K] assignments t * K + j, by expert */
+    int32_t *inverse;       /**< [tokens * K] place in `order`, -1 for left-out entries */
+} emo_plan_args;
+
+/**
+ * Experts: y[t] (+)= sum_j weights[t,j] * expert_{indices[t,j]}(x[t]), j ascending.
+ * Assignments to an expert whose slot is not loaded are an internal error of the caller.
+ */
+typedef struct emo_experts_args {
+    int64_t tokens;
+    int64_t hidden;
+    int64_t inner;
+    int32_t k_total;
+    int32_t experts;
+    const float *x;         /**< [tokens, hidden] */
+    const int32_t *offsets; /**< from plan */
+    const int32_t *order;
+    const int32_t *inverse;
+    const float *weights;   /**< [tokens, K] */
+    emo_expert_table table;
+    float *saved;           /**< [tokens * K, 2 * inner] pre-activations gate|up in plan order; NULL: not wanted */
+    float *y;               /**< [tokens, hidden] */
+    int32_t accumulate;
+    /* backward; slot gradients come from the table */
+    const float *dy;   /**< [tokens, hidden] */
+    float *dx;         /**< [tokens, hidden], +=; NULL: not wanted */
+    float *d_weights;  /**< [tokens, K] */
+    /* statistics for subset selection, forward only */
+    float *out_norm;   /**< [tokens, K] L2 norm of each expert's unweighted output; NULL: not wanted */
+} emo_experts_args;
+
+/** Elementwise SwiGLU of a dense MLP on [tokens, inner]: y = silu(gate) * up; backward: d_gate, d_up from dy. */
+typedef struct emo_swiglu_args {
+    int64_t tokens;
+    int64_t inner;
+    const float *gate;
+    const float *up;
+    int64_t stride; /**< floats from row to row of gate, up, d_gate and d_up */
+    float *y;       /**< dense [tokens, inner] */
+    const float *dy;
+    float *d_gate;
+    float *d_up;
+} emo_swiglu_args;
+
+/**
+ * Language-model head over chunks of the vocabulary: cross-entropy and z-loss, and with dx their gradient
+ * (ce_scale * CE + z_scale * logsumexp^2, summed over tokens whose label is not -100).
+ */
+typedef struct emo_head_args {
+    int64_t tokens;
+    int64_t hidden;
+    const float *x;        /**< [tokens, hidden], after the last norm */
+    emo_weight weight;     /**< [vocab, hidden] */
+    const int32_t *labels; /**< [tokens]; -100: ignored */
+    float *token_loss;     /**< [tokens] CE, 0 where ignored; NULL: not wanted */
+    double *ce_sum;        /**< [1], += (unscaled); NULL: not wanted */
+    double *z_sum;         /**< [1], += sum of logsumexp^2 (unscaled); NULL: not wanted */
+    float ce_scale;
+    float z_scale;
+    float *dx;       /**< [tokens, hidden]; NULL: losses only */
+    float *d_weight; /**< [vocab, hidden], +=; NULL: not wanted */
+} emo_head_args;
+
+/** Logits of chosen rows. */
+typedef struct emo_head_logits_args {
+    int64_t n_rows;
+    int64_t hidden;
+    const int32_t *rows; /**< [n_rows] rows of x, or NULL: the first n_rows */
+    const float *x;
+    emo_weight weight;
+    float *logits; /**< [n_rows, vocab] */
+} emo_head_logits_args;
+
+/** Scalars of an optimizer step; they live in device memory and never come to the host inside a step. */
+typedef struct emo_step_scalars {
+    float lr;
+    float bias1;      /**< 1 - beta1^step */
+    float bias2;      /**< 1 - beta2^step */
+    float clip_scale; /**< min(1, max_norm / (grad_norm + 1e-6)) */
+    float grad_norm;
+    int32_t skip; /**< non-zero: gradients were not finite, adamw does nothing */
+    double sumsq;
+} emo_step_scalars;
+
+/** p *= 1 - lr wd; m = b1 m + (1-b1) g s; v = b2 v + (1-b2) (g s)^2; p -= lr / bias1 * m / (sqrt(v / bias2) + eps),
+ *  written as sqrt(v) / sqrt(bias2); s = clip_scale. */
+typedef struct emo_adamw_args {
+    int64_t count;
+    float *p;
+    const float *g;
+    float *m;
+    float *v;
+    float beta1;
+    float beta2;
+    float eps;
+    float weight_decay;
+    const emo_step_scalars *scalars; /**< device memory */
+} emo_adamw_args;
+
+/** out[0] += sum of x^2, in a fixed order. */
+typedef struct emo_sumsq_args {
+    int64_t count;
+    const float *x;
+    double *out;
+} emo_sumsq_args;
+
+/** From scalars->sumsq: grad_norm, clip_scale (max_norm <= 0: 1) and skip. */
+typedef struct emo_clip_args {
+    float max_norm;
+    emo_step_scalars *scalars;
+} emo_clip_args;
+
+/** How to draw one token from a row of logits. Host memory, one per row. */
+typedef struct emo_sample_row {
+    float temperature;        /**< 0: greedy (argmax, ties to the lower id) */
+    int32_t top_k;            /**< 0: off */
+    float top_p;              /**< 1: off */
+    float min_p;              /**< 0: off */
+    float repetition_penalty; /**< 1: off */
+    const int32_t *history;   /**< tokens the penalty looks at */
+    int32_t history_count;
+    uint64_t seed;
+    uint64_t sequence;
+    uint64_t position;
+} emo_sample_row;
+
+typedef struct emo_sample_args {
+    int64_t rows;
+    int64_t vocab;
+    const float *logits; /**< [rows, vocab] */
+    const emo_sample_row *how;
+    int32_t *ids;    /**< [rows] */
+    float *logprobs; /**< [rows] log-probability of the drawn token under softmax(logits), before any filter; may be NULL */
+} emo_sample_args;
+
+/* ---- primitives, from which the composed defaults are built ---- */
+
+/** C = alpha op(A) op(B) + beta C; op transposes when the flag is set. B may be a weight of any dtype. */
+typedef struct emo_gemm_args {
+    int32_t trans_a; /**< A is [m, k], or [k, m] when set */
+    int32_t trans_b; /**< B is [k, n], or [n, k] when set */
+    int64_t m;
+    int64_t n;
+    int64_t k;
+    float alpha;
+    const float *a;
+    int64_t lda;
+    const void *b;
+    emo_dtype b_dtype;
+    int64_t ldb;
+    float beta;
+    float *c;
+    int64_t ldc;
+} emo_gemm_args;
+
+enum {
+    EMO_GROUPED_FORWARD = 0, /**< C[rows of g] = A[rows of g] W_g^T */
+    EMO_GROUPED_DGRAD = 1,   /**< C[rows of g] = A[rows of g] W_g */
+    EMO_GROUPED_WGRAD = 2    /**< G_g += A[rows of g]^T B[rows of g], G_g = [A columns, B columns] */
+};
+
+/** Which matrix of each slot a grouped GEMM uses. */
+enum { EMO_SLOT_GATE = 0, EMO_SLOT_UP = 1, EMO_SLOT_DOWN = 2 };
+
+typedef struct emo_grouped_gemm_args {
+    int32_t mode;
+    int32_t slot;
+    int32_t groups;
+    const int32_t *offsets; /**< [groups + 1] rows of A, C and B; device memory */
+    int64_t max_rows;       /**< capacity: offsets[groups] <= max_rows */
+    emo_expert_table table;
+    const float *a;
+    int64_t lda;
+    const float *b; /**< WGRAD only */
+    int64_t ldb;
+    float *c; /**< FORWARD and DGRAD */
+    int64_t ldc;
+    int32_t accumulate;
+} emo_grouped_gemm_args;
+
+/** dst[i] = src[order[i] / k_total] for i < *count (device). */
+typedef struct emo_gather_args {
+    int64_t max_rows;
+    const int32_t *count;
+    int64_t width;
+    int32_t k_total;
+    const int32_t *order;
+    const float *src;
+    float *dst;
+} emo_gather_args;
+
+/** dst[t] (+)= sum_j weights[t,j] * src[inverse[t,j]], j ascending; with d_weights: d_weights[t,j] = dot(dy[t], src[..]). */
+typedef struct emo_combine_args {
+    int64_t tokens;
+    int64_t width;
+    int32_t k_total;
+    const int32_t *inverse;
+    const float *weights; /**< NULL: 1 */
+    const float *src;
+    float *dst; /**< NULL: only d_weights */
+    int32_t accumulate;
+    const float *dy;
+    float *d_weights;
+} emo_combine_args;
+
+/** probs = softmax over the allowed columns of each row (0 elsewhere), lse. */
+typedef struct emo_softmax_args {
+    int64_t rows;
+    int64_t cols;
+    const float *x;
+    int64_t x_stride;
+    const uint8_t *allowed; /**< [n_sets, cols] or NULL */
+    const int32_t *set_of;  /**< [rows] set of each row, or NULL: row i has set 0 */
+    float *probs;           /**< stride cols */
+    float *lse;             /**< [rows] or NULL */
+} emo_softmax_args;
+
+/* ---- the table ---- */
+
+typedef struct emo_exec_options {
+    uint32_t struct_size;
+    emo_dtype compute;   /**< EMO_DTYPE_F32; EMO_DTYPE_BF16 where supported */
+    int32_t deterministic;
+    int32_t reserved;
+    void *host_stream; /**< a stream of the host's, or NULL */
+} emo_exec_options;
+
+/** Operator numbers for `supports`. */
+enum {
+    EMO_OP_EMBED = 1,
+    EMO_OP_NORM,
+    EMO_OP_LINEAR,
+    EMO_OP_ROPE,
+    EMO_OP_ATTENTION,
+    EMO_OP_ROUTE,
+    EMO_OP_BALANCE,
+    EMO_OP_PLAN,
+    EMO_OP_EXPERTS,
+    EMO_OP_SWIGLU,
+    EMO_OP_HEAD,
+    EMO_OP_ADAMW,
+    EMO_OP_REDUCE,
+    EMO_OP_SAMPLE,
+    EMO_OP_GEMM,
+    EMO_OP_GROUPED_GEMM,
+    EMO_OP_ROWS
+};
+
+/** An operator: enqueue on exec, fill err on failure (EMO_E_OUT_OF_MEMORY, EMO_E_UNSUPPORTED, EMO_E_BACKEND). */
+#define EMO_OPERATOR(name, args_type) emo_status (*name)(emo_exec * exec, const args_type *args, emo_error *err)
+
+typedef struct emo_backend_ops {
+    uint32_t struct_size;
+    uint32_t abi; /**< EMO_BACKEND_ABI */
+
+    void (*destroy)(emo_backend *backend);
+    int32_t (*supports)(const emo_backend *backend, int32_t op, emo_dtype weight_dtype);
+
+    /* memory: 64-byte aligned or better; uploads and downloads are ordered with the exec's work, and the host memory
+     * may be reused on return (upload) or read after `synchronize` (download) */
+    emo_status (*mem_alloc)(emo_backend *backend, size_t bytes, void **out, emo_error *err);
+    void (*mem_free)(emo_backend *backend, void *ptr);
+    emo_status (*upload)(emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err);
+    emo_status (*download)(emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err);
+    emo_status (*copy)(emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err);
+    emo_status (*zero)(emo_exec *exec, void *dst, size_t bytes, emo_error *err);
+    emo_status (*synchronize)(emo_exec *exec, emo_error *err);
+
+    emo_status (*exec_create)(emo_backend *backend, const emo_exec_options *options, emo_exec **out, emo_error *err);
+    void (*exec_destroy)(emo_exec *exec);
+    /** Scratch of at least `bytes`, kept until the exec goes; operators that need more grow it or fail. */
+    emo_status (*exec_reserve)(emo_exec *exec, size_t bytes, emo_error *err);
+
+    emo_status (*table_sync)(emo_exec *exec, emo_expert_table *table, emo_error *err);
+    void (*table_free)(emo_backend *backend, emo_expert_table *table);
+
+    EMO_OPERATOR(embed_forward, emo_embed_args);
+    EMO_OPERATOR(embed_backward, emo_embed_args);
+    EMO_OPERATOR(norm_forward, emo_norm_args);
+    EMO_OPERATOR(norm_backward, emo_norm_args);
+    EMO_OPERATOR(linear_forward, emo_linear_args);
+    EMO_OPERATOR(linear_backward, emo_linear_args);
+    EMO_OPERATOR(rope, emo_rope_args);
+    EMO_OPERATOR(attention_forward, emo_attention_args);
+    EMO_OPERATOR(attention_backward, emo_attention_args);
+    EMO_OPERATOR(route_forward, emo_route_args);
+    EMO_OPERATOR(route_backward, emo_route_args);
+    EMO_OPERATOR(balance, emo_balance_args);
+    EMO_OPERATOR(balance_documents, emo_balance_documents_args);
+    EMO_OPERATOR(plan, emo_plan_args);
+    EMO_OPERATOR(experts_forward, emo_experts_args);
+    EMO_OPERATOR(experts_backward, emo_experts_args);
+    EMO_OPERATOR(swiglu_forward, emo_swiglu_args);
+    EMO_OPERATOR(swiglu_backward, emo_swiglu_args);
+    EMO_OPERATOR(head_loss, emo_head_args);
+    EMO_OPERATOR(head_logits, emo_head_logits_args);
+    EMO_OPERATOR(adamw, emo_adamw_args);
+    EMO_OPERATOR(sumsq, emo_sumsq_args);
+    EMO_OPERATOR(clip, emo_clip_args);
+    EMO_OPERATOR(sample, emo_sample_args);
+
+    EMO_OPERATOR(gemm, emo_gemm_args);
+    EMO_OPERATOR(grouped_gemm, emo_grouped_gemm_args);
+    EMO_OPERATOR(gather, emo_gather_args);
+    EMO_OPERATOR(combine, emo_combine_args);
+    EMO_OPERATOR(softmax, emo_softmax_args);
+} emo_backend_ops;
+
+/** What every back end instance and exec begins with; the back end's own fields follow. */
+struct emo_backend {
+    const emo_backend_ops *ops;
+    const char *name; /**< "cpu", "cuda" */
+};
+struct emo_exec {
+    emo_backend *backend;
+};
+
+#ifdef __cplusplus
+}
+#endif
+#endif

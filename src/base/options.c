@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/options.h"
+
+#include <string.h>
+
+#include "base/status.h"
+
+/* A caller from the future may have a larger struct; more than this is not a struct of ours. */
+#define LARGEST 65536u
+
+emo_status emo__options_copy(void *dst, uint32_t dst_size, const void *src, const char *name, emo_error *err) {
+    if (src == NULL)
+        return EMO_OK;
+    uint32_t size;
+    memcpy(&size, src, sizeof size);
+    if (size < sizeof size || size > LARGEST)
+        return emo__fail(err, EMO_E_INVALID_ARGUMENT, "%s.struct_size is %u; start from the INIT macro of the struct",
+                         name, (unsigned)size);
+    const unsigned char *bytes = src;
+    for (uint32_t i = dst_size; i < size; i++) {
+        if (bytes[i] != 0)
+            return emo__fail(err, EMO_E_UNSUPPORTED,
+                             "%s has a field at offset %u that this version of the library does not know", name,
+                             (unsigned)i);
+    }
+    memcpy(dst, src, size < dst_size ? size : dst_size);
+    memcpy(dst, &dst_size, sizeof dst_size);
+    return EMO_OK;
+}

@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Option structs across the ABI: copy what the caller knows over the defaults, refuse what the library does not know. */
+#ifndef EMO_SRC_BASE_OPTIONS_H
+#define EMO_SRC_BASE_OPTIONS_H
+
+#include <emo/base.h>
+
+/* dst (dst_size bytes) holds the defaults and its struct_size; src is the caller's struct or NULL. `name` is the
+ * struct's name for messages. */
+EMO_MUST_CHECK emo_status emo__options_copy(void *dst, uint32_t dst_size, const void *src, const char *name,
+                                            emo_error *err);
+
+#endif

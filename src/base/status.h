@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Filling in emo_error. Every failing path goes through emo__fail so that code and message always agree. */
+#ifndef EMO_SRC_BASE_STATUS_H
+#define EMO_SRC_BASE_STATUS_H
+
+#include <emo/base.h>
+
+/* Clears *err (nullable). First statement of every public call that takes one. */
+void emo__error_clear(emo_error *err);
+
+/* Sets code, domain EMO_DOMAIN_ARGUMENT and the message; returns code. Long messages are cut at a UTF-8 border. */
+emo_status emo__fail(emo_error *err, emo_status code, const char *fmt, ...) EMO_PRINTF(3, 4);
+
+/* The same with a domain and a number (errno, byte offset, line). */
+emo_status emo__fail_at(emo_error *err, emo_status code, emo_error_domain domain, int64_t number, const char *fmt, ...)
+    EMO_PRINTF(5, 6);
+
+/* "out of memory" with the number of bytes that were asked for. */
+emo_status emo__fail_memory(emo_error *err, size_t bytes);
+
+/* Puts "<prefix>: " before the message that is there already; returns err's code (or `code` when err is NULL). */
+emo_status emo__fail_prefix(emo_error *err, emo_status code, const char *fmt, ...) EMO_PRINTF(3, 4);
+
+#endif

@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The CPU back end's memory, execs and table. Work is done when a call returns, so synchronising is a no-op. */
+#include <string.h>
+
+#include "base/status.h"
+#include "cpu/cpu.h"
+
+static const emo_runtime *runtime_of(emo_backend *backend) { return ((emo__cpu_backend *)backend)->rt; }
+
+static void destroy(emo_backend *backend) {
+    if (backend != NULL)
+        emo__free(&runtime_of(backend)->mem, backend);
+}
+
+static emo_status mem_alloc(emo_backend *backend, size_t bytes, void **out, emo_error *err) {
+    *out = emo__alloc(&runtime_of(backend)->mem, bytes);
+    return *out != NULL ? EMO_OK : emo__fail_memory(err, bytes);
+}
+
+static void mem_free(emo_backend *backend, void *ptr) { emo__free(&runtime_of(backend)->mem, ptr); }
+
+static emo_status copy(emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err) {
+    (void)exec;
+    (void)err;
+    if (bytes > 0)
+        memcpy(dst, src, bytes);
+    return EMO_OK;
+}
+
+static emo_status zero(emo_exec *exec, void *dst, size_t bytes, emo_error *err) {
+    (void)exec;
+    (void)err;
+    if (bytes > 0)
+        memset(dst, 0, bytes);
+    return EMO_OK;
+}
+
+static emo_status synchronize(emo_exec *exec, emo_error *err) {
+    (void)exec;
+    (void)err;
+    return EMO_OK;
+}
+
+static emo_status exec_create(emo_backend *backend, const emo_exec_options *options, emo_exec **out, emo_error *err) {
+    *out = NULL;
+    if (options != NULL && options->compute != EMO_DTYPE_F32)
+        return emo__fail(err, EMO_E_UNSUPPORTED, "the CPU back end computes in f32, not in %s",
+                         emo_dtype_name(options->compute) != NULL ? emo_dtype_name(options->compute) : "?");
+    const emo_runtime *rt = runtime_of(backend);
+    emo__cpu_exec *cpu = emo__calloc(&rt->mem, 1, sizeof *cpu);
+    if (cpu == NULL)
+        return emo__fail_memory(err, sizeof *cpu);
+    cpu->base.backend = backend;
+    cpu->rt = rt;
+    cpu->isa = rt->isa;
+    cpu->workers = rt->executor.concurrency;
+    *out = &cpu->base;
+    return EMO_OK;
+}
+
+static void exec_destroy(emo_exec *exec) {
+    if (exec != NULL) {
+        emo__cpu_exec *cpu = emo__cpu(exec);
+        emo__free(&cpu->rt->mem, cpu->scratch);
+        emo__free(&cpu->rt->mem, cpu);
+    }
+}
+
+void *emo__cpu_scratch(emo__cpu_exec *cpu, size_t bytes, emo_error *err) {
+    if (bytes > cpu->scratch_size) {
+        void *fresh = emo__alloc(&cpu->rt->mem, bytes);
+        if (fresh == NULL) {
+            (void)emo__fail_memory(err, bytes);
+            return NULL;
+        }
+        emo__free(&cpu->rt->mem, cpu->scratch);
+        cpu->scratch = fresh;
+        cpu->scratch_size = bytes;
+    }
+    return cpu->scratch;
+}
+
+static emo_status exec_reserve(emo_exec *exec, size_t bytes, emo_error *err) {
+    if (bytes == 0)
+        return EMO_OK;
+    return emo__cpu_scratch(emo__cpu(exec), bytes, err) != NULL ? EMO_OK : EMO_E_OUT_OF_MEMORY;
+}
+
+static emo_status table_sync(emo_exec *exec, emo_expert_table *table, emo_error *err) {
+    (void)exec;
+    (void)err;
+    table->device = NULL; /* the CPU reads `slots` */
+    return EMO_OK;
+}
+
+static void table_free(emo_backend *backend, emo_expert_table *table) {
+    (void)backend;
+    table->device = NULL;
+}
+
+static int32_t supports(const emo_backend *backend, int32_t op, emo_dtype weight_dtype) {
+    (void)backend;
+    return op >= EMO_OP_EMBED && op <= EMO_OP_ROWS &&
+           (weight_dtype == EMO_DTYPE_F32 || weight_dtype == EMO_DTYPE_F16 || weight_dtype == EMO_DTYPE_BF16);
+}
+
+emo_status emo__cpu_backend_create(const emo_runtime *rt, emo_backend **out, emo_error *err) {
+    *out = NULL;
+    emo__cpu_backend *cpu = emo__calloc(&rt->mem, 1, sizeof *cpu);
+    if (cpu == NULL)
+        return emo__fail_memory(err, sizeof *cpu);
+    cpu->rt = rt;
+    cpu->base.ops = &cpu->ops;
+    cpu->base.name = "cpu";
+    emo_backend_ops *ops = &cpu->ops;
+    ops->struct_size = sizeof *ops;
+    ops->abi = EMO_BACKEND_ABI;
+    ops->destroy = destroy;
+    ops->supports = supports;
+    ops->mem_alloc = mem_alloc;
+    ops->mem_free = mem_free;
+    ops->upload = copy;
+    ops->download = copy;
+    ops->copy = copy;
+    ops->zero = zero;
+    ops->synchronize = synchronize;
+    ops->exec_create = exec_create;
+    ops->exec_destroy = exec_destroy;
+    ops->exec_reserve = exec_reserve;
+    ops->table_sync = table_sync;
+    ops->table_free = table_free;
+    emo__cpu_register_all(ops);
+    *out = &cpu->base;
+    return EMO_OK;
+}

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The CPU back end as its own files see it. */
+#ifndef EMO_SRC_CPU_CPU_H
+#define EMO_SRC_CPU_CPU_H
+
+#include <emo/sys/backend.h>
+
+#include "base/runtime.h"
+
+typedef struct emo__cpu_backend {
+    emo_backend base;
+    emo_backend_ops ops; /* filled once, at creation */
+    const emo_runtime *rt; /* borrowed: the runtime owns the back end */
+} emo__cpu_backend;
+
+typedef struct emo__cpu_exec {
+    emo_exec base;
+    const emo_runtime *rt;
+    emo_isa isa;
+    size_t workers;
+    char *scratch; /* one region, grown on demand; an operator owns all of it during its call */
+    size_t scratch_size;
+} emo__cpu_exec;
+
+static inline emo__cpu_exec *emo__cpu(emo_exec *exec) { return (emo__cpu_exec *)exec; }
+
+/* The exec's scratch, at least `bytes`, 64-byte aligned, contents undefined; NULL on failure (then err is filled).
+ * A second call in the same operator may move it: ask once for all that the operator needs. */
+void *emo__cpu_scratch(emo__cpu_exec *cpu, size_t bytes, emo_error *err);
+
+/* The best level of this machine (never EMO_ISA_AUTO). */
+emo_isa emo__cpu_best_isa(void);
+/* Whether the machine can run `isa`. */
+int emo__cpu_has_isa(emo_isa isa);
+
+EMO_MUST_CHECK emo_status emo__cpu_backend_create(const emo_runtime *rt, emo_backend **out, emo_error *err);
+
+/* Each family of operators puts its entries into the table. */
+void emo__cpu_register_all(emo_backend_ops *ops);
+
+#endif
