@@ -1,5 +1,6 @@
 # Flags that every target of the project shares, as an interface target.
 add_library(emo_flags INTERFACE)
+target_compile_definitions(emo_flags INTERFACE _POSIX_C_SOURCE=200809L)
 target_compile_options(emo_flags INTERFACE -Wall -Wextra -Wconversion -Wsign-conversion -Wshadow -Wstrict-prototypes
   -Wmissing-prototypes -Wno-unused-parameter -fno-math-errno -ffp-contract=off)
 if(EMO_WERROR)

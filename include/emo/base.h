@@ -85,7 +85,9 @@ typedef struct emo_error {
 
 /** An empty error. */
 #define EMO_ERROR_INIT                                                                                                 \
-    { 0, 0, 0, { 0 } }
+    {                                                                                                                  \
+        0, 0, 0, { 0 }                                                                                                 \
+    }
 
 /** Evaluates a call; on an error jumps to the label `done` of the enclosing function. */
 #define EMO_TRY(call)                                                                                                  \
@@ -94,7 +96,8 @@ typedef struct emo_error {
             goto done;                                                                                                 \
     } while (0)
 
-/** The name of a status, such as "EMO_E_IO"; "EMO_E_UNKNOWN" for a value not in the table. Static storage; any thread. */
+/** The name of a status, such as "EMO_E_IO"; "EMO_E_UNKNOWN" for a value not in the table. Static storage; any thread.
+ */
 EMO_API const char *emo_status_name(emo_status status);
 
 /** One line of text for a status. Static storage; any thread. */

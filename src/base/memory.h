@@ -15,12 +15,12 @@ typedef struct emo__mem {
 /* Uses malloc and friends when hooks->alloc is NULL. */
 void emo__mem_init(emo__mem *mem, const emo_allocator *hooks);
 
-void *emo__alloc(const emo__mem *mem, size_t size);                 /* contents undefined; NULL on failure */
-void *emo__calloc(const emo__mem *mem, size_t count, size_t size);  /* zeroed; NULL on failure or overflow */
+void *emo__alloc(const emo__mem *mem, size_t size);                      /* contents undefined; NULL on failure */
+void *emo__calloc(const emo__mem *mem, size_t count, size_t size);       /* zeroed; NULL on failure or overflow */
 void *emo__malloc_array(const emo__mem *mem, size_t count, size_t size); /* contents undefined, overflow checked */
-void *emo__realloc(const emo__mem *mem, void *ptr, size_t size);    /* ptr may be NULL; old block kept on failure */
-void emo__free(const emo__mem *mem, void *ptr);                     /* NULL is a no-op */
-char *emo__strdup(const emo__mem *mem, const char *text);           /* NULL on failure */
+void *emo__realloc(const emo__mem *mem, void *ptr, size_t size); /* ptr may be NULL; old block kept on failure */
+void emo__free(const emo__mem *mem, void *ptr);                  /* NULL is a no-op */
+char *emo__strdup(const emo__mem *mem, const char *text);        /* NULL on failure */
 char *emo__strndup(const emo__mem *mem, const char *text, size_t length);
 
 /* A growable byte buffer, also used as string builder (always NUL-terminated when data != NULL). */

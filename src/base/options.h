@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Option structs across the ABI: copy what the caller knows over the defaults, refuse what the library does not know. */
+/* Option structs across the ABI: copy what the caller knows over the defaults, refuse what the library does not know.
+ */
 #ifndef EMO_SRC_BASE_OPTIONS_H
 #define EMO_SRC_BASE_OPTIONS_H
 

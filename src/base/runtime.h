@@ -15,9 +15,9 @@ struct emo_runtime {
     emo__ref ref;
     emo__mem mem;
     emo_log_sink log;
-    emo_executor executor; /* the host's, or one that calls `threads` */
-    emo__threads *threads; /* NULL when the host supplies the executor */
-    emo_isa isa;           /* resolved level, never EMO_ISA_AUTO */
+    emo_executor executor;   /* the host's, or one that calls `threads` */
+    emo__threads *threads;   /* NULL when the host supplies the executor */
+    emo_isa isa;             /* resolved level, never EMO_ISA_AUTO */
     struct emo_backend *cpu; /* owned; the CPU back end is always there */
 };
 

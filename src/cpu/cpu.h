@@ -9,7 +9,7 @@
 
 typedef struct emo__cpu_backend {
     emo_backend base;
-    emo_backend_ops ops; /* filled once, at creation */
+    emo_backend_ops ops;   /* filled once, at creation */
     const emo_runtime *rt; /* borrowed: the runtime owns the back end */
 } emo__cpu_backend;
 

@@ -79,7 +79,6 @@ uint16_t emo__f32_to_f16(float value) {
 
 int emo__convert(void *dst, emo_dtype dst_dtype, const void *src, emo_dtype src_dtype, size_t count) {
     size_t dst_size = emo__dtype_size(dst_dtype);
-    size_t src_size = emo__dtype_size(src_dtype);
     if (dst_dtype == src_dtype && dst_size != 0) {
         memcpy(dst, src, count * dst_size);
         return 1;

@@ -178,7 +178,8 @@ typedef struct emo_route_args {
     int32_t experts; /**< n */
     int32_t shared;  /**< H */
     int32_t k;       /**< chosen per token */
-    int32_t columns; /**< logits computed per token: n, or E when shared_mode needs the shared ones or the caller asks */
+    int32_t
+        columns; /**< logits computed per token: n, or E when shared_mode needs the shared ones or the caller asks */
     int32_t phases;
     int64_t first;
     int64_t last;
@@ -193,7 +194,8 @@ typedef struct emo_route_args {
     int32_t pool_max;
     int32_t forced;
     int32_t n_always;
-    const int32_t *always; /**< [n_always] ids of always-active experts (then shared = 0): used with their softmax weight */
+    const int32_t
+        *always; /**< [n_always] ids of always-active experts (then shared = 0): used with their softmax weight */
     int32_t gating;
     int32_t shared_mode;
     float norm_p;
@@ -203,21 +205,21 @@ typedef struct emo_route_args {
     uint64_t step;
     int32_t layer;
     /* outputs */
-    float *logits;        /**< [tokens, columns] */
-    float *usage;         /**< [n_segments, n]; NULL: not wanted (then no pools) */
-    uint8_t *allowed;     /**< [n_segments, n], as narrowed */
-    float *scores;        /**< [tokens, n]; NULL: not wanted */
-    int32_t *indices;     /**< [tokens, K] */
-    float *weights;       /**< [tokens, K] */
-    float *lse;           /**< [tokens] logsumexp of the masked logits; NULL: not wanted */
-    int32_t *counts;      /**< [E], +=; NULL: not wanted */
-    float *score_sum;     /**< [n] sum over tokens of the (for sigmoid: normalised) scores, +=; NULL: not wanted */
-    double *z_sum;        /**< [1] sum over tokens of lse^2, +=; NULL: not wanted */
+    float *logits;            /**< [tokens, columns] */
+    float *usage;             /**< [n_segments, n]; NULL: not wanted (then no pools) */
+    uint8_t *allowed;         /**< [n_segments, n], as narrowed */
+    float *scores;            /**< [tokens, n]; NULL: not wanted */
+    int32_t *indices;         /**< [tokens, K] */
+    float *weights;           /**< [tokens, K] */
+    float *lse;               /**< [tokens] logsumexp of the masked logits; NULL: not wanted */
+    int32_t *counts;          /**< [E], +=; NULL: not wanted */
+    float *score_sum;         /**< [n] sum over tokens of the (for sigmoid: normalised) scores, +=; NULL: not wanted */
+    double *z_sum;            /**< [1] sum over tokens of lse^2, +=; NULL: not wanted */
     int32_t *segment_counts;  /**< [n_segments, n]; NULL: not wanted */
     float *segment_score_sum; /**< [n_segments, n]; NULL: not wanted */
     /* backward: gradient of sum(d_weights * weights) + sum(balance * scores) + z_scale * sum(lse^2) */
-    const float *d_weights;  /**< [tokens, K] */
-    const float *balance;    /**< [n], or [n_segments, n] when balance_by_segment; NULL: none */
+    const float *d_weights; /**< [tokens, K] */
+    const float *balance;   /**< [n], or [n_segments, n] when balance_by_segment; NULL: none */
     int32_t balance_by_segment;
     float z_scale;
     float *d_logits; /**< [tokens, columns] scratch, holds the gradient afterwards */
@@ -264,8 +266,8 @@ typedef struct emo_balance_documents_args {
 /** Token-expert assignment, sorted by expert, then token. Entries with index -1 are left out. */
 typedef struct emo_plan_args {
     int64_t tokens;
-    int32_t k_total; /**< K */
-    int32_t experts; /**< E */
+    int32_t k_total;        /**< K */
+    int32_t experts;        /**< E */
     const int32_t *indices; /**< [tokens, K] */
     int32_t *offsets;       /**< [E + 1] */
     int32_t *order;         /**< [tokens * K] assignments t * K + j, by expert */
@@ -286,17 +288,17 @@ typedef struct emo_experts_args {
     const int32_t *offsets; /**< from plan */
     const int32_t *order;
     const int32_t *inverse;
-    const float *weights;   /**< [tokens, K] */
+    const float *weights; /**< [tokens, K] */
     emo_expert_table table;
-    float *saved;           /**< [tokens * K, 2 * inner] pre-activations gate|up in plan order; NULL: not wanted */
-    float *y;               /**< [tokens, hidden] */
+    float *saved; /**< [tokens * K, 2 * inner] pre-activations gate|up in plan order; NULL: not wanted */
+    float *y;     /**< [tokens, hidden] */
     int32_t accumulate;
     /* backward; slot gradients come from the table */
-    const float *dy;   /**< [tokens, hidden] */
-    float *dx;         /**< [tokens, hidden], +=; NULL: not wanted */
-    float *d_weights;  /**< [tokens, K] */
+    const float *dy;  /**< [tokens, hidden] */
+    float *dx;        /**< [tokens, hidden], +=; NULL: not wanted */
+    float *d_weights; /**< [tokens, K] */
     /* statistics for subset selection, forward only */
-    float *out_norm;   /**< [tokens, K] L2 norm of each expert's unweighted output; NULL: not wanted */
+    float *out_norm; /**< [tokens, K] L2 norm of each expert's unweighted output; NULL: not wanted */
 } emo_experts_args;
 
 /** Elementwise SwiGLU of a dense MLP on [tokens, inner]: y = silu(gate) * up; backward: d_gate, d_up from dy. */
@@ -400,7 +402,8 @@ typedef struct emo_sample_args {
     const float *logits; /**< [rows, vocab] */
     const emo_sample_row *how;
     int32_t *ids;    /**< [rows] */
-    float *logprobs; /**< [rows] log-probability of the drawn token under softmax(logits), before any filter; may be NULL */
+    float *logprobs; /**< [rows] log-probability of the drawn token under softmax(logits), before any filter; may be
+                        NULL */
 } emo_sample_args;
 
 /* ---- primitives, from which the composed defaults are built ---- */
@@ -459,7 +462,8 @@ typedef struct emo_gather_args {
     float *dst;
 } emo_gather_args;
 
-/** dst[t] (+)= sum_j weights[t,j] * src[inverse[t,j]], j ascending; with d_weights: d_weights[t,j] = dot(dy[t], src[..]). */
+/** dst[t] (+)= sum_j weights[t,j] * src[inverse[t,j]], j ascending; with d_weights: d_weights[t,j] = dot(dy[t],
+ * src[..]). */
 typedef struct emo_combine_args {
     int64_t tokens;
     int64_t width;
@@ -489,7 +493,7 @@ typedef struct emo_softmax_args {
 
 typedef struct emo_exec_options {
     uint32_t struct_size;
-    emo_dtype compute;   /**< EMO_DTYPE_F32; EMO_DTYPE_BF16 where supported */
+    emo_dtype compute; /**< EMO_DTYPE_F32; EMO_DTYPE_BF16 where supported */
     int32_t deterministic;
     int32_t reserved;
     void *host_stream; /**< a stream of the host's, or NULL */
