@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file model.h
+ * @brief Models: create, load (all or a subset of the experts), save, prune, merge.
+ *
+ * A model is a decoder-only transformer: EMO, a standard mixture of experts (the same without pools) or dense.
+ * Experts are always named by their ids in the original model.
+ */
+#ifndef EMO_MODEL_H
+#define EMO_MODEL_H
+
+#include <emo/mask.h>
+#include <emo/runtime.h>
+#include <emo/source.h>
+#include <emo/tokenizer.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct emo_model emo_model;
+
+/** Options of emo_model_create_json(). */
+typedef struct emo_model_create_options {
+    uint32_t struct_size;
+    int32_t reserved; /**< 0 */
+    uint64_t seed;    /**< of the initial weights: normal, std initializer_range, cut at 3 std */
+} emo_model_create_options;
+#define EMO_MODEL_CREATE_OPTIONS_INIT                                                                                  \
+    { (uint32_t)sizeof(emo_model_create_options), 0, 0 }
+
+/** Options of the load functions. */
+typedef struct emo_model_load_options {
+    uint32_t struct_size;
+    emo_dtype dtype;        /**< -1: keep the file's (weights stay in the mapped file where possible); else convert */
+    const emo_mask *subset; /**< load subset: other experts are never read; NULL: all. The model's mask from then on */
+    int32_t no_map;         /**< 1: read into memory instead of using the mapped file */
+    int32_t reserved;       /**< 0 */
+    emo_progress progress;
+} emo_model_load_options;
+#define EMO_MODEL_LOAD_OPTIONS_INIT                                                                                    \
+    {                                                                                                                  \
+        (uint32_t)sizeof(emo_model_load_options), -1, 0, 0, 0, { 0, 0 }                                                \
+    }
+
+/** Options of emo_model_save(). */
+typedef struct emo_model_save_options {
+    uint32_t struct_size;
+    emo_dtype dtype;      /**< -1: as held; F32, BF16 or F16 */
+    uint64_t shard_bytes; /**< largest shard; 0: 5 GB */
+    emo_progress progress;
+} emo_model_save_options;
+#define EMO_MODEL_SAVE_OPTIONS_INIT                                                                                    \
+    {                                                                                                                  \
+        (uint32_t)sizeof(emo_model_save_options), -1, 0, { 0, 0 }                                                      \
+    }
+
+/** What a model is. Filled by emo_model_get_info(); the caller sets struct_size (use the INIT macro). */
+typedef struct emo_model_info {
+    uint32_t struct_size;
+    int32_t layers;
+    int32_t hidden;
+    int32_t heads;
+    int32_t kv_heads;
+    int32_t head_dim;
+    int32_t vocab;
+    int32_t expert_inner; /**< intermediate size of one expert */
+    int32_t top_k;        /**< experts per token, the shared ones included */
+    int32_t max_positions;
+    int32_t eos;        /**< -1: none */
+    emo_dtype dtype;    /**< of the matrices as held */
+    int64_t parameters; /**< of the whole model */
+    int64_t loaded;     /**< parameters in memory or mapped (smaller with a load subset) */
+    int64_t active;     /**< parameters used per token */
+    int64_t non_finite; /**< reserved, 0 */
+} emo_model_info;
+#define EMO_MODEL_INFO_INIT                                                                                            \
+    { (uint32_t)sizeof(emo_model_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+
+/**
+ * A new model with random weights from the text of a config.json (the reference's keys; missing ones take the
+ * reference's defaults). The caller owns *out.
+ * @return EMO_E_FORMAT (no JSON, or a wrong type), EMO_E_RANGE (an impossible shape, by key), EMO_E_UNSUPPORTED
+ *         (rope_scaling, an activation other than silu ...), EMO_E_OUT_OF_MEMORY.
+ */
+EMO_API EMO_MUST_CHECK emo_status emo_model_create_json(emo_runtime *rt, const char *config, size_t length,
+                                                        const emo_model_create_options *options, emo_model **out,
+                                                        emo_error *err);
+
+/** Loads a folder: config.json, model.safetensors or its shards, tokenizer.json when it is there. */
+EMO_API EMO_MUST_CHECK emo_status emo_model_load_path(emo_runtime *rt, const char *folder,
+                                                      const emo_model_load_options *options, emo_model **out,
+                                                      emo_error *err);
+
+/** Loads from sources: the text of config.json, and the safetensors files in any order (retained). */
+EMO_API EMO_MUST_CHECK emo_status emo_model_load_sources(emo_runtime *rt, const char *config, size_t config_length,
+                                                         emo_source *const *weights, size_t n_weights,
+                                                         const emo_model_load_options *options, emo_model **out,
+                                                         emo_error *err);
+
+/** Releases the caller's reference; NULL is a no-op. */
+EMO_API void emo_model_release(emo_model *model);
+
+/** Fills in *info up to its struct_size. */
+EMO_API EMO_MUST_CHECK emo_status emo_model_get_info(const emo_model *model, emo_model_info *info, emo_error *err);
+
+/** Experts of a layer, shared ones included (0: a dense layer), and how many of them are shared. -1 outside. */
+EMO_API int32_t emo_model_experts(const emo_model *model, int32_t layer);
+EMO_API int32_t emo_model_shared(const emo_model *model, int32_t layer);
+
+/** The config.json the model would be saved with. Size query: capacity 0; *size excludes the final NUL. */
+EMO_API EMO_MUST_CHECK emo_status emo_model_config_json(const emo_model *model, char *buffer, size_t capacity,
+                                                        size_t *size, emo_error *err);
+
+/** The tokenizer found beside the model, or NULL. Borrowed: valid while the model lives; release nothing. */
+EMO_API const emo_tokenizer *emo_model_tokenizer(const emo_model *model);
+/** Attaches a tokenizer (retained). EMO_E_MISMATCH when its ids do not fit the vocabulary. */
+EMO_API EMO_MUST_CHECK emo_status emo_model_set_tokenizer(emo_model *model, emo_tokenizer *tokenizer, emo_error *err);
+
+/** A mask with every expert of this model on. With a load subset: that subset. */
+EMO_API EMO_MUST_CHECK emo_status emo_model_mask(const emo_model *model, emo_mask **out, emo_error *err);
+
+/** Number of tensors, and a copy of one as f32 (row-major; size query with capacity 0, in elements). Names are the
+ *  reference's, such as "model.layers.0.mlp.gate.weight". */
+EMO_API EMO_MUST_CHECK emo_status emo_model_tensor_f32(const emo_model *model, const char *name, float *out,
+                                                       size_t capacity, size_t *count, emo_error *err);
+
+/** Writes config.json, model.safetensors (or shards with an index), generation_config.json and tokenizer.json into
+ *  `folder` (created), each file atomically. */
+EMO_API EMO_MUST_CHECK emo_status emo_model_save(const emo_model *model, const char *folder,
+                                                 const emo_model_save_options *options, emo_error *err);
+
+/** Options of emo_model_prune(). */
+typedef struct emo_prune_options {
+    uint32_t struct_size;
+    int32_t reserved;   /**< 0 */
+    const char *method; /**< recorded in pruning_metadata.json; NULL: "mask" */
+} emo_prune_options;
+#define EMO_PRUNE_OPTIONS_INIT                                                                                         \
+    { (uint32_t)sizeof(emo_prune_options), 0, 0 }
+
+/**
+ * A smaller model with the mask's experts only, renumbered in ascending order (routed first, shared last) per layer;
+ * it remembers the original ids (pruning_metadata.json when saved). top_k becomes min(top_k, kept).
+ * @return EMO_E_MISMATCH when the mask is of another shape.
+ */
+EMO_API EMO_MUST_CHECK emo_status emo_model_prune(const emo_model *model, const emo_mask *mask,
+                                                  const emo_prune_options *options, emo_model **out, emo_error *err);
+
+/** Options of emo_model_merge(): what a tuned subset gives back to its parent. */
+typedef struct emo_merge_options {
+    uint32_t struct_size;
+    int32_t router; /**< also the gate rows of all kept experts */
+    int32_t shared; /**< also the shared experts */
+    int32_t rest;   /**< also every tensor outside the MoE blocks */
+    float average;  /**< weight a of the child: parent = (1 - a) parent + a child, in [0, 1]; 1 replaces (default) */
+    int32_t reserved;
+} emo_merge_options;
+#define EMO_MERGE_OPTIONS_INIT                                                                                         \
+    { (uint32_t)sizeof(emo_merge_options), 0, 0, 0, 1.0f, 0 }
+
+/** Puts the routed experts of a pruned (and tuned) child back to their original ids in a copy of the parent. */
+EMO_API EMO_MUST_CHECK emo_status emo_model_merge(const emo_model *parent, const emo_model *child,
+                                                  const emo_merge_options *options, emo_model **out, emo_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
