@@ -1,0 +1,128 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Sees to it that the packages a task needs are there (Debian and its relatives).
+# What is present is left alone; what is missing is installed through apt when this user may (root, or sudo without a
+# password), and otherwise named, with exit status 3.
+set -eu
+
+usage() {
+    cat <<'EOF'
+usage: scripts/deps.sh [build|test|check|quickstart]... [--dry-run]
+  build       compiler, CMake, pkg-config and the four libraries libemo is built on (the default)
+  test        build, and cmocka, a C++ compiler and Python 3 (standard library only)
+  check       test, and what only development uses: clang-format, clang-tidy, doxygen, abigail-tools ...
+  quickstart  build, Python 3, and packages whose texts are the documents to train on
+  --dry-run   say what is missing, install nothing
+exit status: 0 everything is there; 3 something is missing and could not be installed; 2 wrong usage
+EOF
+}
+
+# One line per package: name, then a command that succeeds where its contents are already there, from wherever.
+# A document package counts as there only if its texts are: small container images leave documentation out.
+BUILD='gcc|command -v cc
+libc6-dev|test -e /usr/include/stdio.h
+make|command -v ninja || command -v make
+cmake|command -v cmake
+pkg-config|command -v pkg-config
+libjansson-dev|pkg-config --exists "jansson >= 2.13"
+libpcre2-dev|pkg-config --exists "libpcre2-8 >= 10.32"
+zlib1g-dev|pkg-config --exists zlib
+libutf8proc-dev|pkg-config --exists libutf8proc'
+TEST='g++|command -v c++
+binutils|command -v nm
+libcmocka-dev|pkg-config --exists cmocka
+python3|python3 -c "import json, html, gzip"'
+CHECK='clang-format|command -v clang-format
+clang-tidy|command -v clang-tidy
+clang|command -v clang
+doxygen|command -v doxygen
+abigail-tools|command -v abidw
+gcovr|command -v gcovr
+valgrind|command -v valgrind
+ninja-build|command -v ninja'
+QUICKSTART='python3|python3 -c "import json, html, gzip"'
+
+modes=
+dry=0
+for arg in "$@"; do
+    case $arg in
+    build | test | check | quickstart) modes="$modes $arg" ;;
+    --dry-run) dry=1 ;;
+    -h | --help) usage && exit 0 ;;
+    *) usage >&2 && exit 2 ;;
+    esac
+done
+
+list=$BUILD
+for mode in ${modes:-build}; do
+    case $mode in
+    test) list="$list
+$TEST" ;;
+    check) list="$list
+$TEST
+$CHECK" ;;
+    quickstart) list="$list
+$QUICKSTART
+$(sed 's/#.*//; /^ *$/d' "$(dirname "$0")/documents.txt" | awk '{print $1 "|ls " $2}')" ;;
+    esac
+done
+
+# Sets `missing`. Where pkg-config is not there yet its libraries count as missing; apt knows which of them are not.
+run_checks() {
+    missing=
+    local line package check seen=' '
+    while IFS= read -r line; do
+        package=${line%%|*}
+        check=${line#*|}
+        case $seen in *" $package "*) continue ;; esac
+        seen="$seen$package "
+        sh -c "$check" >/dev/null 2>&1 || missing="$missing $package"
+    done <<<"$list"
+    missing=${missing# }
+}
+
+run_checks
+[ -n "$missing" ] || exit 0
+if [ "$dry" = 1 ]; then
+    echo "missing: $missing"
+    exit 3
+fi
+
+as_root=
+if [ "$(id -u)" != 0 ]; then
+    as_root='sudo -n'
+fi
+if ! command -v apt-get >/dev/null 2>&1 || { [ -n "$as_root" ] && ! sudo -n true >/dev/null 2>&1; }; then
+    {
+        echo "deps.sh: these packages are missing, and this user may not install them:"
+        printf '  %s\n' $missing
+        echo "an administrator can run: apt-get install --no-install-recommends $missing"
+    } >&2
+    exit 3
+fi
+
+install_missing() {
+    # The wait covers a machine whose own updater holds the lock for a moment.
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 -o Acquire::Retries=3 \
+        -o Dpkg::Use-Pty=0 install -qq -y --no-install-recommends $missing >&2
+}
+
+# Package lists are fetched only where a package is unknown to the ones at hand, or its file is no longer on the mirror.
+known=1
+for package in $missing; do
+    apt-cache show "$package" >/dev/null 2>&1 || known=0
+done
+echo "deps.sh: installing $missing" >&2
+if [ $known = 0 ] || ! install_missing; then
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 update -qq >&2 || true
+    install_missing || true
+fi
+hash -r
+run_checks
+if [ -n "$missing" ]; then
+    {
+        echo "deps.sh: still missing after apt-get install:"
+        printf '  %s\n' $missing
+    } >&2
+    exit 3
+fi

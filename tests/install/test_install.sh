@@ -1,0 +1,75 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Installs into a scratch prefix, moves it, and builds C11 and C++17 consumers there through pkg-config (shared and
+# static) and through find_package; then every installed header alone, and the README's example.
+# usage: test_install.sh SOURCE_DIR BUILD_DIR
+set -eu
+source=$1
+build=$2
+here=$source/tests/install
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+fail() {
+    echo "FAILED: $*"
+    exit 1
+}
+
+cmake --install "$build" --prefix "$work/first" >"$work/install.log" 2>&1 || { cat "$work/install.log"; fail "install"; }
+mv "$work/first" "$work/prefix" # nothing installed may remember where it was first put
+prefix=$work/prefix
+pc=$(dirname "$(find "$prefix" -name emo.pc)")
+export PKG_CONFIG_PATH=$pc
+lib=$(pkg-config --variable=libdir emo)
+[ "$(cd "$lib" && pwd)" = "$(cd "$pc/.." && pwd)" ] || fail "emo.pc points to $lib"
+ls "$lib"/libemo.so "$lib"/libemo.so.0 "$lib"/libemo.a >/dev/null || fail "a library is missing"
+[ "$(readelf -d "$lib/libemo.so" | sed -n 's/.*SONAME.*\[\(.*\)\]/\1/p')" = libemo.so.0 ] || fail "the soname"
+if [ -e "$prefix/bin/emo" ]; then
+    LD_LIBRARY_PATH=$lib "$prefix/bin/emo" --help >/dev/null || fail "the installed program does not start"
+fi
+
+c="cc -std=c11 -pedantic -Wall -Wextra -Werror"
+cxx="c++ -std=c++17 -pedantic -Wall -Wextra -Werror -x c++"
+for kind in shared static; do
+    static=
+    [ $kind = shared ] || static=--static
+    read -ra flags <<<"$(pkg-config --cflags emo)"
+    read -ra libs <<<"$(pkg-config $static --libs emo)"
+    # Beside libemo.so the linker would take that: name the archive.
+    [ $kind = shared ] || libs=("${libs[@]/#-lemo/-l:libemo.a}")
+    $c "${flags[@]}" "$here/consumer.c" -o "$work/c_$kind" "${libs[@]}" || fail "C consumer, pkg-config, $kind"
+    $cxx "${flags[@]}" "$here/consumer.c" -x none -o "$work/cpp_$kind" "${libs[@]}" ||
+        fail "C++ consumer, pkg-config, $kind"
+    for language in c cpp; do
+        [ "$(LD_LIBRARY_PATH=$lib "$work/${language}_$kind")" = ok ] || fail "the $language consumer, $kind, does not run"
+    done
+done
+ldd "$work/c_static" | grep -q libemo && fail "the static consumer wants libemo.so"
+ldd "$work/c_shared" | grep -q libemo.so.0 || fail "the shared consumer does not want libemo.so.0"
+echo "pkg-config: shared and static, C11 and C++17"
+
+cmake -S "$here" -B "$work/consumer" -DCMAKE_PREFIX_PATH="$prefix" >"$work/log" 2>&1 || { cat "$work/log"; fail "find_package"; }
+cmake --build "$work/consumer" >"$work/log" 2>&1 || { cat "$work/log"; fail "build with find_package"; }
+for program in c_emo c_static cpp_emo cpp_static; do
+    [ "$("$work/consumer/$program")" = ok ] || fail "$program (find_package) does not run"
+done
+echo "find_package: emo::emo and emo::static, C11 and C++17"
+
+count=0
+while IFS= read -r header; do
+    name=${header#"$prefix"/include/}
+    printf '#include <%s>\ntypedef int emo_unit_is_not_empty;\n' "$name" >"$work/alone.c"
+    $c -I "$prefix/include" -fsyntax-only "$work/alone.c" || fail "$name alone as C11"
+    $cxx -I "$prefix/include" -fsyntax-only "$work/alone.c" || fail "$name alone as C++17"
+    count=$((count + 1))
+done < <(find "$prefix/include/emo" -name '*.h' | sort)
+[ $count -gt 3 ] || fail "only $count headers are installed"
+echo "$count headers compile alone, as C11 -pedantic and as C++17"
+
+# Every ```c block of the README that has a main is a program that compiles as it stands.
+awk -v dir="$work" '/^```c$/ { n++; inside = 1; next } /^```$/ { inside = 0 } inside { print > (dir "/readme" n ".c") }' \
+    "$source/README.md"
+for example in "$work"/readme*.c; do
+    [ -e "$example" ] && grep -q 'int main' "$example" || continue
+    $c -I "$prefix/include" "$example" -o "$work/readme" -L "$lib" -lemo || fail "the README's example"
+    echo "the README's example compiles and links"
+done
