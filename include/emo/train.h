@@ -10,6 +10,7 @@
 #include <emo/data.h>
 #include <emo/model.h>
 #include <emo/pool.h>
+#include <emo/router.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -19,15 +20,6 @@ typedef struct emo_trainer emo_trainer;
 
 typedef int32_t emo_schedule;
 enum { EMO_SCHEDULE_COSINE = 0, EMO_SCHEDULE_LINEAR = 1, EMO_SCHEDULE_CONSTANT = 2, EMO_SCHEDULE_WSD = 3 };
-
-/** Over what expert counts are summed for the load-balancing loss. */
-typedef int32_t emo_balance_scope;
-enum {
-    EMO_BALANCE_MICROBATCH = 0, /**< the micro-batch on every rank (the reference) */
-    EMO_BALANCE_BATCH = 1,      /**< this step so far, and the previous step for what is still to come */
-    EMO_BALANCE_WINDOW = 2,     /**< mean over the last balance_window steps */
-    EMO_BALANCE_DOCUMENT = 3    /**< each document over its own pool */
-};
 
 typedef int32_t emo_train_only;
 enum { EMO_TRAIN_ALL = 0, EMO_TRAIN_EXPERTS = 1 /**< the routed experts alone */ };

@@ -166,7 +166,7 @@ enum { EMO_ROUTE_LOGITS = 1, EMO_ROUTE_POOL = 2, EMO_ROUTE_SELECT = 4 };
  * POOL:   per segment: allowed = allowed_in (or all); probs = softmax of the logits over allowed_in; usage = their sum
  *         over the segment's tokens; the pool keeps the `pool_size` allowed experts of largest usage (ties to the lower
  *         id), the last `forced` routed ones always. By mass: size = (number of experts with cumulative mean mass <
- *         pool_mass) + 1, clamped to [pool_min, pool_max].
+ *         pool_mass) + 1, clamped to [pool_min, pool_max]. Always-active experts are in every pool and count in it.
  * SELECT: scores = softmax (or sigmoid + 1e-7) of the logits over `allowed`, 0 outside; top-k of scores (+ score_bias),
  *         descending, ties to the lower id; weights are the scores, divided by their norm_p-norm when norm_p > 0;
  *         then the shared (or always-active) experts. When fewer than k experts are allowed in a segment, the rest of
@@ -215,8 +215,8 @@ typedef struct emo_route_args {
     int32_t *counts;          /**< [E], +=; NULL: not wanted */
     float *score_sum;         /**< [n] sum over tokens of the (for sigmoid: normalised) scores, +=; NULL: not wanted */
     double *z_sum;            /**< [1] sum over tokens of lse^2, +=; NULL: not wanted */
-    int32_t *segment_counts;  /**< [n_segments, n]; NULL: not wanted */
-    float *segment_score_sum; /**< [n_segments, n]; NULL: not wanted */
+    int32_t *segment_counts;  /**< [n_segments, n], zeroed by POOL, += by SELECT; NULL: not wanted */
+    float *segment_score_sum; /**< [n_segments, n], zeroed by POOL, += by SELECT; NULL: not wanted */
     /* backward: gradient of sum(d_weights * weights) + sum(balance * scores) + z_scale * sum(lse^2) */
     const float *d_weights; /**< [tokens, K] */
     const float *balance;   /**< [n], or [n_segments, n] when balance_by_segment; NULL: none */

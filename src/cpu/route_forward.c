@@ -1,0 +1,510 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The router's forward pass on the CPU: logits, pools, selection. Formulas: emo/sys/backend.h. */
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/status.h"
+#include "cpu/route.h"
+#include "cpu/route_ops.h"
+#include "tensor/philox.h"
+
+/* What one worker needs for a row: compacted values and ids. */
+typedef struct row_space {
+    float *z;
+    float *key; /* selection keys: scores plus bias */
+    int32_t *ids;
+    float *best;
+    int32_t *best_at;
+    int32_t *who; /* places of the competitors */
+} row_space;
+
+typedef struct route_task {
+    const emo_route_args *a;
+    const emo__route_piece *pieces;
+    float *sums;                /* [pieces, n] partial usage or score sums */
+    int32_t *counts;            /* [pieces, n] */
+    double *z_sums;             /* [pieces] */
+    const uint8_t *sets;        /* [segments, n] allowed sets that the rows see, or NULL */
+    const int32_t *first_piece; /* [segments + 1] */
+    char *space;
+    size_t space_stride;
+} route_task;
+
+static size_t align64(size_t n) { return (n + 63u) & ~(size_t)63u; }
+
+static size_t space_bytes(int32_t n) {
+    size_t row = align64(emo__route_pad((size_t)n) * sizeof(float));
+    return 6 * row;
+}
+
+static row_space space_of(const route_task *t, size_t worker) {
+    char *base = t->space + worker * t->space_stride;
+    size_t row = align64(emo__route_pad((size_t)t->a->experts) * sizeof(float));
+    row_space s;
+    s.z = (float *)(void *)base;
+    s.key = (float *)(void *)(base + row);
+    s.ids = (int32_t *)(void *)(base + 2 * row);
+    s.best = (float *)(void *)(base + 3 * row);
+    s.best_at = (int32_t *)(void *)(base + 4 * row);
+    s.who = (int32_t *)(void *)(base + 5 * row);
+    return s;
+}
+
+static const uint8_t *set_of(const uint8_t *sets, int32_t segment, int32_t n) {
+    return sets != NULL ? sets + (size_t)segment * (size_t)n : NULL;
+}
+
+/* ---- logits ---- */
+
+void emo__route_noise(const emo_route_args *a, int64_t token, float *noise) {
+    int64_t blocks = (a->hidden + 3) / 4;
+    for (int64_t b = 0; b < blocks; b++) {
+        emo__philox r =
+            emo__philox_draw(a->seed, EMO__RNG_JITTER, a->step, (uint64_t)(token * blocks + b), (uint32_t)a->layer);
+        for (int64_t j = 0; j < 4 && b * 4 + j < a->hidden; j++)
+            noise[b * 4 + j] = 1.0f + a->jitter * (2.0f * emo__uniform_f32(r.v[j]) - 1.0f);
+    }
+}
+
+emo_status emo__route_jitter(emo__cpu_exec *cpu, const emo_route_args *a, int64_t first, int64_t last, const float **x,
+                             float **owned, emo_error *err) {
+    *owned = NULL;
+    *x = a->x + first * a->hidden;
+    if (!(a->jitter > 0.0f) || last <= first)
+        return EMO_OK;
+    size_t hidden = (size_t)a->hidden;
+    size_t rows = (size_t)(last - first);
+    float *out = emo__malloc_array(&cpu->rt->mem, rows * hidden, sizeof *out);
+    if (out == NULL)
+        return emo__fail_memory(err, rows * hidden * sizeof *out);
+    for (size_t i = 0; i < rows; i++) {
+        float *row = out + i * hidden;
+        emo__route_noise(a, first + (int64_t)i, row);
+        for (size_t h = 0; h < hidden; h++)
+            row[h] *= a->x[((size_t)first + i) * hidden + h];
+    }
+    *x = out;
+    *owned = out;
+    return EMO_OK;
+}
+
+static emo_status logits_phase(emo__cpu_exec *cpu, const emo_route_args *a, emo_error *err) {
+    if (a->last <= a->first)
+        return EMO_OK;
+    const float *x;
+    float *owned;
+    emo_status status = emo__route_jitter(cpu, a, a->first, a->last, &x, &owned, err);
+    if (status != EMO_OK)
+        return status;
+    emo_linear_args linear;
+    memset(&linear, 0, sizeof linear);
+    linear.tokens = a->last - a->first;
+    linear.x = x;
+    linear.x_stride = a->hidden;
+    linear.weight = a->weight;
+    if (a->weight.rows != a->columns) {
+        linear.weight.rows = a->columns;
+        linear.weight.packed = NULL; /* packed for all rows */
+    }
+    linear.y = a->logits + a->first * a->columns;
+    linear.y_stride = a->columns;
+    status = cpu->base.backend->ops->linear_forward(&cpu->base, &linear, err);
+    emo__free(&cpu->rt->mem, owned);
+    return status;
+}
+
+/* ---- pools ---- */
+
+static void usage_piece(void *task, size_t index, size_t worker) {
+    const route_task *t = task;
+    const emo_route_args *a = t->a;
+    const emo__route_piece *piece = &t->pieces[index];
+    row_space s = space_of(t, worker);
+    int32_t n = a->experts;
+    float *sum = t->sums + index * (size_t)n;
+    memset(sum, 0, (size_t)n * sizeof *sum);
+    size_t m = emo__route_allowed(set_of(t->sets, piece->segment, n), n, s.ids);
+    if (m == 0)
+        return;
+    float *acc = s.key; /* compact sums, so that the additions vectorise */
+    memset(acc, 0, emo__route_pad(m) * sizeof *acc);
+    for (int32_t token = piece->begin; token < piece->end; token++) {
+        (void)emo__route_softmax(a->logits + (size_t)token * (size_t)a->columns, s.ids, m, s.z);
+        for (size_t i = 0; i < m; i++)
+            acc[i] += s.z[i];
+    }
+    for (size_t i = 0; i < m; i++)
+        sum[s.ids[i]] = acc[i];
+}
+
+/* Number of experts with cumulative mean mass below pool_mass, plus one, clamped. usage over `tokens` tokens. */
+static int32_t mass_size(const emo_route_args *a, const float *usage, const int32_t *ids, size_t m, int32_t tokens,
+                         row_space *s) {
+    for (size_t i = 0; i < m; i++)
+        s->key[i] = usage[ids[i]];
+    double limit = (double)a->pool_mass * tokens;
+    double sum = 0.0;
+    int32_t size = 0;
+    /* pools are small: repeated search for the largest costs little */
+    for (size_t taken = 0; taken < m; taken++) {
+        size_t best = 0;
+        for (size_t i = 1; i < m; i++) {
+            if (s->key[i] > s->key[best])
+                best = i;
+        }
+        sum += s->key[best];
+        if (!(sum < limit))
+            break;
+        s->key[best] = -1.0f;
+        size++;
+        if (size >= a->pool_max)
+            break;
+    }
+    size += 1;
+    size = size < a->pool_min ? a->pool_min : size;
+    return size > a->pool_max ? a->pool_max : size;
+}
+
+/* Removes the least used unprotected experts until `size` are left; ties keep the lower id. */
+static void narrow(const emo_route_args *a, const float *usage, const int32_t *ids, size_t m, int32_t size,
+                   uint8_t *allowed, row_space *s) {
+    int32_t n = a->experts;
+    size_t competing = 0;
+    int32_t *who = s->who;
+    for (size_t i = 0; i < m; i++) {
+        int32_t e = ids[i];
+        int protect = e >= n - a->forced;
+        for (int32_t j = 0; j < a->n_always; j++)
+            protect |= a->always[j] == e;
+        if (!protect)
+            who[competing++] = e;
+    }
+    size_t out = m - (size_t)(size < 0 ? 0 : size);
+    if (size >= 0 && (size_t)size >= m)
+        return;
+    if (out > competing)
+        out = competing;
+    /* An expert survives when fewer than competing - out others are better. */
+    size_t room = competing - out;
+    for (size_t i = 0; i < competing; i++) {
+        float mine = usage[who[i]];
+        size_t better = 0;
+        for (size_t j = 0; j < competing; j++) {
+            float other = usage[who[j]];
+            better += other > mine || (other == mine && j < i);
+        }
+        if (better >= room)
+            allowed[who[i]] = 0;
+    }
+}
+
+static void pool_segment(void *task, size_t index, size_t worker) {
+    const route_task *t = task;
+    const emo_route_args *a = t->a;
+    row_space s = space_of(t, worker);
+    int32_t n = a->experts;
+    size_t at = index * (size_t)n;
+    uint8_t *allowed = a->allowed + at;
+    if (a->allowed_in != NULL)
+        memcpy(allowed, a->allowed_in + at, (size_t)n);
+    else
+        memset(allowed, 1, (size_t)n);
+    for (int32_t j = 0; j < a->n_always; j++)
+        allowed[a->always[j]] = 1;
+    if (a->segment_counts != NULL)
+        memset(a->segment_counts + at, 0, (size_t)n * sizeof *a->segment_counts);
+    if (a->segment_score_sum != NULL)
+        memset(a->segment_score_sum + at, 0, (size_t)n * sizeof *a->segment_score_sum);
+    if (a->usage == NULL)
+        return;
+    float *usage = a->usage + at;
+    memset(usage, 0, (size_t)n * sizeof *usage);
+    for (int32_t p = t->first_piece[index]; p < t->first_piece[index + 1]; p++) {
+        const float *sum = t->sums + (size_t)p * (size_t)n;
+        for (int32_t e = 0; e < n; e++)
+            usage[e] += sum[e];
+    }
+    size_t m = emo__route_allowed(allowed, n, s.ids);
+    if (a->pool_mass > 0.0f) {
+        int32_t tokens = a->segment_begin[index + 1] - a->segment_begin[index];
+        narrow(a, usage, s.ids, m, mass_size(a, usage, s.ids, m, tokens, &s), allowed, &s);
+    } else if (a->pool_size != NULL) {
+        narrow(a, usage, s.ids, m, a->pool_size[index], allowed, &s);
+    }
+}
+
+/* ---- selection ---- */
+
+/* The k largest keys, descending, ties to the lower place; returns how many there are (k or m). */
+static size_t top_k(const float *key, size_t m, size_t k, float *best, int32_t *best_at) {
+    size_t have = 0;
+    for (size_t i = 0; i < m; i++) {
+        float v = key[i];
+        size_t j;
+        if (have < k)
+            j = have++;
+        else if (v > best[k - 1])
+            j = k - 1;
+        else
+            continue;
+        while (j > 0 && v > best[j - 1]) {
+            best[j] = best[j - 1];
+            best_at[j] = best_at[j - 1];
+            j--;
+        }
+        best[j] = v;
+        best_at[j] = (int32_t)i;
+    }
+    return have;
+}
+
+static float norm_of(const float *w, size_t k, float p) {
+    double sum = 0.0;
+    if (p == 1.0f) {
+        for (size_t j = 0; j < k; j++)
+            sum += w[j];
+        return (float)sum;
+    }
+    for (size_t j = 0; j < k; j++)
+        sum += pow((double)w[j], (double)p);
+    return (float)pow(sum, 1.0 / (double)p);
+}
+
+/* Keys for the choice: scores, plus the bias; always-active experts do not compete. Returns the number of competitors;
+ * `who` maps them to places in z. */
+static size_t competitors(const emo_route_args *a, const float *z, const int32_t *ids, size_t m, float *key,
+                          int32_t *who) {
+    size_t c = 0;
+    for (size_t i = 0; i < m; i++) {
+        int32_t e = ids[i];
+        int skip = 0;
+        for (int32_t j = 0; j < a->n_always; j++)
+            skip |= a->always[j] == e;
+        if (skip)
+            continue;
+        key[c] = a->score_bias != NULL ? z[i] + a->score_bias[e] : z[i];
+        who[c++] = (int32_t)i;
+    }
+    return c;
+}
+
+static void shared_part(const emo_route_args *a, const float *logits, const float *z, const int32_t *ids, size_t m,
+                        int32_t *indices, float *weights) {
+    if (a->n_always > 0) {
+        for (int32_t j = 0; j < a->n_always; j++) {
+            indices[j] = -1;
+            weights[j] = 0.0f;
+            for (size_t i = 0; i < m; i++) {
+                if (ids[i] == a->always[j]) {
+                    indices[j] = ids[i];
+                    weights[j] = z[i];
+                }
+            }
+        }
+        return;
+    }
+    int32_t h = a->shared;
+    for (int32_t j = 0; j < h; j++) {
+        indices[j] = a->experts + j;
+        weights[j] = 1.0f;
+    }
+    if (a->shared_mode == EMO_SHARED_SOFTMAX && h > 1) {
+        const float *own = logits + a->experts;
+        float top = own[0];
+        for (int32_t j = 1; j < h; j++)
+            top = own[j] > top ? own[j] : top;
+        float sum = 0.0f;
+        for (int32_t j = 0; j < h; j++) {
+            weights[j] = emo__exp(own[j] - top);
+            sum += weights[j];
+        }
+        for (int32_t j = 0; j < h; j++)
+            weights[j] /= sum;
+    }
+}
+
+static void select_piece(void *task, size_t index, size_t worker) {
+    const route_task *t = task;
+    const emo_route_args *a = t->a;
+    const emo__route_piece *piece = &t->pieces[index];
+    row_space s = space_of(t, worker);
+    int32_t n = a->experts;
+    size_t k = (size_t)a->k;
+    size_t k_total = (size_t)emo__route_chosen(a);
+    float *sum = t->sums != NULL ? t->sums + index * (size_t)n : NULL;
+    int32_t *counts = t->counts != NULL ? t->counts + index * (size_t)n : NULL;
+    double z_sum = 0.0;
+    if (sum != NULL)
+        memset(sum, 0, (size_t)n * sizeof *sum);
+    if (counts != NULL)
+        memset(counts, 0, (size_t)n * sizeof *counts);
+    size_t m = emo__route_allowed(set_of(t->sets, piece->segment, n), n, s.ids);
+    int64_t begin = piece->begin > a->first ? piece->begin : a->first;
+    int64_t end = piece->end < a->last ? piece->end : a->last;
+    int plain = a->n_always == 0 && a->score_bias == NULL;
+    for (int64_t token = begin; token < end; token++) {
+        const float *logits = a->logits + (size_t)token * (size_t)a->columns;
+        int32_t *indices = a->indices + (size_t)token * k_total;
+        float *weights = a->weights + (size_t)token * k_total;
+        float lse = m > 0 ? emo__route_softmax(logits, s.ids, m, s.z) : 0.0f;
+        float total = 1.0f;
+        if (a->gating == EMO_GATING_SIGMOID && m > 0) {
+            for (size_t i = 0; i < m; i++) {
+                float v = logits[s.ids[i]];
+                float e = emo__exp(v > 0.0f ? -v : v);
+                s.z[i] = (v > 0.0f ? 1.0f : e) / (1.0f + e) + EMO__SIGMOID_FLOOR;
+            }
+            total = emo__route_sum(s.z, emo__route_pad(m)); /* the softmax left zeros in the padding */
+        }
+        size_t got;
+        if (plain) {
+            got = top_k(s.z, m, k, s.best, s.best_at);
+        } else {
+            size_t c = competitors(a, s.z, s.ids, m, s.key, s.who);
+            got = top_k(s.key, c, k, s.best, s.best_at);
+            for (size_t j = 0; j < got; j++)
+                s.best_at[j] = s.who[s.best_at[j]];
+        }
+        for (size_t j = 0; j < k; j++) {
+            indices[j] = j < got ? s.ids[s.best_at[j]] : -1;
+            weights[j] = j < got ? s.z[s.best_at[j]] : 0.0f;
+        }
+        if (a->norm_p > 0.0f) {
+            float norm = norm_of(weights, got, a->norm_p);
+            for (size_t j = 0; j < got && norm > 0.0f; j++)
+                weights[j] /= norm;
+        }
+        shared_part(a, logits, s.z, s.ids, m, indices + k, weights + k);
+        if (counts != NULL) {
+            for (size_t j = 0; j < k_total; j++) {
+                if (indices[j] >= 0 && indices[j] < n)
+                    counts[indices[j]]++;
+            }
+        }
+        if (a->scores != NULL) {
+            float *row = a->scores + (size_t)token * (size_t)n;
+            if (m < (size_t)n)
+                memset(row, 0, (size_t)n * sizeof *row);
+            for (size_t i = 0; i < m; i++)
+                row[s.ids[i]] = s.z[i];
+        }
+        if (sum != NULL) {
+            float scale = 1.0f / total;
+            for (size_t i = 0; i < m; i++)
+                sum[s.ids[i]] += s.z[i] * scale;
+        }
+        if (a->lse != NULL)
+            a->lse[token] = lse;
+        z_sum += (double)lse * (double)lse;
+    }
+    if (t->z_sums != NULL)
+        t->z_sums[index] = z_sum;
+}
+
+/* Ordered sums of the pieces that [first, last) touches. */
+static void reduce_selection(const route_task *t, size_t pieces) {
+    const emo_route_args *a = t->a;
+    int32_t n = a->experts;
+    int64_t rows = 0;
+    for (size_t p = 0; p < pieces; p++) {
+        const emo__route_piece *piece = &t->pieces[p];
+        int64_t begin = piece->begin > a->first ? piece->begin : a->first;
+        int64_t end = piece->end < a->last ? piece->end : a->last;
+        if (begin >= end)
+            continue;
+        rows += end - begin;
+        size_t at = (size_t)piece->segment * (size_t)n;
+        for (int32_t e = 0; e < n && t->counts != NULL; e++) {
+            int32_t c = t->counts[p * (size_t)n + (size_t)e];
+            if (a->counts != NULL)
+                a->counts[e] += c;
+            if (a->segment_counts != NULL)
+                a->segment_counts[at + (size_t)e] += c;
+        }
+        for (int32_t e = 0; e < n && t->sums != NULL; e++) {
+            float v = t->sums[p * (size_t)n + (size_t)e];
+            if (a->score_sum != NULL)
+                a->score_sum[e] += v;
+            if (a->segment_score_sum != NULL)
+                a->segment_score_sum[at + (size_t)e] += v;
+        }
+        if (a->z_sum != NULL)
+            a->z_sum[0] += t->z_sums[p];
+    }
+    if (a->counts != NULL) {
+        for (int32_t h = 0; h < a->shared && a->n_always == 0; h++)
+            a->counts[n + h] += (int32_t)rows;
+    }
+}
+
+static size_t make_pieces(const emo_route_args *a, emo__route_piece *pieces, int32_t *first_piece) {
+    size_t count = 0;
+    for (int64_t s = 0; s < a->n_segments; s++) {
+        if (first_piece != NULL)
+            first_piece[s] = (int32_t)count;
+        for (int32_t b = a->segment_begin[s]; b < a->segment_begin[s + 1]; b += EMO__ROUTE_PIECE) {
+            if (pieces != NULL) {
+                int32_t end = a->segment_begin[s + 1];
+                pieces[count].segment = (int32_t)s;
+                pieces[count].begin = b;
+                pieces[count].end = end - b > EMO__ROUTE_PIECE ? b + EMO__ROUTE_PIECE : end;
+            }
+            count++;
+        }
+    }
+    if (first_piece != NULL)
+        first_piece[a->n_segments] = (int32_t)count;
+    return count;
+}
+
+emo_status emo__cpu_route_forward(emo_exec *exec, const emo_route_args *a, emo_error *err) {
+    emo__cpu_exec *cpu = emo__cpu(exec);
+    if ((a->phases & EMO_ROUTE_LOGITS) != 0) {
+        emo_status status = logits_phase(cpu, a, err);
+        if (status != EMO_OK)
+            return status;
+    }
+    if ((a->phases & (EMO_ROUTE_POOL | EMO_ROUTE_SELECT)) == 0 || a->tokens == 0)
+        return EMO_OK;
+
+    size_t n = (size_t)a->experts;
+    size_t segments = (size_t)a->n_segments;
+    size_t pieces = make_pieces(a, NULL, NULL);
+    size_t workers = cpu->workers;
+    size_t at_first = align64(pieces * sizeof(emo__route_piece));
+    size_t at_sums = at_first + align64((segments + 1) * sizeof(int32_t));
+    size_t at_counts = at_sums + align64(pieces * n * sizeof(float));
+    size_t at_z = at_counts + align64(pieces * n * sizeof(int32_t));
+    size_t at_space = at_z + align64(pieces * sizeof(double));
+    size_t stride = space_bytes(a->experts);
+    char *scratch = emo__cpu_scratch(cpu, at_space + workers * stride, err);
+    if (scratch == NULL)
+        return EMO_E_OUT_OF_MEMORY;
+    route_task t;
+    memset(&t, 0, sizeof t);
+    t.a = a;
+    t.pieces = (emo__route_piece *)(void *)scratch;
+    t.first_piece = (int32_t *)(void *)(scratch + at_first);
+    t.space = scratch + at_space;
+    t.space_stride = stride;
+    (void)make_pieces(a, (emo__route_piece *)(void *)scratch, (int32_t *)(void *)(scratch + at_first));
+
+    if ((a->phases & EMO_ROUTE_POOL) != 0) {
+        t.sums = (float *)(void *)(scratch + at_sums);
+        t.sets = a->allowed_in;
+        if (a->usage != NULL)
+            emo__parallel_for(cpu->rt, pieces, usage_piece, &t);
+        emo__parallel_for(cpu->rt, segments, pool_segment, &t);
+    }
+    if ((a->phases & EMO_ROUTE_SELECT) != 0) {
+        int want_sums = a->score_sum != NULL || a->segment_score_sum != NULL;
+        int want_counts = a->counts != NULL || a->segment_counts != NULL;
+        t.sums = want_sums ? (float *)(void *)(scratch + at_sums) : NULL;
+        t.counts = want_counts ? (int32_t *)(void *)(scratch + at_counts) : NULL;
+        t.z_sums = (double *)(void *)(scratch + at_z);
+        t.sets = a->allowed;
+        emo__parallel_for(cpu->rt, pieces, select_piece, &t);
+        reduce_selection(&t, pieces);
+    }
+    return EMO_OK;
+}
