@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _DEFAULT_SOURCE 1 /* flock */
+#include "io/files.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/status.h"
+
+#define LARGEST_TRANSFER ((size_t)1 << 30)
+
+static emo_status fail_errno(emo_error *err, const char *path, const char *what) {
+    int code = errno;
+    const char *why = code == ENOENT || code == ENOTDIR  ? "no such file or folder"
+                      : code == EACCES || code == EPERM  ? "permission denied"
+                      : code == ENOSPC || code == EDQUOT ? "no space left"
+                      : code == EROFS                    ? "the file system is read-only"
+                      : code == EISDIR                   ? "it is a folder"
+                      : code == EMFILE || code == ENFILE ? "too many open files"
+                                                         : "the system refused";
+    return emo__fail_at(err, code == ENOENT || code == ENOTDIR ? EMO_E_NOT_FOUND : EMO_E_IO, EMO_DOMAIN_SYSTEM, code,
+                        "%s: %s: %s (errno %d)", path, what, why, code);
+}
+
+static int open_retry(const char *path, int flags, mode_t mode) {
+    int fd;
+    do {
+        fd = open(path, flags | O_CLOEXEC, mode);
+    } while (fd < 0 && errno == EINTR);
+    return fd;
+}
+
+static emo_status write_all(int fd, const char *path, const void *data, size_t size, emo_error *err) {
+    const char *bytes = data;
+    while (size > 0) {
+        ssize_t n = write(fd, bytes, size < LARGEST_TRANSFER ? size : LARGEST_TRANSFER);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return fail_errno(err, path, "cannot write");
+        bytes += n;
+        size -= (size_t)n;
+    }
+    return EMO_OK;
+}
+
+emo_status emo__atomic_open(emo__atomic_file *file, const emo__mem *mem, const char *path, emo_error *err) {
+    memset(file, 0, sizeof *file);
+    file->mem = mem;
+    file->fd = -1;
+    emo__buf name;
+    emo__buf_init(&name, mem);
+    emo_status status = EMO_OK;
+    file->path = emo__strdup(mem, path);
+    if (file->path == NULL)
+        status = emo__fail_memory(err, strlen(path) + 1);
+    /* Two writers of one path, in one process or two, must not share the temporary file. */
+    for (unsigned attempt = 0; status == EMO_OK && file->fd < 0; attempt++) {
+        name.size = 0;
+        status = emo__buf_printf(&name, err, "%s.tmp-%ld-%u", path, (long)getpid(), attempt);
+        if (status != EMO_OK)
+            break;
+        file->fd = open_retry(name.data, O_WRONLY | O_CREAT | O_EXCL, 0666);
+        if (file->fd < 0 && (errno != EEXIST || attempt >= 1000))
+            status = fail_errno(err, path, "cannot create");
+    }
+    if (status == EMO_OK) {
+        file->temporary = name.data;
+        return EMO_OK;
+    }
+    emo__buf_free(&name);
+    emo__atomic_abort(file);
+    return status;
+}
+
+emo_status emo__atomic_write(emo__atomic_file *file, const void *data, size_t size, emo_error *err) {
+    emo_status status = write_all(file->fd, file->path, data, size, err);
+    if (status == EMO_OK)
+        file->written += size;
+    return status;
+}
+
+static emo_status sync_parent(const emo__mem *mem, const char *path, emo_error *err) {
+    const char *base = emo__path_base(path);
+    if (base == path)
+        return emo__sync_dir(".", err);
+    char *folder = emo__strndup(mem, path, base == path + 1 ? 1 : (size_t)(base - path) - 1);
+    if (folder == NULL)
+        return emo__fail_memory(err, strlen(path));
+    emo_status status = emo__sync_dir(folder, err);
+    emo__free(mem, folder);
+    return status;
+}
+
+emo_status emo__atomic_commit(emo__atomic_file *file, emo_error *err) {
+    emo_status status = EMO_OK;
+    if (fsync(file->fd) != 0)
+        status = fail_errno(err, file->path, "cannot sync");
+    int fd = file->fd;
+    file->fd = -1;
+    if (close(fd) != 0 && errno != EINTR && status == EMO_OK)
+        status = fail_errno(err, file->path, "cannot close");
+    if (status == EMO_OK)
+        status = emo__rename(file->temporary, file->path, err);
+    if (status == EMO_OK) {
+        emo__free(file->mem, file->temporary);
+        file->temporary = NULL;
+        status = sync_parent(file->mem, file->path, err);
+    }
+    emo__atomic_abort(file);
+    return status;
+}
+
+void emo__atomic_abort(emo__atomic_file *file) {
+    if (file->fd >= 0)
+        (void)close(file->fd);
+    file->fd = -1;
+    if (file->mem == NULL)
+        return;
+    if (file->temporary != NULL)
+        (void)unlink(file->temporary);
+    emo__free(file->mem, file->temporary);
+    emo__free(file->mem, file->path);
+    file->temporary = NULL;
+    file->path = NULL;
+}
+
+emo_status emo__file_write(const emo__mem *mem, const char *path, const void *data, size_t size, emo_error *err) {
+    emo__atomic_file file;
+    emo_status status = emo__atomic_open(&file, mem, path, err);
+    if (status != EMO_OK)
+        return status;
+    status = emo__atomic_write(&file, data, size, err);
+    if (status == EMO_OK)
+        return emo__atomic_commit(&file, err);
+    emo__atomic_abort(&file);
+    return status;
+}
+
+static emo_status read_all(int fd, const char *path, size_t max_bytes, emo__buf *buf, emo_error *err) {
+    for (;;) {
+        emo_status status = emo__buf_reserve(buf, 65536, err);
+        if (status != EMO_OK)
+            return status;
+        ssize_t n = read(fd, buf->data + buf->size, buf->capacity - buf->size - 1);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return fail_errno(err, path, "cannot read");
+        if (n == 0)
+            break;
+        buf->size += (size_t)n;
+        if (buf->size > max_bytes)
+            return emo__fail_at(err, EMO_E_LIMIT, EMO_DOMAIN_FILE, 0, "%s: longer than the %zu bytes allowed here",
+                                path, max_bytes);
+    }
+    buf->data[buf->size] = '\0';
+    return EMO_OK;
+}
+
+emo_status emo__file_read(const emo__mem *mem, const char *path, size_t max_bytes, char **data, size_t *size,
+                          emo_error *err) {
+    *data = NULL;
+    *size = 0;
+    int fd = open_retry(path, O_RDONLY | O_NONBLOCK, 0);
+    if (fd < 0)
+        return fail_errno(err, path, "cannot open");
+    struct stat st;
+    emo_status status = EMO_OK;
+    if (fstat(fd, &st) != 0)
+        status = fail_errno(err, path, "cannot open");
+    else if (!S_ISREG(st.st_mode))
+        status = emo__fail_at(err, EMO_E_IO, EMO_DOMAIN_FILE, 0, "%s: not a regular file", path);
+    else if ((uint64_t)st.st_size > max_bytes)
+        status =
+            emo__fail_at(err, EMO_E_LIMIT, EMO_DOMAIN_FILE, st.st_size,
+                         "%s: has %lld bytes; at most %zu are allowed here", path, (long long)st.st_size, max_bytes);
+    emo__buf buf;
+    emo__buf_init(&buf, mem);
+    if (status == EMO_OK)
+        status = read_all(fd, path, max_bytes, &buf, err);
+    (void)close(fd);
+    if (status != EMO_OK) {
+        emo__buf_free(&buf);
+        return status;
+    }
+    *data = buf.data;
+    *size = buf.size;
+    return EMO_OK;
+}
+
+bool emo__path_exists(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0;
+}
+
+bool emo__path_is_dir(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+emo_status emo__file_stat(const char *path, uint64_t *size, int64_t *mtime_ns, emo_error *err) {
+    struct stat st;
+    if (stat(path, &st) != 0)
+        return fail_errno(err, path, "cannot open");
+    if (!S_ISREG(st.st_mode))
+        return emo__fail_at(err, EMO_E_IO, EMO_DOMAIN_FILE, 0, "%s: not a regular file", path);
+    *size = (uint64_t)st.st_size;
+    *mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+    return EMO_OK;
+}
+
+emo_status emo__mkdirs(const emo__mem *mem, const char *path, emo_error *err) {
+    char *copy = emo__strdup(mem, path);
+    if (copy == NULL)
+        return emo__fail_memory(err, strlen(path) + 1);
+    emo_status status = EMO_OK;
+    size_t length = strlen(copy);
+    for (size_t i = 1; i <= length && status == EMO_OK; i++) {
+        if (i < length && copy[i] != '/')
+            continue;
+        char kept = copy[i];
+        copy[i] = '\0';
+        if (mkdir(copy, 0777) != 0) {
+            int code = errno;
+            if (!emo__path_is_dir(copy)) {
+                errno = code;
+                status = code == EEXIST ? emo__fail_at(err, EMO_E_EXISTS, EMO_DOMAIN_SYSTEM, code,
+                                                       "%s: exists and is not a folder", copy)
+                                        : fail_errno(err, copy, "cannot make the folder");
+            }
+        }
+        copy[i] = kept;
+    }
+    emo__free(mem, copy);
+    return status;
+}
+
+emo_status emo__path_join(emo__buf *buf, const char *a, const char *b, emo_error *err) {
+    buf->size = 0;
+    if (a[0] == '\0' || b[0] == '/')
+        return emo__buf_append(buf, b, strlen(b), err);
+    return emo__buf_printf(buf, err, "%s%s%s", a, a[strlen(a) - 1] == '/' ? "" : "/", b);
+}
+
+const char *emo__path_base(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash != NULL ? slash + 1 : path;
+}
+
+emo_status emo__sync_dir(const char *path, emo_error *err) {
+    int fd = open_retry(path, O_RDONLY | O_DIRECTORY, 0);
+    if (fd < 0)
+        return fail_errno(err, path, "cannot open the folder");
+    emo_status status = EMO_OK;
+    /* Some file systems cannot sync a folder and say so with EINVAL; the rename itself has happened. */
+    if (fsync(fd) != 0 && errno != EINVAL)
+        status = fail_errno(err, path, "cannot sync the folder");
+    (void)close(fd);
+    return status;
+}
+
+emo_status emo__rename(const char *from, const char *to, emo_error *err) {
+    if (rename(from, to) != 0)
+        return fail_errno(err, to, "cannot rename into place");
+    return EMO_OK;
+}
+
+emo_status emo__lock_acquire(const char *path, emo__lock *lock, emo_error *err) {
+    lock->fd = open_retry(path, O_RDWR | O_CREAT, 0666);
+    if (lock->fd < 0)
+        return fail_errno(err, path, "cannot open the lock");
+    int got;
+    do {
+        got = flock(lock->fd, LOCK_EX | LOCK_NB);
+    } while (got != 0 && errno == EINTR);
+    if (got == 0)
+        return EMO_OK;
+    emo_status status = errno == EWOULDBLOCK
+                            ? emo__fail_at(err, EMO_E_BUSY, EMO_DOMAIN_SYSTEM, errno,
+                                           "%s: another run holds this lock; wait for it or use another folder", path)
+                            : fail_errno(err, path, "cannot lock");
+    (void)close(lock->fd);
+    lock->fd = -1;
+    return status;
+}
+
+void emo__lock_release(emo__lock *lock) {
+    if (lock->fd >= 0)
+        (void)close(lock->fd);
+    lock->fd = -1;
+}
