@@ -62,22 +62,31 @@ static void exec_destroy(emo_exec *exec) {
     if (exec != NULL) {
         emo__cpu_exec *cpu = emo__cpu(exec);
         emo__free(&cpu->rt->mem, cpu->scratch);
+        emo__free(&cpu->rt->mem, cpu->outer);
         emo__free(&cpu->rt->mem, cpu);
     }
 }
 
-void *emo__cpu_scratch(emo__cpu_exec *cpu, size_t bytes, emo_error *err) {
-    if (bytes > cpu->scratch_size) {
+static void *grow_region(emo__cpu_exec *cpu, char **region, size_t *size, size_t bytes, emo_error *err) {
+    if (bytes > *size) {
         void *fresh = emo__alloc(&cpu->rt->mem, bytes);
         if (fresh == NULL) {
             (void)emo__fail_memory(err, bytes);
             return NULL;
         }
-        emo__free(&cpu->rt->mem, cpu->scratch);
-        cpu->scratch = fresh;
-        cpu->scratch_size = bytes;
+        emo__free(&cpu->rt->mem, *region);
+        *region = fresh;
+        *size = bytes;
     }
-    return cpu->scratch;
+    return *region;
+}
+
+void *emo__cpu_scratch(emo__cpu_exec *cpu, size_t bytes, emo_error *err) {
+    return grow_region(cpu, &cpu->scratch, &cpu->scratch_size, bytes, err);
+}
+
+void *emo__cpu_outer(emo__cpu_exec *cpu, size_t bytes, emo_error *err) {
+    return grow_region(cpu, &cpu->outer, &cpu->outer_size, bytes, err);
 }
 
 static emo_status exec_reserve(emo_exec *exec, size_t bytes, emo_error *err) {

@@ -20,6 +20,8 @@ typedef struct emo__cpu_exec {
     size_t workers;
     char *scratch; /* one region, grown on demand; an operator owns all of it during its call */
     size_t scratch_size;
+    char *outer; /* a second region, for operators that call other operators while they hold theirs */
+    size_t outer_size;
 } emo__cpu_exec;
 
 static inline emo__cpu_exec *emo__cpu(emo_exec *exec) { return (emo__cpu_exec *)exec; }
@@ -27,6 +29,9 @@ static inline emo__cpu_exec *emo__cpu(emo_exec *exec) { return (emo__cpu_exec *)
 /* The exec's scratch, at least `bytes`, 64-byte aligned, contents undefined; NULL on failure (then err is filled).
  * A second call in the same operator may move it: ask once for all that the operator needs. */
 void *emo__cpu_scratch(emo__cpu_exec *cpu, size_t bytes, emo_error *err);
+
+/* The same from the second region, for operators built on other operators (head on gemm); those never nest. */
+void *emo__cpu_outer(emo__cpu_exec *cpu, size_t bytes, emo_error *err);
 
 /* The best level of this machine (never EMO_ISA_AUTO). */
 emo_isa emo__cpu_best_isa(void);
@@ -36,6 +41,12 @@ int emo__cpu_has_isa(emo_isa isa);
 EMO_MUST_CHECK emo_status emo__cpu_backend_create(const emo_runtime *rt, emo_backend **out, emo_error *err);
 
 /* Each family of operators puts its entries into the table. */
+void emo__cpu_register_embed(emo_backend_ops *ops);
+void emo__cpu_register_norm(emo_backend_ops *ops);
+void emo__cpu_register_attention(emo_backend_ops *ops);
+void emo__cpu_register_head(emo_backend_ops *ops);
+void emo__cpu_register_optim(emo_backend_ops *ops);
+void emo__cpu_register_sample(emo_backend_ops *ops);
 void emo__cpu_register_all(emo_backend_ops *ops);
 
 #endif

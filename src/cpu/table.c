@@ -3,4 +3,12 @@
 #include "cpu/cpu.h"
 #include "cpu/route_ops.h"
 
-void emo__cpu_register_all(emo_backend_ops *ops) { emo__cpu_register_route(ops); }
+void emo__cpu_register_all(emo_backend_ops *ops) {
+    emo__cpu_register_route(ops);
+    emo__cpu_register_embed(ops);
+    emo__cpu_register_norm(ops);
+    emo__cpu_register_attention(ops);
+    emo__cpu_register_head(ops);
+    emo__cpu_register_optim(ops);
+    emo__cpu_register_sample(ops);
+}
