@@ -135,6 +135,8 @@ void emo__source_release(emo_source *source) {
 
 const char *emo__source_name(const emo_source *source) { return source->name; }
 
+emo_runtime *emo__source_runtime(const emo_source *source) { return source->rt; }
+
 uint64_t emo_source_size(const emo_source *source) { return source != NULL ? source->size : 0; }
 
 const void *emo_source_map(const emo_source *source) {

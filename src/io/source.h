@@ -12,6 +12,8 @@ emo_source *emo__source_retain(emo_source *source);
 /* The path it was opened from, or "memory" / "source"; for messages. */
 const char *emo__source_name(const emo_source *source);
 
+emo_runtime *emo__source_runtime(const emo_source *source); /* borrowed */
+
 /* The implementation of the public constructors; arguments are checked already. */
 emo_status emo__source_open_path(emo_runtime *rt, const char *path, emo_source **out, emo_error *err);
 emo_status emo__source_from_memory(emo_runtime *rt, const void *data, size_t size, emo_source **out, emo_error *err);
