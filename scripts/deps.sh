@@ -7,11 +7,12 @@ set -eu
 
 usage() {
     cat <<'EOF'
-usage: scripts/deps.sh [build|test|check|quickstart]... [--dry-run]
+usage: scripts/deps.sh [build|test|check|quickstart|documents]... [--dry-run]
   build       compiler, CMake, pkg-config and the four libraries libemo is built on (the default)
   test        build, and cmocka, a C++ compiler and Python 3 (standard library only)
   check       test, and what only development uses: clang-format, clang-tidy, doxygen, abigail-tools ...
-  quickstart  build, Python 3, and packages whose texts are the documents to train on
+  quickstart  build, and Python 3 (standard library only)
+  documents   packages whose texts the quick start trains on (scripts/documents.txt); those apt does not know are left out
   --dry-run   say what is missing, install nothing
 exit status: 0 everything is there; 3 something is missing and could not be installed; 2 wrong usage
 EOF
@@ -46,7 +47,7 @@ modes=
 dry=0
 for arg in "$@"; do
     case $arg in
-    build | test | check | quickstart) modes="$modes $arg" ;;
+    build | test | check | quickstart | documents) modes="$modes $arg" ;;
     --dry-run) dry=1 ;;
     -h | --help) usage && exit 0 ;;
     *) usage >&2 && exit 2 ;;
@@ -62,8 +63,9 @@ $TEST" ;;
 $TEST
 $CHECK" ;;
     quickstart) list="$list
-$QUICKSTART
-$(sed 's/#.*//; /^ *$/d' "$(dirname "$0")/documents.txt" | awk '{print $1 "|ls " $2}')" ;;
+$QUICKSTART" ;;
+    documents) list="$list
+$(sed 's/#.*//; /^ *$/d' "$(dirname "$0")/documents.txt" | awk '{print $1 "|ls -d " $2}')" ;;
     esac
 done
 
@@ -108,13 +110,23 @@ install_missing() {
 }
 
 # Package lists are fetched only where a package is unknown to the ones at hand, or its file is no longer on the mirror.
+is_known() { [ -n "$(apt-cache show "$1" 2>/dev/null)" ]; }
 known=1
 for package in $missing; do
-    apt-cache show "$package" >/dev/null 2>&1 || known=0
+    is_known "$package" || known=0
 done
 echo "deps.sh: installing $missing" >&2
 if [ $known = 0 ] || ! install_missing; then
     $as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 update -qq >&2 || true
+    case $modes in
+    *documents*)
+        wanted=$missing
+        missing=
+        for package in $wanted; do
+            if is_known "$package"; then missing="$missing $package"; else echo "deps.sh: apt does not know $package" >&2; fi
+        done
+        ;;
+    esac
     install_missing || true
 fi
 hash -r
