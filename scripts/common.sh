@@ -23,3 +23,16 @@ emo_build() {
         return 1
     fi
 }
+
+# emo_program DIR: the path of the emo program in a build folder.
+emo_program() {
+    local path
+    for path in "$1/emo" "$1/bin/emo" "$1/examples/cli/emo"; do
+        if [ -x "$path" ] && [ ! -d "$path" ]; then
+            echo "$path"
+            return 0
+        fi
+    done
+    echo "the emo program was not built in $1" >&2
+    return 1
+}
