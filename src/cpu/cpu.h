@@ -48,5 +48,8 @@ void emo__cpu_register_head(emo_backend_ops *ops);
 void emo__cpu_register_optim(emo_backend_ops *ops);
 void emo__cpu_register_sample(emo_backend_ops *ops);
 void emo__cpu_register_all(emo_backend_ops *ops);
+void emo__cpu_register_gemm(emo_backend_ops *ops);
+void emo__cpu_register_swiglu(emo_backend_ops *ops);
+void emo__cpu_register_experts(emo_backend_ops *ops);
 
 #endif

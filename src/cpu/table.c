@@ -4,6 +4,9 @@
 #include "cpu/route_ops.h"
 
 void emo__cpu_register_all(emo_backend_ops *ops) {
+    emo__cpu_register_gemm(ops);
+    emo__cpu_register_swiglu(ops);
+    emo__cpu_register_experts(ops);
     emo__cpu_register_route(ops);
     emo__cpu_register_embed(ops);
     emo__cpu_register_norm(ops);

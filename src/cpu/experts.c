@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Experts, forward, fused: gate and up with gathered rows, SwiGLU, down, weighted sum per token.
+ *
+ * Three passes over the workers: (1) tiles of gate|up and at once their part of h; (2) tiles of down into `out`, one
+ * row per assignment; (3) per token, the sum over its assignments in the order of j. No step adds across threads. */
+#include <math.h>
+
+#include "base/status.h"
+#include "cpu/experts.h"
+
+/* Largest tile of pass 1 when pre-activations are not saved but kept per worker. */
+enum { TEMP_ROWS = 224, TEMP_COLS = 256 };
+
+typedef struct forward_task {
+    const emo_experts_args *args;
+    const emo__gemm_kernels *gemm;
+    const emo__swiglu_kernels *rows;
+    const emo__tile *tiles;
+    float *h;   /* [assignments, inner] */
+    float *out; /* [assignments, hidden] */
+    char *temp; /* per worker: [TEMP_ROWS, 2 TEMP_COLS], when nothing is saved */
+    char *work;
+} forward_task;
+
+static float *work_of(const forward_task *t, size_t worker) {
+    return (float *)(void *)(t->work + worker * emo__gemm_work_bytes());
+}
+
+static void gate_up_tile(void *arg, size_t index, size_t worker) {
+    const forward_task *t = arg;
+    const emo_experts_args *args = t->args;
+    const emo__tile *tile = &t->tiles[index];
+    const emo_expert_slot *slot = &args->table.slots[tile->expert];
+    int64_t first = args->offsets[tile->expert] + tile->m0; /* in plan order */
+    emo__gemm g = {.m = tile->m1 - tile->m0,
+                   .n = tile->n1 - tile->n0,
+                   .k = args->hidden,
+                   .a = emo__gemm_matrix(args->x, args->hidden, 0),
+                   .n_b = 2,
+                   .b = {emo__weight_part(&slot->gate, 1, tile->n0), emo__weight_part(&slot->up, 1, tile->n0)},
+                   .alpha = 1.0f};
+    g.a.order = args->order + first;
+    g.a.divisor = args->k_total;
+    if (args->saved != NULL) {
+        g.ldc = 2 * args->inner;
+        g.c[0] = args->saved + first * g.ldc + tile->n0;
+        g.c[1] = g.c[0] + args->inner;
+    } else {
+        g.ldc = 2 * TEMP_COLS;
+        g.c[0] = (float *)(void *)(t->temp + worker * (TEMP_ROWS * 2 * TEMP_COLS * sizeof(float)));
+        g.c[1] = g.c[0] + TEMP_COLS;
+    }
+    emo__gemm_tile(t->gemm, &g, 0, g.m, 0, g.n, work_of(t, worker));
+    for (int64_t i = 0; i < g.m; i++)
+        t->rows->forward(g.n, g.c[0] + i * g.ldc, g.c[1] + i * g.ldc, t->h + (first + i) * args->inner + tile->n0);
+}
+
+static void down_tile(void *arg, size_t index, size_t worker) {
+    const forward_task *t = arg;
+    const emo_experts_args *args = t->args;
+    const emo__tile *tile = &t->tiles[index];
+    int64_t first = args->offsets[tile->expert], rows = args->offsets[tile->expert + 1] - first;
+    emo__gemm g = {.m = rows,
+                   .n = args->hidden,
+                   .k = args->inner,
+                   .a = emo__gemm_matrix(t->h + first * args->inner, args->inner, 0),
+                   .n_b = 1,
+                   .b = {emo__gemm_weight(&args->table.slots[tile->expert].down, 1)},
+                   .c = {t->out + first * args->hidden},
+                   .ldc = args->hidden,
+                   .alpha = 1.0f};
+    emo__gemm_tile(t->gemm, &g, tile->m0, tile->m1, tile->n0, tile->n1, work_of(t, worker));
+}
+
+enum { TOKENS_PER_TASK = 16 };
+
+static void combine_tokens(void *arg, size_t index, size_t worker) {
+    const forward_task *t = arg;
+    const emo_experts_args *a = t->args;
+    (void)worker;
+    int64_t end = ((int64_t)index + 1) * TOKENS_PER_TASK;
+    end = end < a->tokens ? end : a->tokens;
+    for (int64_t token = (int64_t)index * TOKENS_PER_TASK; token < end; token++) {
+        int64_t at = token * a->k_total;
+        t->rows->combine(a->hidden, a->k_total, a->inverse + at, a->weights + at, t->out, a->accumulate,
+                         a->y + token * a->hidden);
+        if (a->out_norm != NULL)
+            for (int32_t j = 0; j < a->k_total; j++) {
+                const float *row = t->out + (a->inverse[at + j] < 0 ? 0 : a->inverse[at + j]) * a->hidden;
+                a->out_norm[at + j] = a->inverse[at + j] < 0 ? 0.0f : sqrtf(t->rows->dot(a->hidden, row, row));
+            }
+    }
+}
+
+static void list_tiles(const emo__cpu_exec *cpu, const emo_experts_args *args, int down, emo__tile_list *list) {
+    const emo__gemm_kernels *kernels = emo__gemm_kernels_of(cpu->isa);
+    int64_t want = emo__tiles_per_group(cpu, args->offsets, args->experts);
+    int limited = !down && args->saved == NULL;
+    list->count = 0;
+    for (int32_t e = 0; e < args->experts; e++)
+        emo__tile_list_add(list, kernels, e, 0, args->offsets[e + 1] - args->offsets[e],
+                           down ? args->hidden : args->inner, want, limited ? TEMP_ROWS : 0, limited ? TEMP_COLS : 0);
+}
+
+emo_status emo__cpu_experts_forward(emo_exec *exec, const emo_experts_args *args, emo_error *err) {
+    emo__cpu_exec *cpu = emo__cpu(exec);
+    emo_status status = emo__experts_loaded(&args->table, args->offsets, args->experts, err);
+    if (status != EMO_OK)
+        return status;
+    size_t assignments = (size_t)args->offsets[args->experts];
+    emo__tile_list up_list = {0}, down_list = {0};
+    list_tiles(cpu, args, 0, &up_list);
+    list_tiles(cpu, args, 1, &down_list);
+    size_t total = 0, up_at, down_at, h_at, out_at, temp_at, work_at;
+    if (!emo__scratch_add(&total, up_list.count, sizeof(emo__tile), &up_at) ||
+        !emo__scratch_add(&total, down_list.count, sizeof(emo__tile), &down_at) ||
+        !emo__scratch_add(&total, assignments, (size_t)args->inner * sizeof(float), &h_at) ||
+        !emo__scratch_add(&total, assignments, (size_t)args->hidden * sizeof(float), &out_at) ||
+        !emo__scratch_add(&total, args->saved != NULL ? 0 : cpu->workers, TEMP_ROWS * 2 * TEMP_COLS * sizeof(float),
+                          &temp_at) ||
+        !emo__scratch_add(&total, cpu->workers, emo__gemm_work_bytes(), &work_at))
+        return emo__fail_memory(err, SIZE_MAX);
+    char *base = emo__cpu_scratch(cpu, total, err);
+    if (base == NULL)
+        return EMO_E_OUT_OF_MEMORY;
+    up_list.tiles = (emo__tile *)(void *)(base + up_at);
+    down_list.tiles = (emo__tile *)(void *)(base + down_at);
+    list_tiles(cpu, args, 0, &up_list);
+    list_tiles(cpu, args, 1, &down_list);
+    forward_task task = {.args = args,
+                         .gemm = emo__gemm_kernels_of(cpu->isa),
+                         .rows = emo__swiglu_kernels_of(cpu->isa),
+                         .tiles = up_list.tiles,
+                         .h = (float *)(void *)(base + h_at),
+                         .out = (float *)(void *)(base + out_at),
+                         .temp = base + temp_at,
+                         .work = base + work_at};
+    emo__parallel_for(cpu->rt, up_list.count, gate_up_tile, &task);
+    task.tiles = down_list.tiles;
+    emo__parallel_for(cpu->rt, down_list.count, down_tile, &task);
+    emo__parallel_for(cpu->rt, (size_t)((args->tokens + TOKENS_PER_TASK - 1) / TOKENS_PER_TASK), combine_tokens, &task);
+    return EMO_OK;
+}

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Cutting products into tiles, packing and running them. */
+#include "cpu/gemm/gemm.h"
+
+#include "base/checked.h"
+#include "tensor/dtype.h"
+
+#define A_FLOATS ((EMO__GEMM_MT + 16) * EMO__GEMM_KC) /* packed rows of a tile, one k block */
+#define MAX_NR 32
+#define B_FLOATS (MAX_NR * EMO__GEMM_KC)
+#define SPARE 32 /* pack kernels may write past a panel */
+
+const emo__gemm_kernels *emo__gemm_kernels_of(emo_isa isa) {
+#if defined(__x86_64__)
+    if (isa >= EMO_ISA_AVX512)
+        return &emo__gemm_avx512;
+    if (isa >= EMO_ISA_AVX2)
+        return &emo__gemm_avx2;
+#endif
+    (void)isa;
+    return &emo__gemm_scalar;
+}
+
+size_t emo__gemm_work_bytes(void) { return (A_FLOATS + B_FLOATS + 2 * SPARE) * sizeof(float); }
+
+int emo__scratch_add(size_t *total, size_t count, size_t item, size_t *offset) {
+    size_t bytes;
+    if (!emo__mul_size(count, item, &bytes) || !emo__add_size(bytes, EMO__ALIGN - 1, &bytes))
+        return 0;
+    *offset = *total;
+    return emo__add_size(*total, bytes / EMO__ALIGN * EMO__ALIGN, total);
+}
+
+static int64_t round_up(int64_t x, int64_t unit) { return (x + unit - 1) / unit * unit; }
+static int64_t divide_up(int64_t x, int64_t unit) { return (x + unit - 1) / unit; }
+
+void emo__gemm_cut(const emo__gemm_kernels *kernels, int64_t m, int64_t n, int64_t want, int64_t max_rows,
+                   int64_t max_cols, int64_t *tile_rows, int64_t *tile_cols) {
+    int64_t mr = kernels->mr, nr = kernels->nr;
+    int64_t most_rows = (max_rows > 0 && max_rows < EMO__GEMM_MT ? max_rows : EMO__GEMM_MT) / mr * mr;
+    int64_t most_cols = max_cols > 0 && max_cols < EMO__GEMM_NT ? max_cols : EMO__GEMM_NT;
+    most_rows = most_rows < mr ? mr : most_rows;
+    most_cols = most_cols < nr ? nr : most_cols;
+    /* equal parts rather than full tiles and a rest */
+    int64_t rows = round_up(divide_up(m, divide_up(m, most_rows)), mr);
+    int64_t cols = round_up(divide_up(n, divide_up(n, most_cols)), nr);
+    rows = rows > most_rows ? most_rows : rows;
+    while (divide_up(m, rows) * divide_up(n, cols) < want) {
+        if (cols > nr && (cols >= rows || rows <= 4 * mr))
+            cols = round_up(cols / 2, nr);
+        else if (rows > 4 * mr)
+            rows = round_up(rows / 2, mr);
+        else
+            break;
+    }
+    *tile_rows = rows;
+    *tile_cols = cols;
+}
+
+static void add_bias(const emo_weight *bias, float *c, int64_t ldc, int64_t rows, int64_t n0, int64_t n1) {
+    const char *data = bias->data;
+    size_t size = emo__dtype_size(bias->dtype);
+    for (int64_t j = n0; j < n1; j++) {
+        float value = 0.0f;
+        (void)emo__convert(&value, EMO_DTYPE_F32, data + (size_t)j * size, bias->dtype, 1);
+        for (int64_t i = 0; i < rows; i++)
+            c[i * ldc + j] += value;
+    }
+}
+
+static void pack_rows(const emo__gemm_kernels *kernels, const emo__gemm *g, int64_t m0, int64_t m1, int64_t k0,
+                      int64_t kc, float *dst) {
+    int mr = kernels->mr;
+    for (int64_t i = m0; i < m1; i += mr, dst += mr * kc)
+        kernels->pack_a(dst, &g->a, i, m1 - i < mr ? (int)(m1 - i) : mr, k0, kc);
+}
+
+/* One k block of one panel of columns, for every B. */
+static void panel(const emo__gemm_kernels *kernels, const emo__gemm *g, int64_t m0, int64_t m1, int64_t j, int cols,
+                  int64_t k0, int64_t kc, const float *packed_a, float *packed_b) {
+    int mr = kernels->mr;
+    for (int which = 0; which < g->n_b; which++) {
+        kernels->pack_b(packed_b, &g->b[which], j, cols, k0, kc);
+        const float *a = packed_a;
+        for (int64_t i = m0; i < m1; i += mr, a += mr * kc)
+            kernels->micro(kc, a, packed_b, m1 - i < mr ? (int)(m1 - i) : mr, cols, g->c[which] + i * g->ldc + j,
+                           g->ldc, g->alpha, k0 == 0 ? g->beta : 1.0f);
+    }
+}
+
+static void scale_only(const emo__gemm *g, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
+    for (int which = 0; which < g->n_b; which++)
+        for (int64_t i = m0; i < m1; i++)
+            for (int64_t j = n0; j < n1; j++) {
+                float *c = &g->c[which][i * g->ldc + j];
+                *c = g->beta == 0.0f ? 0.0f : g->beta * *c;
+            }
+}
+
+void emo__gemm_tile(const emo__gemm_kernels *kernels, const emo__gemm *g, int64_t m0, int64_t m1, int64_t n0,
+                    int64_t n1, float *work) {
+    if (m0 >= m1 || n0 >= n1)
+        return;
+    float *packed_a = work;
+    float *packed_b = work + A_FLOATS + SPARE;
+    int nr = kernels->nr;
+    int64_t padded = round_up(m1 - m0, kernels->mr);
+    if (g->k == 0) {
+        scale_only(g, m0, m1, n0, n1);
+    } else if (g->k <= A_FLOATS / padded) {
+        /* few rows: pack them once over all of k, then stream B, each panel over all of k */
+        for (int64_t k0 = 0; k0 < g->k; k0 += EMO__GEMM_KC) {
+            int64_t kc = g->k - k0 < EMO__GEMM_KC ? g->k - k0 : EMO__GEMM_KC;
+            pack_rows(kernels, g, m0, m1, k0, kc, packed_a + padded * k0);
+        }
+        for (int64_t j = n0; j < n1; j += nr)
+            for (int64_t k0 = 0; k0 < g->k; k0 += EMO__GEMM_KC) {
+                int64_t kc = g->k - k0 < EMO__GEMM_KC ? g->k - k0 : EMO__GEMM_KC;
+                panel(kernels, g, m0, m1, j, n1 - j < nr ? (int)(n1 - j) : nr, k0, kc, packed_a + padded * k0,
+                      packed_b);
+            }
+    } else {
+        for (int64_t k0 = 0; k0 < g->k; k0 += EMO__GEMM_KC) {
+            int64_t kc = g->k - k0 < EMO__GEMM_KC ? g->k - k0 : EMO__GEMM_KC;
+            pack_rows(kernels, g, m0, m1, k0, kc, packed_a);
+            for (int64_t j = n0; j < n1; j += nr)
+                panel(kernels, g, m0, m1, j, n1 - j < nr ? (int)(n1 - j) : nr, k0, kc, packed_a, packed_b);
+        }
+    }
+    if (g->bias != NULL)
+        for (int which = 0; which < g->n_b; which++)
+            add_bias(g->bias, g->c[which] + m0 * g->ldc, g->ldc, m1 - m0, n0, n1);
+}
+
+typedef struct run_task {
+    const emo__gemm_kernels *kernels;
+    const emo__gemm *g;
+    int64_t tile_rows;
+    int64_t tile_cols;
+    int64_t down; /* tiles in a column */
+    char *work;
+} run_task;
+
+static void run_tile(void *arg, size_t index, size_t worker) {
+    const run_task *t = arg;
+    int64_t i = (int64_t)index % t->down * t->tile_rows;
+    int64_t j = (int64_t)index / t->down * t->tile_cols;
+    int64_t m1 = i + t->tile_rows < t->g->m ? i + t->tile_rows : t->g->m;
+    int64_t n1 = j + t->tile_cols < t->g->n ? j + t->tile_cols : t->g->n;
+    emo__gemm_tile(t->kernels, t->g, i, m1, j, n1, (float *)(void *)(t->work + worker * emo__gemm_work_bytes()));
+}
+
+void emo__gemm_run(const emo__cpu_exec *cpu, const emo__gemm *g, void *work) {
+    if (g->m <= 0 || g->n <= 0)
+        return;
+    run_task task = {.kernels = emo__gemm_kernels_of(cpu->isa), .g = g, .work = work};
+    emo__gemm_cut(task.kernels, g->m, g->n, cpu->workers > 1 ? 4 * (int64_t)cpu->workers : 1, 0, 0, &task.tile_rows,
+                  &task.tile_cols);
+    task.down = divide_up(g->m, task.tile_rows);
+    emo__parallel_for(cpu->rt, (size_t)(task.down * divide_up(g->n, task.tile_cols)), run_tile, &task);
+}

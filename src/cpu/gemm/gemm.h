@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The matrix engine of the CPU back end. Operators describe a product, cut it into tiles and run the tiles.
+ *
+ * The order of summation is the same everywhere, whatever m, n, the tile cut, the thread or the operand's layout: k is
+ * cut into blocks of EMO__GEMM_KC; inside a block one chain s = s + a * b (fused on AVX2 and AVX-512) runs over
+ * ascending k from s = 0; then c = beta c (first block, or 0) + alpha s, block after block. So an element depends on
+ * its row of A, its column of B and the instruction-set level alone: single, batched and masked runs agree bit for bit.
+ */
+#ifndef EMO_SRC_CPU_GEMM_GEMM_H
+#define EMO_SRC_CPU_GEMM_GEMM_H
+
+#include "cpu/cpu.h"
+
+#define EMO__GEMM_KC 256  /* k per block: part of the results' definition */
+#define EMO__GEMM_MT 448  /* most rows of a tile */
+#define EMO__GEMM_NT 1024 /* most columns of a tile */
+
+/* An operand as stored: `trans` tells how to read it (A: stored [k, m] when set, else [m, k]; B: [n, k] when set, else
+ * [k, n]). With `order`, stored row i is row order[i] / divisor of `data`; `scale` (A only) multiplies stored row i by
+ * scale[order[i]]. */
+typedef struct emo__gemm_operand {
+    const void *data;
+    int64_t ld;
+    emo_dtype dtype; /* A: F32 */
+    int trans;
+    const int32_t *order; /* NULL: rows as they stand. B: only when not trans */
+    int32_t divisor;
+    const float *scale;
+} emo__gemm_operand;
+
+/* C_i = alpha op(A) op(B_i) + beta C_i (+ bias), i < n_b: several B share one packed A. */
+typedef struct emo__gemm {
+    int64_t m;
+    int64_t n;
+    int64_t k;
+    emo__gemm_operand a;
+    int n_b; /* 1 or 2 */
+    emo__gemm_operand b[2];
+    float *c[2];
+    int64_t ldc;
+    float alpha;
+    float beta;
+    const emo_weight *bias; /* NULL or [1, n], added to every C_i */
+} emo__gemm;
+
+/* Kernels of one level. Packed operands are panels of mr rows (nr columns) with k outermost inside a panel. */
+typedef struct emo__gemm_kernels {
+    int mr;
+    int nr;
+    /* dst[kk][lane] = element (first + lane, k0 + kk), lane < lanes; lanes up to mr (or nr) are filled with anything.
+     * May write up to 16 floats past the panel. */
+    void (*pack_a)(float *dst, const emo__gemm_operand *a, int64_t first, int lanes, int64_t k0, int64_t kc);
+    void (*pack_b)(float *dst, const emo__gemm_operand *b, int64_t first, int lanes, int64_t k0, int64_t kc);
+    /* c[rows, cols] = beta c + alpha a b over one k block */
+    void (*micro)(int64_t kc, const float *a, const float *b, int rows, int cols, float *c, int64_t ldc, float alpha,
+                  float beta);
+} emo__gemm_kernels;
+
+extern const emo__gemm_kernels emo__gemm_scalar;
+extern const emo__gemm_kernels emo__gemm_avx2;
+extern const emo__gemm_kernels emo__gemm_avx512;
+
+const emo__gemm_kernels *emo__gemm_kernels_of(emo_isa isa);
+
+/* Bytes of packing memory for one worker (a multiple of 64). */
+size_t emo__gemm_work_bytes(void);
+
+/* Tile sizes, multiples of the kernel's, that cut an m x n product into `want` tiles or more where that is sensible; a
+ * tile has at most max_rows and max_cols (0: the engine's own limits). Speed alone depends on them. */
+void emo__gemm_cut(const emo__gemm_kernels *kernels, int64_t m, int64_t n, int64_t want, int64_t max_rows,
+                   int64_t max_cols, int64_t *tile_rows, int64_t *tile_cols);
+
+/* Computes C[m0..m1, n0..n1) on the calling thread; m1 - m0 <= EMO__GEMM_MT. `work`: 64-byte aligned, work_bytes. */
+void emo__gemm_tile(const emo__gemm_kernels *kernels, const emo__gemm *g, int64_t m0, int64_t m1, int64_t n0,
+                    int64_t n1, float *work);
+
+/* Computes all of C on the exec's workers. `work`: work_bytes for each worker. */
+void emo__gemm_run(const emo__cpu_exec *cpu, const emo__gemm *g, void *work);
+
+/* An operand from a weight, read as stored rows (trans: the weight's rows are the product's n). */
+static inline emo__gemm_operand emo__gemm_weight(const emo_weight *w, int trans) {
+    return (emo__gemm_operand){.data = w->data, .ld = w->stride, .dtype = w->dtype, .trans = trans};
+}
+
+static inline emo__gemm_operand emo__gemm_matrix(const float *data, int64_t ld, int trans) {
+    return (emo__gemm_operand){.data = data, .ld = ld, .dtype = EMO_DTYPE_F32, .trans = trans};
+}
+
+/* Adds `count` items of `item` bytes to a scratch layout: *offset gets the 64-byte aligned place, *total grows. False
+ * on overflow. */
+int emo__scratch_add(size_t *total, size_t count, size_t item, size_t *offset);
+
+#endif

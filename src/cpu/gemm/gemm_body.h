@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The kernels of one level, in terms of a vector of VL floats. The including file defines VL, MR, NRV (vectors per
+ * panel row of B), vec, V_ZERO, V_SET1(x), V_LOAD(p), V_STORE(p, v), V_FMA(a, b, c), V_ADD, V_MUL, load_f32, load_bf16,
+ * load_f16 (VL elements as floats), transpose(vec[VL]) and KERNELS, the table's name. */
+#include "cpu/gemm/gemm.h"
+#include "tensor/dtype.h"
+
+#define NR (NRV * VL)
+#define INLINE static inline __attribute__((always_inline))
+
+/* ---- packing ---- */
+
+INLINE float load_one(const char *p, emo_dtype dtype) {
+    uint16_t h;
+    if (dtype == EMO_DTYPE_F32) {
+        float f;
+        memcpy(&f, p, sizeof f);
+        return f;
+    }
+    memcpy(&h, p, sizeof h);
+    return dtype == EMO_DTYPE_BF16 ? emo__bf16_to_f32(h) : emo__f16_to_f32(h);
+}
+
+INLINE vec load_some(const char *p, emo_dtype dtype) {
+    if (dtype == EMO_DTYPE_F32)
+        return load_f32(p);
+    return dtype == EMO_DTYPE_BF16 ? load_bf16(p) : load_f16(p);
+}
+
+INLINE const char *stored_row(const emo__gemm_operand *x, int64_t i, int64_t size) {
+    int64_t row = x->order != NULL ? x->order[i] / x->divisor : i;
+    return (const char *)x->data + row * x->ld * size;
+}
+
+/* Stored rows are the panel's lanes: transpose blocks of VL x VL. A width that VL does not divide has one group whose
+ * stores overlap; they go up in k, so that the surplus is overwritten. */
+INLINE void pack_lanes(float *dst, int width, const emo__gemm_operand *x, int64_t first, int lanes, int64_t k0,
+                       int64_t kc, emo_dtype dtype) {
+    const int64_t size = dtype == EMO_DTYPE_F32 ? 4 : 2;
+    for (int group = 0; group < width; group += VL) {
+        const char *rows[VL];
+        float scale[VL];
+        int have = width - group < VL ? width - group : VL;
+        for (int l = 0; l < VL; l++) {
+            int lane = group + l < lanes ? group + l : lanes - 1;
+            rows[l] = stored_row(x, first + lane, size) + k0 * size;
+            scale[l] = x->scale != NULL ? x->scale[x->order != NULL ? x->order[first + lane] : first + lane] : 1.0f;
+        }
+        float *out = dst + group;
+        int64_t kk = 0;
+        for (; kk + VL <= kc; kk += VL) {
+            vec block[VL];
+#pragma GCC unroll 16
+            for (int l = 0; l < VL; l++)
+                block[l] = load_some(rows[l] + kk * size, dtype);
+            transpose(block);
+            if (x->scale != NULL) {
+                vec s = V_LOAD(scale);
+#pragma GCC unroll 16
+                for (int l = 0; l < VL; l++)
+                    block[l] = V_MUL(block[l], s);
+            }
+#pragma GCC unroll 16
+            for (int l = 0; l < VL; l++)
+                V_STORE(out + (kk + l) * width, block[l]);
+        }
+        for (; kk < kc; kk++)
+            for (int l = 0; l < have; l++) {
+                float value = load_one(rows[l] + kk * size, dtype);
+                out[kk * width + l] = x->scale != NULL ? value * scale[l] : value;
+            }
+    }
+}
+
+/* Stored rows are k: lanes lie side by side already. */
+INLINE void pack_along(float *dst, int width, const emo__gemm_operand *x, int64_t first, int lanes, int64_t k0,
+                       int64_t kc, emo_dtype dtype) {
+    const int64_t size = dtype == EMO_DTYPE_F32 ? 4 : 2;
+    for (int64_t kk = 0; kk < kc; kk++) {
+        const char *row = stored_row(x, k0 + kk, size) + first * size;
+        float s = x->scale != NULL ? x->scale[x->order != NULL ? x->order[k0 + kk] : k0 + kk] : 1.0f;
+        float *out = dst + kk * width;
+        int l = 0;
+        if (lanes == width) {
+#pragma GCC unroll 4
+            for (; l + VL <= width; l += VL) {
+                vec v = load_some(row + l * size, dtype);
+                V_STORE(out + l, x->scale != NULL ? V_MUL(v, V_SET1(s)) : v);
+            }
+        }
+        for (; l < lanes; l++) {
+            float value = load_one(row + l * size, dtype);
+            out[l] = x->scale != NULL ? value * s : value;
+        }
+        for (; l < width; l++)
+            out[l] = 0.0f;
+    }
+}
+
+INLINE void pack(float *dst, int width, const emo__gemm_operand *x, int along, int64_t first, int lanes, int64_t k0,
+                 int64_t kc, emo_dtype dtype) {
+    if (along)
+        pack_along(dst, width, x, first, lanes, k0, kc, dtype);
+    else
+        pack_lanes(dst, width, x, first, lanes, k0, kc, dtype);
+}
+
+static void pack_a(float *dst, const emo__gemm_operand *a, int64_t first, int lanes, int64_t k0, int64_t kc) {
+    pack(dst, MR, a, a->trans, first, lanes, k0, kc, EMO_DTYPE_F32);
+}
+
+static void pack_b(float *dst, const emo__gemm_operand *b, int64_t first, int lanes, int64_t k0, int64_t kc) {
+    if (b->dtype == EMO_DTYPE_F32)
+        pack(dst, NR, b, !b->trans, first, lanes, k0, kc, EMO_DTYPE_F32);
+    else if (b->dtype == EMO_DTYPE_BF16)
+        pack(dst, NR, b, !b->trans, first, lanes, k0, kc, EMO_DTYPE_BF16);
+    else
+        pack(dst, NR, b, !b->trans, first, lanes, k0, kc, EMO_DTYPE_F16);
+}
+
+/* ---- the micro-kernel ---- */
+
+INLINE void store_tile(vec acc[MR][NRV], int rows, float *c, int64_t ldc, float alpha, float beta) {
+    vec scale = V_SET1(alpha), keep = V_SET1(beta);
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i++) {
+#pragma GCC unroll 4
+        for (int j = 0; j < NRV; j++) {
+            float *p = c + i * ldc + j * VL;
+            vec t = V_MUL(scale, acc[i][j]);
+            if (beta == 1.0f)
+                t = V_ADD(V_LOAD(p), t);
+            else if (beta != 0.0f)
+                t = V_ADD(V_MUL(keep, V_LOAD(p)), t);
+            V_STORE(p, t);
+        }
+    }
+}
+
+INLINE void micro_rows(int64_t kc, const float *a, const float *b, const int rows, int cols, float *c, int64_t ldc,
+                       float alpha, float beta) {
+    vec acc[MR][NRV];
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 4
+        for (int j = 0; j < NRV; j++)
+            acc[i][j] = V_ZERO;
+    for (int64_t kk = 0; kk < kc; kk++) {
+        vec bv[NRV];
+#pragma GCC unroll 4
+        for (int j = 0; j < NRV; j++)
+            bv[j] = V_LOAD(b + j * VL);
+#pragma GCC unroll 16
+        for (int i = 0; i < rows; i++) {
+            vec av = V_SET1(a[i]);
+#pragma GCC unroll 4
+            for (int j = 0; j < NRV; j++)
+                acc[i][j] = V_FMA(av, bv[j], acc[i][j]);
+        }
+        a += MR;
+        b += NR;
+    }
+    if (cols == NR) {
+        store_tile(acc, rows, c, ldc, alpha, beta);
+        return;
+    }
+    float edge[NR];
+    for (int i = 0; i < rows; i++) {
+        for (int j = 0; j < NRV; j++)
+            V_STORE(edge + j * VL, acc[i][j]);
+        for (int j = 0; j < cols; j++) {
+            float t = alpha * edge[j];
+            if (beta != 0.0f)
+                t = beta * c[i * ldc + j] + t;
+            c[i * ldc + j] = t;
+        }
+    }
+}
+
+#define ROWS(r)                                                                                                        \
+    static void micro_##r(int64_t kc, const float *a, const float *b, int cols, float *c, int64_t ldc, float alpha,    \
+                          float beta) {                                                                                \
+        micro_rows(kc, a, b, (r) < MR ? (r) : MR, cols, c, ldc, alpha, beta);                                          \
+    }
+ROWS(1)
+ROWS(2)
+ROWS(3)
+ROWS(4)
+#if MR > 4
+ROWS(5)
+ROWS(6)
+#endif
+#if MR > 6
+ROWS(7)
+ROWS(8)
+ROWS(9)
+ROWS(10)
+ROWS(11)
+ROWS(12)
+ROWS(13)
+ROWS(14)
+#endif
+
+typedef void (*micro_fn)(int64_t, const float *, const float *, int, float *, int64_t, float, float);
+static const micro_fn micro_table[] = {
+    micro_1, micro_2, micro_3, micro_4,
+#if MR > 4
+    micro_5, micro_6,
+#endif
+#if MR > 6
+    micro_7, micro_8, micro_9, micro_10, micro_11, micro_12, micro_13, micro_14,
+#endif
+};
+
+static void micro(int64_t kc, const float *a, const float *b, int rows, int cols, float *c, int64_t ldc, float alpha,
+                  float beta) {
+    micro_table[rows - 1](kc, a, b, cols, c, ldc, alpha, beta);
+}
+
+const emo__gemm_kernels KERNELS = {MR, NR, pack_a, pack_b, micro};

@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The matrix engine against a double-precision triple loop, and its promises: the same bits for any number of threads
+ * and for a row alone. */
+#include <math.h>
+
+#include "base/runtime.h"
+#include "cpu/cpu.h"
+#include "support/support.h"
+#include "tensor/dtype.h"
+
+static const emo_isa levels[] = {EMO_ISA_SCALAR, EMO_ISA_AVX2, EMO_ISA_AVX512};
+static const emo_dtype dtypes[] = {EMO_DTYPE_F32, EMO_DTYPE_F16, EMO_DTYPE_BF16};
+
+typedef struct machine {
+    emo_runtime *rt;
+    emo_backend *backend;
+    emo_exec *exec;
+} machine;
+
+static machine open_machine(int32_t threads, emo_isa isa) {
+    emo_error err = EMO_ERROR_INIT;
+    machine m = {.rt = test_runtime(threads, isa)};
+    m.backend = m.rt->cpu;
+    EXPECT_OK(m.backend->ops->exec_create(m.backend, NULL, &m.exec, &err));
+    return m;
+}
+
+static void close_machine(machine *m) {
+    m->backend->ops->exec_destroy(m->exec);
+    emo_runtime_release(m->rt);
+}
+
+static float *numbers(size_t n, uint64_t seed) {
+    float *x = malloc((n + 1) * sizeof *x);
+    assert_non_null(x);
+    test_fill(x, n, seed, 1.0f);
+    return x;
+}
+
+/* B rounded to dtype, and back to f32 in `exact`. */
+static void *as_dtype(float *exact, size_t n, emo_dtype dtype) {
+    void *b = malloc((n + 1) * 4);
+    assert_non_null(b);
+    assert_true(emo__convert(b, dtype, exact, EMO_DTYPE_F32, n));
+    assert_true(emo__convert(exact, EMO_DTYPE_F32, b, dtype, n));
+    return b;
+}
+
+static void check_product(machine *mc, int64_t m, int64_t n, int64_t k, int ta, int tb, emo_dtype dtype, float alpha,
+                          float beta) {
+    emo_error err = EMO_ERROR_INIT;
+    int64_t lda = (ta ? m : k) + 3, ldb = (tb ? k : n) + 1, ldc = n + 2;
+    size_t na = (size_t)((ta ? k : m) * lda), nb = (size_t)((tb ? n : k) * ldb), nc = (size_t)(m * ldc);
+    float *a = numbers(na, 1), *b = numbers(nb, 2), *c = numbers(nc, 3), *want = numbers(nc, 3);
+    void *typed = as_dtype(b, nb, dtype);
+    if (beta == 0.0f)
+        for (int64_t i = 0; i < m; i++)
+            for (int64_t j = 0; j < n; j++)
+                c[i * ldc + j] = NAN; /* must not be read */
+    emo_gemm_args args = {ta, tb, m, n, k, alpha, a, lda, typed, dtype, ldb, beta, c, ldc};
+    EXPECT_OK(mc->backend->ops->gemm(mc->exec, &args, &err));
+    for (int64_t i = 0; i < m; i++)
+        for (int64_t j = 0; j < n; j++) {
+            double s = 0.0;
+            for (int64_t p = 0; p < k; p++)
+                s += (double)(ta ? a[p * lda + i] : a[i * lda + p]) * (double)(tb ? b[j * ldb + p] : b[p * ldb + j]);
+            want[i * ldc + j] = (float)((double)alpha * s + (beta != 0.0f ? (double)beta * want[i * ldc + j] : 0.0));
+        }
+    /* |a|, |b| < 1: k products, each step rounds by at most 2^-24 of a sum that stays below sqrt(k) in practice */
+    double tolerance = 1e-6 * (4.0 + (double)k / 8.0);
+    double diff = test_max_diff(c, want, nc); /* also covers the padding columns: they must be untouched */
+    if (!(diff <= tolerance))
+        fail_msg("m %d n %d k %d ta %d tb %d dtype %d alpha %g beta %g: off by %g", (int)m, (int)n, (int)k, ta, tb,
+                 (int)dtype, (double)alpha, (double)beta, diff);
+    free(a);
+    free(b);
+    free(c);
+    free(want);
+    free(typed);
+}
+
+static void test_against_double(void **state) {
+    (void)state;
+    static const int64_t sizes[] = {1, 3, 17, 33, 130};
+    static const int64_t depths[] = {1, 5, 31, 256, 300};
+    for (size_t level = 0; level < sizeof levels / sizeof levels[0]; level++) {
+        if (!test_has_isa(levels[level]))
+            continue;
+        machine mc = open_machine(2, levels[level]);
+        int turn = 0;
+        for (size_t i = 0; i < 5; i++)
+            for (size_t j = 0; j < 5; j++)
+                for (size_t p = 0; p < 5; p++, turn++) {
+                    emo_dtype dtype = dtypes[turn % 3];
+                    static const float alphas[] = {1.0f, -0.5f}, betas[] = {0.0f, 1.0f, 0.25f};
+                    for (int t = 0; t < 4; t++)
+                        check_product(&mc, sizes[i], sizes[j], depths[p], t & 1, t >> 1, dtype, alphas[turn / 2 % 2],
+                                      betas[(turn + t) % 3]);
+                }
+        check_product(&mc, 500, 70, 520, 0, 1, EMO_DTYPE_F32, 1.0f, 1.0f); /* several k blocks, rows beyond a tile */
+        check_product(&mc, 4, 5, 0, 0, 0, EMO_DTYPE_F32, 1.0f, 0.5f);
+        close_machine(&mc);
+    }
+}
+
+/* y = x W^T + bias on `rows` rows starting at `first`, by the given machine. */
+static void linear(machine *mc, int64_t first, int64_t rows, const float *x, const emo_weight *w,
+                   const emo_weight *bias, float *y) {
+    emo_error err = EMO_ERROR_INIT;
+    emo_linear_args args = {.tokens = rows,
+                            .x = x + first * w->cols,
+                            .x_stride = w->cols,
+                            .weight = *w,
+                            .bias = *bias,
+                            .y = y + first * w->rows,
+                            .y_stride = w->rows};
+    EXPECT_OK(mc->backend->ops->linear_forward(mc->exec, &args, &err));
+}
+
+static void test_same_bits(void **state) {
+    (void)state;
+    enum { T = 37, N = 203, K = 777 };
+    float *x = numbers(T * K, 4), *w = numbers(N * K, 5), *b = numbers(N, 6);
+    float *y = numbers(T * N, 7), *again = numbers(T * N, 8);
+    for (size_t level = 0; level < sizeof levels / sizeof levels[0]; level++)
+        for (size_t d = 0; d < 3; d++) {
+            if (!test_has_isa(levels[level]))
+                continue;
+            void *typed = as_dtype(w, N * K, dtypes[d]);
+            emo_weight weight = {.data = typed, .dtype = dtypes[d], .rows = N, .cols = K, .stride = K};
+            emo_weight bias = {.data = b, .dtype = EMO_DTYPE_F32, .rows = 1, .cols = N, .stride = N};
+            machine one = open_machine(1, levels[level]);
+            linear(&one, 0, T, x, &weight, &bias, y);
+            for (int32_t threads = 2; threads <= 4; threads += 2) {
+                machine many = open_machine(threads, levels[level]);
+                linear(&many, 0, T, x, &weight, &bias, again);
+                assert_memory_equal(y, again, T * N * sizeof *y);
+                close_machine(&many);
+            }
+            for (int64_t t = 0; t < T; t++)
+                linear(&one, t, 1, x, &weight, &bias, again);
+            assert_memory_equal(y, again, T * N * sizeof *y);
+            linear(&one, 0, 5, x, &weight, &bias, again);
+            linear(&one, 5, T - 5, x, &weight, &bias, again);
+            assert_memory_equal(y, again, T * N * sizeof *y);
+            /* and fewer columns: the first 40 outputs alone */
+            float narrow[40];
+            emo_weight part = weight;
+            part.rows = 40;
+            for (int64_t t = 0; t < T; t += 9) {
+                emo_error err = EMO_ERROR_INIT;
+                emo_linear_args args = {.tokens = 1,
+                                        .x = x + t * K,
+                                        .x_stride = K,
+                                        .weight = part,
+                                        .bias = bias,
+                                        .y = narrow,
+                                        .y_stride = 40};
+                EXPECT_OK(one.backend->ops->linear_forward(one.exec, &args, &err));
+                assert_memory_equal(narrow, y + t * N, sizeof narrow);
+            }
+            close_machine(&one);
+            free(typed);
+        }
+    free(x);
+    free(w);
+    free(b);
+    free(y);
+    free(again);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_against_double), cmocka_unit_test(test_same_bits)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
