@@ -7,9 +7,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__AVX512F__) || defined(__AVX2__)
-#include <immintrin.h>
-#endif
+#include "cpu/vmath.h"
 
 #if defined(__AVX512F__)
 #define EMO__VW 16
@@ -69,27 +67,17 @@ EMO__KERNEL float emo__vhmax(emo__vf v) {
     return lane[0];
 }
 
-/* e^x with a relative error below 2e-7; 0 below -87.3, exact at 0; large x saturates near 2^127; NaN stays NaN. */
+/* e^x as vmath.h defines it: exactly 1 at 0, 0 at -inf, NaN stays NaN. */
 EMO__KERNEL emo__vf emo__vexp(emo__vf x) {
-    const emo__vf low = emo__vset(-87.3f), high = emo__vset(88.0f);
-    emo__vi tiny = x < low;
-    x = emo__vselect(tiny, low, x);
-    x = emo__vselect(x > high, high, x);
-    const emo__vf magic = emo__vset(12582912.0f); /* 1.5 * 2^23: adding it leaves the rounded integer in the low bits */
-    emo__vf shifted = emo__vfma(x, emo__vset(1.44269504f), magic);
-    emo__vf n = shifted - magic;
-    emo__vf r = emo__vfma(n, emo__vset(-0.693359375f), x); /* ln 2 in two parts, the first with few bits */
-    r = emo__vfma(n, emo__vset(2.12194440e-4f), r);
-    emo__vf p = emo__vset(1.0f / 720.0f);
-    p = emo__vfma(p, r, emo__vset(1.0f / 120.0f));
-    p = emo__vfma(p, r, emo__vset(1.0f / 24.0f));
-    p = emo__vfma(p, r, emo__vset(1.0f / 6.0f));
-    p = emo__vfma(p, r, emo__vset(0.5f));
-    p = emo__vfma(p, r, emo__vset(1.0f));
-    p = emo__vfma(p, r, emo__vset(1.0f));
-    emo__vi exponent = (((emo__vi)shifted << 23) + (127 << 23));
-    p = p * (emo__vf)exponent;
-    return emo__vselect(tiny, emo__vset(0.0f), p);
+#if defined(__AVX512F__)
+    return emo__exp16(x);
+#elif defined(__AVX2__)
+    return emo__exp8(x);
+#else
+    for (int i = 0; i < EMO__VW; i++)
+        x[i] = emo__exp(x[i]);
+    return x;
+#endif
 }
 
 /* The first n lanes (n < EMO__VW) of p, `fill` in the others. */
