@@ -106,7 +106,7 @@ fi
 install_missing() {
     # The wait covers a machine whose own updater holds the lock for a moment.
     $as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 -o Acquire::Retries=3 \
-        -o Dpkg::Use-Pty=0 install -qq -y --no-install-recommends $missing >&2
+        -o Dpkg::Use-Pty=0 install -qq -y --no-install-recommends $missing >/dev/null
 }
 
 # Package lists are fetched only where a package is unknown to the ones at hand, or its file is no longer on the mirror.

@@ -82,16 +82,13 @@ def anarchism(machine):
         yield name_of(path), from_html(read(path))
 
 
-def computing(machine):
-    for path in machine.files("/usr/share/dictd/jargon.dict.dz", "/usr/share/dictd/foldoc.dict.dz"):
-        text = re.sub(r"[{}]", "", read(path))
-        entries = re.split(r"\n(?=\S)", text.split("\n\n", 8)[-1])
+def jargon(machine):
+    for path in machine.files("/usr/share/info/jargon.info*"):
         together = []
-        for entry in entries:
-            head, _, body = entry.partition("\n")
-            body = "\n\n".join(" ".join(part.split()) for part in re.split(r"\n\s*\n", body) if part.strip())
-            if len(body) > 60:
-                together.append(head.strip() + "\n\n" + re.sub(r"\n\n\(\d{4}-\d\d-\d\d\)", "", body))
+        for node in read(path).split("\x1f")[1:]:
+            body = re.sub(r"[{}]", "", node.strip().partition("\n")[2])
+            if "* Menu:" not in body:
+                together += [" ".join(part.split()) for part in re.split(r"\n\s*\n", body) if part.strip()]
         yield name_of(path), "\n\n".join(together)
 
 
@@ -161,7 +158,7 @@ def licences(machine):
             part for part in parts if len(part) > 100 and not re.search(r"^Files:|^Copyright:|\u00a9|^License: \S+$|@", part, re.M))
 
 
-DOMAINS = {"bible": bible, "anarchism": anarchism, "computing": computing, "database": database, "debian": debian,
+DOMAINS = {"bible": bible, "anarchism": anarchism, "jargon": jargon, "database": database, "debian": debian,
            "perl": perl, "man": library_calls, "french": lambda m: man(m, "fr/"), "german": lambda m: man(m, "de/"),
            "python": python, "c": c, "licences": licences}
 
