@@ -25,10 +25,10 @@ static emo_status check_shape(int32_t layers, const int32_t *experts, const int3
     return EMO_OK;
 }
 
-emo_status emo__mask_new(emo_runtime *rt, int32_t layers, const int32_t *experts, const int32_t *shared,
-                         emo_mask **out, emo_error *err) {
+emo_status emo__mask_new(emo_runtime *rt, int32_t layers, const int32_t *experts, const int32_t *shared, emo_mask **out,
+                         emo_error *err) {
     *out = NULL;
-    size_t total;
+    size_t total = 0;
     emo_status status = check_shape(layers, experts, shared, &total, err);
     if (status != EMO_OK)
         return status;

@@ -95,8 +95,8 @@ emo_status emo__mask_read(emo_runtime *rt, const char *text, size_t length, emo_
     if (status == EMO_OK) {
         size_t count = emo__json_size(layers);
         int32_t *shape = emo__calloc(&rt->mem, count * 2, sizeof *shape);
-        status = shape != NULL ? read_layers(rt, layers, shape, out, err)
-                               : emo__fail_memory(err, count * 2 * sizeof *shape);
+        status =
+            shape != NULL ? read_layers(rt, layers, shape, out, err) : emo__fail_memory(err, count * 2 * sizeof *shape);
         emo__free(&rt->mem, shape);
     }
     emo__json_free(root);

@@ -86,10 +86,9 @@ emo_status emo__pool_sizes(const emo_pool_policy *policy, const emo__pool_reques
         int64_t id = r->ids != NULL ? r->ids[d] : r->first_id + d;
         int32_t size = size_of(policy, r, id);
         if (size < 0)
-            return emo__fail(err, EMO_E_RANGE,
-                             "document %lld of layer %d is outside the pool table of %lld documents and %d layers",
-                             (long long)id, (int)r->layer, (long long)policy->table_documents,
-                             (int)policy->table_layers);
+            return emo__fail(
+                err, EMO_E_RANGE, "document %lld of layer %d is outside the pool table of %lld documents and %d layers",
+                (long long)id, (int)r->layer, (long long)policy->table_documents, (int)policy->table_layers);
         int32_t held = size > rule->forced ? size : rule->forced;
         if (held < r->chosen)
             return too_small(held, r, err);
