@@ -45,4 +45,7 @@ static inline __attribute__((always_inline)) void transpose(vec r[VL]) {
 #define V_MUL(a, b) _mm256_mul_ps((a), (b))
 #define V_FMA(a, b, c) _mm256_fmadd_ps((a), (b), (c))
 
+#define PAIR_LOW(v) _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(v), 16))
+#define PAIR_HIGH(v) _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(v), _mm256_set1_epi32((int)0xFFFF0000u)))
+
 #include "cpu/gemm/gemm_body.h"

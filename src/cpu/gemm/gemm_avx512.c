@@ -52,4 +52,7 @@ static inline __attribute__((always_inline)) void transpose(vec r[VL]) {
 #define V_MUL(a, b) _mm512_mul_ps((a), (b))
 #define V_FMA(a, b, c) _mm512_fmadd_ps((a), (b), (c))
 
+#define PAIR_LOW(v) _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(v), 16))
+#define PAIR_HIGH(v) _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32((int)0xFFFF0000u)))
+
 #include "cpu/gemm/gemm_body.h"

@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The kernels of one level, in terms of a vector of VL floats. The including file defines VL, MR, NRV (vectors per
  * panel row of B), vec, V_ZERO, V_SET1(x), V_LOAD(p), V_STORE(p, v), V_FMA(a, b, c), V_ADD, V_MUL, load_f32, load_bf16,
- * load_f16 (VL elements as floats), transpose(vec[VL]) and KERNELS, the table's name. */
+ * load_f16 (VL elements as floats), transpose(vec[VL]), where cheap PAIR_LOW(v) and PAIR_HIGH(v) (the halves of each
+ * 32-bit word, as bf16), and KERNELS, the table's name. */
 #include "cpu/gemm/gemm.h"
 #include "tensor/dtype.h"
 
 #define NR (NRV * VL)
 #define INLINE static inline __attribute__((always_inline))
+
+/* Into the second level; the address may lie past the operand, which a prefetch ignores. */
+#define PREFETCH(p, ahead) __builtin_prefetch((const void *)((uintptr_t)(p) + (uintptr_t)(ahead)), 0, 2)
 
 /* ---- packing ---- */
 
@@ -48,11 +52,33 @@ INLINE void pack_lanes(float *dst, int width, const emo__gemm_operand *x, int64_
         }
         float *out = dst + group;
         int64_t kk = 0;
+        /* Short visits to many rows defeat the hardware's prefetcher: ask for the next k block, or the next panel's
+         * first, of the same lane. */
+        int64_t ahead = (k0 + kc < x->ld ? kc : width * x->ld - k0) * size;
+#ifdef PAIR_LOW
+        /* bf16: transposing pairs as 32-bit words halves the shuffles */
+        for (; dtype == EMO_DTYPE_BF16 && kk + 2 * VL <= kc; kk += 2 * VL) {
+            vec block[VL];
+#pragma GCC unroll 16
+            for (int l = 0; l < VL; l++) {
+                block[l] = load_f32(rows[l] + kk * size);
+                PREFETCH(rows[l] + kk * size, ahead);
+            }
+            transpose(block);
+#pragma GCC unroll 16
+            for (int l = 0; l < VL; l++) {
+                V_STORE(out + (kk + 2 * l) * width, PAIR_LOW(block[l]));
+                V_STORE(out + (kk + 2 * l + 1) * width, PAIR_HIGH(block[l]));
+            }
+        }
+#endif
         for (; kk + VL <= kc; kk += VL) {
             vec block[VL];
 #pragma GCC unroll 16
-            for (int l = 0; l < VL; l++)
+            for (int l = 0; l < VL; l++) {
                 block[l] = load_some(rows[l] + kk * size, dtype);
+                PREFETCH(rows[l] + kk * size, ahead);
+            }
             transpose(block);
             if (x->scale != NULL) {
                 vec s = V_LOAD(scale);
