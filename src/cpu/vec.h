@@ -45,26 +45,65 @@ EMO__KERNEL emo__vf emo__vfma(emo__vf a, emo__vf b, emo__vf c) {
 EMO__KERNEL emo__vf emo__vselect(emo__vi mask, emo__vf yes, emo__vf no) {
     return (emo__vf)(((emo__vi)yes & mask) | ((emo__vi)no & ~mask));
 }
-EMO__KERNEL emo__vf emo__vmax(emo__vf a, emo__vf b) { return emo__vselect(b > a, b, a); }
+/* The larger; a NaN in b is passed over. */
+EMO__KERNEL emo__vf emo__vmax(emo__vf a, emo__vf b) {
+#if defined(__AVX512F__)
+    return _mm512_max_ps(b, a);
+#elif defined(__AVX2__)
+    return _mm256_max_ps(b, a);
+#else
+    return emo__vselect(b > a, b, a);
+#endif
+}
 
-/* Sum and maximum over the lanes, in a fixed tree. */
+/* Lanes from number `keep` on become `fill`. */
+EMO__KERNEL emo__vf emo__vkeep(emo__vf v, int64_t keep, float fill) {
+    emo__vi lane;
+    for (int32_t i = 0; i < EMO__VW; i++)
+        lane[i] = i;
+    return emo__vselect(lane < (int32_t)keep, v, emo__vset(fill));
+}
+
+/* The lanes with neighbouring groups of `half` lanes exchanged: the step of the trees below. */
+EMO__KERNEL emo__vf emo__vfold(emo__vf v, int half) {
+#if EMO__VW == 16
+    __m512 x = v;
+    return half == 8   ? (emo__vf)_mm512_shuffle_f32x4(x, x, 0x4E)
+           : half == 4 ? (emo__vf)_mm512_shuffle_f32x4(x, x, 0xB1)
+           : half == 2 ? (emo__vf)_mm512_permute_ps(x, 0x4E)
+                       : (emo__vf)_mm512_permute_ps(x, 0xB1);
+#elif EMO__VW == 8
+    __m256 x = v;
+    return half == 4   ? (emo__vf)_mm256_permute2f128_ps(x, x, 1)
+           : half == 2 ? (emo__vf)_mm256_permute_ps(x, 0x4E)
+                       : (emo__vf)_mm256_permute_ps(x, 0xB1);
+#else
+    return half == 2 ? __builtin_shufflevector(v, v, 2, 3, 0, 1) : __builtin_shufflevector(v, v, 1, 0, 3, 2);
+#endif
+}
+
+/* Sum and maximum over the lanes, in a fixed tree: halves first. */
 EMO__KERNEL float emo__vsum(emo__vf v) {
-    float lane[EMO__VW];
-    memcpy(lane, &v, sizeof v);
-    for (int half = EMO__VW / 2; half > 0; half /= 2) {
-        for (int i = 0; i < half; i++)
-            lane[i] += lane[i + half];
-    }
-    return lane[0];
+#if EMO__VW == 16
+    v += emo__vfold(v, 8);
+#endif
+#if EMO__VW >= 8
+    v += emo__vfold(v, 4);
+#endif
+    v += emo__vfold(v, 2);
+    v += emo__vfold(v, 1);
+    return v[0];
 }
 EMO__KERNEL float emo__vhmax(emo__vf v) {
-    float lane[EMO__VW];
-    memcpy(lane, &v, sizeof v);
-    for (int half = EMO__VW / 2; half > 0; half /= 2) {
-        for (int i = 0; i < half; i++)
-            lane[i] = lane[i + half] > lane[i] ? lane[i + half] : lane[i];
-    }
-    return lane[0];
+#if EMO__VW == 16
+    v = emo__vmax(v, emo__vfold(v, 8));
+#endif
+#if EMO__VW >= 8
+    v = emo__vmax(v, emo__vfold(v, 4));
+#endif
+    v = emo__vmax(v, emo__vfold(v, 2));
+    v = emo__vmax(v, emo__vfold(v, 1));
+    return v[0];
 }
 
 /* e^x as vmath.h defines it: exactly 1 at 0, 0 at -inf, NaN stays NaN. */
