@@ -3,8 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include <emo/runtime.h>
-#include <emo/version.h>
+#include <emo/emo.h>
 
 int main(void) {
     emo_error err = EMO_ERROR_INIT;

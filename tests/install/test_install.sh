@@ -65,11 +65,19 @@ done < <(find "$prefix/include/emo" -name '*.h' | sort)
 [ $count -gt 3 ] || fail "only $count headers are installed"
 echo "$count headers compile alone, as C11 -pedantic and as C++17"
 
-# Every ```c block of the README that has a main is a program that compiles as it stands.
-awk -v dir="$work" '/^```c$/ { n++; inside = 1; next } /^```$/ { inside = 0 } inside { print > (dir "/readme" n ".c") }' \
-    "$source/README.md"
-for example in "$work"/readme*.c; do
-    [ -e "$example" ] && grep -q 'int main' "$example" || continue
-    $c -I "$prefix/include" "$example" -o "$work/readme" -L "$lib" -lemo || fail "the README's example"
-    echo "the README's example compiles and links"
+# The C of the documentation compiles as it stands; a block with a main also links.
+for page in "$source/README.md" "$source"/docs/*.md; do
+    rm -f "$work"/example*.c
+    awk -v dir="$work" '/^```c$/ { n++; inside = 1; next } /^```$/ { inside = 0 }
+        inside { print > (dir "/example" n ".c") }' "$page"
+    for example in "$work"/example*.c; do
+        [ -e "$example" ] || continue
+        if grep -q 'int main' "$example" && nm -D "$lib/libemo.so" | grep -q ' emo_session_create$'; then
+            $c -I "$prefix/include" "$example" -o "$work/example" -L "$lib" -lemo || fail "${page##*/}: ${example##*/}"
+        else
+            $c -I "$prefix/include" -include emo/emo.h -Wno-unused-function -fsyntax-only "$example" ||
+                fail "${page##*/}: ${example##*/}"
+        fi
+        echo "${page##*/}: ${example##*/} compiles"
+    done
 done
