@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+int exit_code_of(emo_status status) {
+    switch (status) {
+    case EMO_OK:
+        return EXIT_CODE_OK;
+    case EMO_E_INVALID_ARGUMENT:
+    case EMO_E_RANGE:
+        return EXIT_CODE_USAGE;
+    case EMO_E_FORMAT:
+        return EXIT_CODE_FORMAT;
+    case EMO_E_NOT_FOUND:
+    case EMO_E_EXISTS:
+        return EXIT_CODE_PLACE;
+    case EMO_E_UNSUPPORTED:
+    case EMO_E_MISMATCH:
+        return EXIT_CODE_UNFIT;
+    case EMO_E_CANCELLED:
+        return EXIT_CODE_CANCELLED;
+    default:
+        return EXIT_CODE_FAILURE;
+    }
+}
+
+static void log_to_stderr(void *ctx, emo_log_level level, const char *message) {
+    progress_clear(ctx);
+    fprintf(stderr, "emo: %s: %s\n", level == EMO_LOG_ERROR ? "error" : "warning", message);
+}
+
+static emo_isa isa_by_name(const char *name) {
+    static const emo_isa all[] = {EMO_ISA_SCALAR, EMO_ISA_NEON, EMO_ISA_AVX2, EMO_ISA_AVX512, EMO_ISA_AMX};
+    for (size_t i = 0; name != NULL && i < sizeof(all) / sizeof(all[0]); i++) {
+        const char *known = emo_isa_name(all[i]);
+        if (known != NULL && strcmp(known, name) == 0)
+            return all[i];
+    }
+    return EMO_ISA_AUTO;
+}
+
+int cli_begin(cli *c, const command_text *text, option *table, int argc, char **argv) {
+    memset(c, 0, sizeof(*c));
+    c->text = text;
+    c->table = table;
+    switch (options_parse(text, table, &c->common, &c->operands, argc, argv)) {
+    case PARSE_HELP:
+        options_free(table, &c->operands);
+        return 0;
+    case PARSE_ERROR:
+        options_free(table, &c->operands);
+        c->code = EXIT_CODE_USAGE;
+        return 0;
+    case PARSE_RUN:
+        break;
+    }
+    progress_begin(&c->line, c->common.quiet);
+    emo_runtime_options options = EMO_RUNTIME_OPTIONS_INIT;
+    options.threads = c->common.threads;
+    options.isa = isa_by_name(c->common.isa);
+    if (!c->common.quiet) {
+        options.log.ctx = &c->line;
+        options.log.log = log_to_stderr;
+        options.log.level = EMO_LOG_WARNING;
+    }
+    if (emo_runtime_create(&options, &c->rt, &c->err) != EMO_OK) {
+        c->code = cli_end(c);
+        return 0;
+    }
+    return 1;
+}
+
+int cli_end(cli *c) {
+    progress_clear(&c->line);
+    fflush(stdout);
+    int code = c->code;
+    if (code == 0 && c->err.code != EMO_OK) {
+        code = exit_code_of(c->err.code);
+        const char *message = c->err.message[0] != '\0' ? c->err.message : emo_status_text(c->err.code);
+        fprintf(stderr, "%s: %s\n", c->text->name, message);
+        if (code == EXIT_CODE_USAGE)
+            fprintf(stderr, "Try '%s --help'.\n", c->text->name);
+    } else if (code == 0 && ferror(stdout)) {
+        fprintf(stderr, "%s: writing to standard output failed\n", c->text->name);
+        code = EXIT_CODE_FAILURE;
+    }
+    emo_runtime_release(c->rt);
+    c->rt = NULL;
+    options_free(c->table, &c->operands);
+    return code;
+}
+
+emo_status cli_fail(cli *c, emo_status status, const char *format, ...) {
+    memset(&c->err, 0, sizeof(c->err));
+    c->err.code = status;
+    c->err.domain = EMO_DOMAIN_ARGUMENT;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(c->err.message, sizeof(c->err.message), format, args);
+    va_end(args);
+    return status;
+}
+
+void cli_usage(cli *c, const char *format, ...) {
+    char sentence[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(sentence, sizeof(sentence), format, args);
+    va_end(args);
+    c->code = usage_error(c->text, "%s", sentence);
+}
+
+int cli_given(const cli *c, const char *name) {
+    const option *o = options_find(c->table, name);
+    return o != NULL && o->given > 0;
+}
+
+emo_progress cli_progress(cli *c) { return progress_hook(&c->line); }
+
+/* ---- Files ---- */
+
+emo_status cli_read_file(cli *c, const char *path, char **text, size_t *length) {
+    *text = NULL;
+    *length = 0;
+    int from_stdin = strcmp(path, "-") == 0;
+    FILE *file = from_stdin ? stdin : fopen(path, "rb");
+    if (file == NULL)
+        return cli_fail(c, errno == ENOENT ? EMO_E_NOT_FOUND : EMO_E_IO, "cannot open %s: %s", path, strerror(errno));
+    char *data = NULL;
+    size_t used = 0, capacity = 0;
+    emo_status status = EMO_OK;
+    for (;;) {
+        if (capacity - used < 2) {
+            size_t larger = capacity == 0 ? 65536 : capacity * 2;
+            char *grown = larger > capacity ? realloc(data, larger) : NULL;
+            if (grown == NULL) {
+                status = cli_fail(c, EMO_E_OUT_OF_MEMORY, "%s is too large for the memory", path);
+                break;
+            }
+            data = grown;
+            capacity = larger;
+        }
+        size_t got = fread(data + used, 1, capacity - used - 1, file);
+        used += got;
+        if (got == 0)
+            break;
+    }
+    if (status == EMO_OK && ferror(file))
+        status = cli_fail(c, EMO_E_IO, "reading %s failed: %s", path, strerror(errno));
+    if (!from_stdin)
+        fclose(file);
+    if (status != EMO_OK) {
+        free(data);
+        return status;
+    }
+    data[used] = '\0';
+    *text = data;
+    *length = used;
+    return EMO_OK;
+}
+
+int path_exists(const char *path) {
+    struct stat info;
+    return stat(path, &info) == 0;
+}
+
+int path_is_folder(const char *path) {
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+int same_folder(const char *a, const char *b) {
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+char *path_join(const char *folder, const char *name) {
+    size_t n = strlen(folder), m = strlen(name);
+    char *path = malloc(n + m + 2);
+    if (path == NULL)
+        return NULL;
+    memcpy(path, folder, n);
+    if (n > 0 && path[n - 1] != '/')
+        path[n++] = '/';
+    memcpy(path + n, name, m + 1);
+    return path;
+}
+
+/* ---- Models and masks ---- */
+
+emo_status cli_load_model(cli *c, const char *folder, const emo_mask *subset, emo_model **out) {
+    emo_model_load_options options = EMO_MODEL_LOAD_OPTIONS_INIT;
+    options.subset = subset;
+    options.progress = cli_progress(c);
+    return emo_model_load_path(c->rt, folder, &options, out, &c->err);
+}
+
+void describe_mask(const emo_mask *mask, char *buffer, size_t capacity) {
+    int32_t layers = emo_mask_layers(mask), moe = 0, experts = 0, least = 0, most = 0, mixed = 0;
+    for (int32_t l = 0; l < layers; l++) {
+        int32_t e = emo_mask_experts(mask, l), kept = emo_mask_count(mask, l);
+        if (e == 0)
+            continue;
+        if (moe++ == 0) {
+            experts = e;
+            least = most = kept;
+        }
+        mixed |= e != experts;
+        least = kept < least ? kept : least;
+        most = kept > most ? kept : most;
+    }
+    if (moe == 0)
+        snprintf(buffer, capacity, "%d layers, none with experts", (int)layers);
+    else if (least == most && !mixed)
+        snprintf(buffer, capacity, "%d of %d experts in each of %d MoE layers", (int)least, (int)experts, (int)moe);
+    else if (!mixed)
+        snprintf(buffer, capacity, "%d to %d of %d experts in %d MoE layers", (int)least, (int)most, (int)experts,
+                 (int)moe);
+    else
+        snprintf(buffer, capacity, "%d to %d experts in %d MoE layers of several sizes", (int)least, (int)most,
+                 (int)moe);
+}
+
+void json_mask_layers(json_writer *json, const emo_mask *mask) {
+    json_open_array(json, "layers");
+    for (int32_t l = 0; l < emo_mask_layers(mask); l++) {
+        json_open(json, NULL);
+        json_integer(json, "experts", emo_mask_experts(mask, l));
+        json_integer(json, "shared", emo_mask_shared(mask, l));
+        json_integer(json, "kept", emo_mask_count(mask, l));
+        json_open_array(json, "keep");
+        for (int32_t e = 0; e < emo_mask_experts(mask, l); e++) {
+            if (emo_mask_get(mask, l, e))
+                json_integer(json, NULL, e);
+        }
+        json_close_array(json);
+        json_close(json);
+    }
+    json_close_array(json);
+}

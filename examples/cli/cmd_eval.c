@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* emo eval: loss on documents, accuracy on multiple-choice items. */
+#include "cli.h"
+#include "dataset.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const command_text text = {
+    "emo eval", "--model DIR (--data PATH... | --choices FILE) [--mask FILE] [--eval-pool P] [--by domain]",
+    "Measures a model: cross-entropy, perplexity and bits per byte on documents, or accuracy on multiple-choice items.",
+    "A document is scored as end-of-text + text in disjoint windows of --context tokens; bits per byte count all its "
+    "bytes.\nA choice is scored by its log-likelihood after the context, divided by its bytes.",
+    0};
+
+typedef struct eval_arguments {
+    const char *folder, *choices, *mask, *pool, *domain, *by;
+    string_list data;
+    int32_t skip_broken;
+    emo_eval_options options;
+} eval_arguments;
+
+/* ---- Documents ---- */
+
+static double mean_loss(const emo_eval_result *r) { return r->tokens > 0 ? r->loss_sum / (double)r->tokens : NAN; }
+static double bits_per_byte(const emo_eval_result *r) {
+    return r->bytes > 0 ? r->loss_sum / log(2.0) / (double)r->bytes : NAN;
+}
+
+static void json_result(json_writer *json, const emo_eval_result *r) {
+    json_integer(json, "documents", r->documents);
+    json_integer(json, "tokens", r->tokens);
+    json_integer(json, "bytes", r->bytes);
+    json_number(json, "loss", mean_loss(r));
+    json_number(json, "perplexity", exp(mean_loss(r)));
+    json_number(json, "bits_per_byte", bits_per_byte(r));
+}
+
+static void result_row(text_table *table, const char *name, const emo_eval_result *r) {
+    table_cell(table, "%s", name);
+    table_cell(table, "%" PRId64, r->documents);
+    table_cell(table, "%" PRId64, r->tokens);
+    table_cell(table, "%" PRId64, r->bytes);
+    table_cell(table, "%.4f", mean_loss(r));
+    table_cell(table, "%.2f", exp(mean_loss(r)));
+    table_cell(table, "%.4f", bits_per_byte(r));
+}
+
+static const char *shown_name(const char *domain) { return domain[0] == '\0' ? "(none)" : domain; }
+
+static void print_documents(const cli *c, const emo_dataset *data, const emo_eval_result *total,
+                            const emo_eval_result *domains, int by_domain) {
+    int32_t n = emo_dataset_domains(data);
+    if (c->common.json) {
+        json_writer json = {stdout, 0, {0}};
+        json_open(&json, NULL);
+        json_result(&json, total);
+        json_open(&json, "domains");
+        for (int32_t d = 0; d < n; d++) {
+            if (domains[d].documents == 0)
+                continue;
+            json_open(&json, emo_dataset_domain_name(data, d));
+            json_result(&json, &domains[d]);
+            json_close(&json);
+        }
+        json_close(&json);
+        json_close(&json);
+        return;
+    }
+    text_table table;
+    table_begin(&table, 7);
+    static const char *const heads[] = {"", "documents", "tokens", "bytes", "loss", "perplexity", "bits/byte"};
+    for (size_t i = 0; i < 7; i++)
+        table_cell(&table, "%s", heads[i]);
+    for (int32_t d = 0; by_domain && d < n; d++) {
+        if (domains[d].documents > 0)
+            result_row(&table, shown_name(emo_dataset_domain_name(data, d)), &domains[d]);
+    }
+    result_row(&table, "all", total);
+    table_print(&table, stdout);
+}
+
+static emo_status eval_documents(cli *c, const eval_arguments *a, emo_model *model) {
+    const emo_tokenizer *tokenizer = NULL;
+    emo_dataset *data = NULL;
+    emo_eval_result total, *domains = NULL;
+    EMO_TRY(model_tokenizer(c, model, a->folder, &tokenizer));
+    dataset_request request = {&a->data, tokenizer, NULL, a->domain, a->skip_broken};
+    EMO_TRY(dataset_open(c, &request, &data));
+    domains = calloc((size_t)emo_dataset_domains(data) + 1, sizeof(*domains));
+    if (domains == NULL) {
+        cli_fail(c, EMO_E_OUT_OF_MEMORY, "no memory for the domains");
+        goto done;
+    }
+    EMO_TRY(emo_eval_documents(model, data, &a->options, &total, domains, NULL, &c->err));
+    progress_clear(&c->line);
+    print_documents(c, data, &total, domains, a->by != NULL);
+done:
+    free(domains);
+    emo_dataset_release(data);
+    return c->err.code;
+}
+
+/* ---- Choices ---- */
+
+/* Items and right answers of one domain (NULL: of all) and one kind (NULL: of all). */
+typedef struct tally {
+    const char *domain, *kind;
+    int64_t items, correct;
+} tally;
+
+/* The tallies in order of first appearance; there are few of them, so they are searched one by one. */
+typedef struct tallies {
+    tally *rows;
+    size_t count;
+} tallies;
+
+static int same_name(const char *a, const char *b) { return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0; }
+
+static int tally_add(tallies *all, const char *domain, const char *kind, int right) {
+    size_t i = 0;
+    while (i < all->count && !(same_name(all->rows[i].domain, domain) && same_name(all->rows[i].kind, kind)))
+        i++;
+    if (i == all->count) {
+        tally *grown = realloc(all->rows, (all->count + 1) * sizeof(*grown));
+        if (grown == NULL)
+            return 0;
+        all->rows = grown;
+        const tally fresh = {domain, kind, 0, 0};
+        all->rows[all->count++] = fresh;
+    }
+    all->rows[i].items++;
+    all->rows[i].correct += right;
+    return 1;
+}
+
+static double accuracy(const tally *t) { return t->items > 0 ? (double)t->correct / (double)t->items : NAN; }
+
+/* items, accuracy and kinds of a domain; NULL: of everything. */
+static void json_tally(json_writer *json, const tallies *all, const char *domain) {
+    tally none = {NULL, NULL, 0, 0};
+    const tally *whole = &none;
+    for (size_t i = 0; i < all->count; i++) {
+        if (all->rows[i].kind == NULL && same_name(all->rows[i].domain, domain))
+            whole = &all->rows[i];
+    }
+    json_integer(json, "items", whole->items);
+    json_number(json, "accuracy", accuracy(whole));
+    json_open(json, "kinds");
+    for (size_t i = 0; i < all->count; i++) {
+        const tally *row = &all->rows[i];
+        if (row->kind == NULL || !same_name(row->domain, domain))
+            continue;
+        json_open(json, row->kind);
+        json_integer(json, "items", row->items);
+        json_number(json, "accuracy", accuracy(row));
+        json_close(json);
+    }
+    json_close(json);
+}
+
+static void print_choices(const cli *c, const tallies *all, int by_domain) {
+    if (c->common.json) {
+        json_writer json = {stdout, 0, {0}};
+        json_open(&json, NULL);
+        json_tally(&json, all, NULL);
+        json_open(&json, "domains");
+        for (size_t i = 0; i < all->count; i++) {
+            if (all->rows[i].kind != NULL || all->rows[i].domain == NULL)
+                continue;
+            json_open(&json, all->rows[i].domain);
+            json_tally(&json, all, all->rows[i].domain);
+            json_close(&json);
+        }
+        json_close(&json);
+        json_close(&json);
+        return;
+    }
+    text_table table;
+    table_begin(&table, 4);
+    table_cell(&table, "%s", by_domain ? "domain" : "");
+    table_cell(&table, "kind");
+    table_cell(&table, "items");
+    table_cell(&table, "accuracy");
+    for (int pass = 0; pass < 2; pass++) { /* the domains, then everything together */
+        for (size_t i = 0; i < all->count; i++) {
+            const tally *row = &all->rows[i];
+            if ((row->domain == NULL) != (pass == 1) || (pass == 0 && !by_domain))
+                continue;
+            table_cell(&table, "%s", row->domain == NULL ? "all" : shown_name(row->domain));
+            table_cell(&table, "%s", row->kind == NULL ? "all" : shown_name(row->kind));
+            table_cell(&table, "%" PRId64, row->items);
+            table_cell(&table, "%.1f %%", 100 * accuracy(row));
+        }
+    }
+    table_print(&table, stdout);
+}
+
+static emo_status eval_choices(cli *c, const eval_arguments *a, emo_model *model) {
+    const emo_tokenizer *tokenizer = NULL;
+    emo_choices *choices = NULL;
+    int32_t *answers = NULL;
+    tallies all = {NULL, 0};
+    emo_eval_result total;
+    EMO_TRY(model_tokenizer(c, model, a->folder, &tokenizer));
+    EMO_TRY(emo_choices_open(c->rt, a->choices, &choices, &c->err));
+    int64_t n = emo_choices_count(choices);
+    answers = calloc((size_t)n + 1, sizeof(*answers));
+    if (answers == NULL) {
+        cli_fail(c, EMO_E_OUT_OF_MEMORY, "no memory for the answers");
+        goto done;
+    }
+    EMO_TRY(emo_eval_choices(model, choices, &a->options, &total, answers, &c->err));
+    for (int64_t i = 0; i < n; i++) {
+        emo_choice_item item;
+        EMO_TRY(emo_choices_item(choices, i, &item, &c->err));
+        if (a->domain != NULL && strcmp(item.domain, a->domain) != 0)
+            continue;
+        int right = answers[i] == item.answer;
+        if (!tally_add(&all, NULL, NULL, right) || !tally_add(&all, NULL, item.kind, right) ||
+            !tally_add(&all, item.domain, NULL, right) || !tally_add(&all, item.domain, item.kind, right)) {
+            cli_fail(c, EMO_E_OUT_OF_MEMORY, "no memory for the domains");
+            goto done;
+        }
+    }
+    if (all.count == 0) {
+        cli_fail(c, EMO_E_NOT_FOUND, "%s has no item of the domain %s", a->choices, a->domain);
+        goto done;
+    }
+    progress_clear(&c->line);
+    print_choices(c, &all, a->by != NULL);
+done:
+    free(all.rows);
+    free(answers);
+    emo_choices_release(choices);
+    return c->err.code;
+}
+
+/* ---- The command ---- */
+
+/* A pool as a number of experts or as a policy in words. */
+static emo_status parse_pool(cli *c, const char *words, emo_pool_policy **out) {
+    char fixed[64];
+    if (words[0] != '\0' && strspn(words, "0123456789") == strlen(words) && strlen(words) < 20) {
+        snprintf(fixed, sizeof(fixed), "fixed:%s", words);
+        words = fixed;
+    }
+    return emo_pool_policy_parse(c->rt, words, out, &c->err);
+}
+
+static emo_status evaluate(cli *c, eval_arguments *a) {
+    emo_mask *mask = NULL;
+    emo_pool_policy *pool = NULL;
+    emo_model *model = NULL;
+    if (a->mask != NULL)
+        EMO_TRY(emo_mask_load(c->rt, a->mask, &mask, &c->err));
+    if (a->pool != NULL)
+        EMO_TRY(parse_pool(c, a->pool, &pool));
+    EMO_TRY(cli_load_model(c, a->folder, NULL, &model));
+    a->options.mask = mask;
+    a->options.pool = emo_pool_policy_kind(pool) == EMO_POOL_NONE ? NULL : pool;
+    a->options.progress = cli_progress(c);
+    EMO_TRY(a->choices != NULL ? eval_choices(c, a, model) : eval_documents(c, a, model));
+done:
+    emo_model_release(model);
+    emo_pool_policy_release(pool);
+    emo_mask_release(mask);
+    return c->err.code;
+}
+
+int cmd_eval(int argc, char **argv) {
+    eval_arguments a;
+    memset(&a, 0, sizeof(a));
+    const emo_eval_options defaults = EMO_EVAL_OPTIONS_INIT;
+    a.options = defaults;
+    option table[] = {
+        {"model", OPTION_STRING, &a.folder, "DIR", "the model folder", NULL, 0, 0, 1, 0},
+        {"data", OPTION_LIST, &a.data, "PATH", "documents to score", NULL, 0, 0, 0, 0},
+        {"choices", OPTION_STRING, &a.choices, "FILE", "or multiple-choice items (.jsonl, .jsonl.gz)", NULL, 0, 0, 0,
+         0},
+        {"mask", OPTION_STRING, &a.mask, "FILE", "use only these experts", "all experts", 0, 0, 0, 0},
+        {"eval-pool", OPTION_STRING, &a.pool, "P",
+         "a pool of P routed experts per layer, chosen by each window of text; or a policy such as mass:0.9:4:32",
+         "none", 0, 0, 0, 0},
+        {"domain", OPTION_STRING, &a.domain, "NAME", "only this domain", "all", 0, 0, 0, 0},
+        {"by", OPTION_CHOICE, &a.by, "domain", "a row for every domain (JSON always has them)", NULL, 0, 0, 0, 0},
+        {"context", OPTION_INT32, &a.options.seq_len, "N", "tokens a window", "the row length of the training", 2,
+         1 << 24, 0, 0},
+        {"skip-broken", OPTION_FLAG, &a.skip_broken, NULL, "leave malformed documents out", NULL, 0, 0, 0, 0},
+        OPTION_END};
+    cli c;
+    if (!cli_begin(&c, &text, table, argc, argv))
+        return c.code;
+    if ((a.data.count > 0) == (a.choices != NULL))
+        cli_usage(&c, "give one of --data PATH... (documents) and --choices FILE (multiple choice).");
+    else
+        (void)evaluate(&c, &a);
+    return cli_end(&c);
+}
