@@ -19,14 +19,11 @@
 #ifndef EMO_TOKENIZER_H
 #define EMO_TOKENIZER_H
 
-#include <emo/runtime.h>
+#include <emo/source.h>
 
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-/** See source.h. */
-typedef struct emo_source emo_source;
 
 /** A vocabulary with its merges; immutable but for emo_tokenizer_set_eos(). It keeps its runtime alive. */
 typedef struct emo_tokenizer emo_tokenizer;

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "text/encode.h"
+
+#include <string.h>
+
+#include "base/status.h"
+#include "text/unicode.h"
+
+/* One call's state; the tokenizer itself is only read. */
+typedef struct work {
+    const emo_tokenizer *tok;
+    emo__id_sink *sink;
+    emo__bpe_scratch bpe;
+    emo__regex_scratch *regex;
+    emo__buf spaced; /* a piece with a space in front */
+} work;
+
+/* A step of the pre-tokenizer: which Split comes next. */
+typedef struct step {
+    work *work;
+    size_t level;
+} step;
+
+static emo_status on_last_piece(void *ctx, const char *piece, size_t length, emo_error *err) {
+    work *w = ctx;
+    return emo__bpe_piece(w->tok, &w->bpe, piece, length, w->sink, err);
+}
+
+static emo_status byte_level(work *w, const char *text, size_t length, emo_error *err) {
+    if (w->tok->prefix_space && text[0] != ' ') {
+        w->spaced.size = 0;
+        emo_status status = emo__buf_append(&w->spaced, " ", 1, err);
+        if (status == EMO_OK)
+            status = emo__buf_append(&w->spaced, text, length, err);
+        if (status != EMO_OK)
+            return status;
+        text = w->spaced.data;
+        length = w->spaced.size;
+    }
+    if (w->tok->gpt2 != NULL)
+        return emo__split_run(w->tok->gpt2, &w->regex, text, length, on_last_piece, w, err);
+    return on_last_piece(w, text, length, err);
+}
+
+static emo_status pretokenize(work *w, size_t level, const char *text, size_t length, emo_error *err);
+
+static emo_status on_piece(void *ctx, const char *piece, size_t length, emo_error *err) {
+    const step *s = ctx;
+    return pretokenize(s->work, s->level, piece, length, err);
+}
+
+/* At most EMO__MAX_SPLITS deep. */
+static emo_status pretokenize(work *w, size_t level, const char *text, size_t length, emo_error *err) {
+    if (level == w->tok->n_splits)
+        return byte_level(w, text, length, err);
+    step next = {w, level + 1};
+    return emo__split_run(&w->tok->splits[level], &w->regex, text, length, on_piece, &next, err);
+}
+
+/* The longest added token that the text begins with; NULL: none. */
+static const emo__added *match_added(const emo_tokenizer *tok, bool normalized, const char *text, size_t length) {
+    if (!tok->added_start[normalized ? 1 : 0][(unsigned char)text[0]])
+        return NULL;
+    for (size_t i = 0; i < tok->n_added; i++) { /* the longest come first */
+        const emo__added *added = &tok->added[i];
+        size_t n = tok->tokens[added->id].length;
+        if (added->normalized == normalized && n <= length && memcmp(emo__tok_bytes(tok, added->id), text, n) == 0)
+            return added;
+    }
+    return NULL;
+}
+
+/* White space at the start, or with `back` at the end, of text[0..length): bytes. */
+static size_t strip(const char *text, size_t length, bool back) {
+    const unsigned char *p = (const unsigned char *)text;
+    size_t n = 0;
+    while (n < length) {
+        size_t at = back ? length - n - 1 : n;
+        while (back && (p[at] & 0xC0) == 0x80)
+            at--;
+        uint32_t c;
+        size_t size = emo__utf8_read(p + at, &c);
+        if (emo__char_class(c) != EMO__CLASS_SPACE)
+            break;
+        n += size;
+    }
+    return n;
+}
+
+typedef emo_status (*segment_fn)(work *w, const char *text, size_t length, emo_error *err);
+
+/* Cuts added tokens out of the text and hands what lies between them on. */
+static emo_status cut_added(work *w, bool normalized, const char *text, size_t length, segment_fn fn, emo_error *err) {
+    emo_status status = EMO_OK;
+    size_t done = 0;
+    for (size_t at = 0; at < length && status == EMO_OK;) {
+        const emo__added *added = match_added(w->tok, normalized, text + at, length - at);
+        if (added == NULL) {
+            at++;
+            continue;
+        }
+        size_t before = at - done;
+        if (added->lstrip)
+            before -= strip(text + done, before, true);
+        if (before > 0)
+            status = fn(w, text + done, before, err);
+        emo__emit(w->sink, added->id);
+        at += w->tok->tokens[added->id].length;
+        if (added->rstrip)
+            at += strip(text + at, length - at, false);
+        done = at;
+    }
+    return status == EMO_OK && done < length ? fn(w, text + done, length - done, err) : status;
+}
+
+static emo_status plain(work *w, const char *text, size_t length, emo_error *err) {
+    return length > 0 ? pretokenize(w, 0, text, length, err) : EMO_OK;
+}
+
+static emo_status after_nfc(work *w, const char *text, size_t length, segment_fn fn, emo_error *err) {
+    if (!w->tok->nfc || emo__utf8_surely_nfc(text, length))
+        return fn(w, text, length, err);
+    emo__buf composed;
+    emo__buf_init(&composed, w->bpe.mem);
+    emo_status status = emo__utf8_nfc(&composed, text, length, err);
+    if (status == EMO_OK)
+        status = fn(w, composed.data, composed.size, err);
+    emo__buf_free(&composed);
+    return status;
+}
+
+static emo_status normalized_added(work *w, const char *text, size_t length, emo_error *err) {
+    return cut_added(w, true, text, length, plain, err);
+}
+
+static emo_status between_added(work *w, const char *text, size_t length, emo_error *err) {
+    return after_nfc(w, text, length, normalized_added, err);
+}
+
+emo_status emo__encode(const emo_tokenizer *tok, bool parse_special, const char *text, size_t length,
+                       emo__id_sink *sink, emo_error *err) {
+    const emo__mem *mem = &tok->rt->mem;
+    work w = {0};
+    w.tok = tok;
+    w.sink = sink;
+    emo__bpe_scratch_init(&w.bpe, mem);
+    emo__buf_init(&w.spaced, mem);
+    emo__buf clean;
+    emo__buf_init(&clean, mem);
+    emo_status status = EMO_OK;
+    if (emo__utf8_valid_prefix(text, length) != length) {
+        size_t left;
+        status = emo__utf8_clean(&clean, text, length, false, &left, err);
+        text = clean.data;
+        length = clean.size;
+    }
+    if (status == EMO_OK && length > 0)
+        status = parse_special ? cut_added(&w, false, text, length, between_added, err)
+                               : after_nfc(&w, text, length, plain, err);
+    emo__buf_free(&clean);
+    emo__buf_free(&w.spaced);
+    emo__bpe_scratch_free(&w.bpe);
+    emo__regex_scratch_free(w.regex);
+    return status;
+}
+
+emo_status emo__decode(const emo_tokenizer *tok, const int32_t *ids, size_t n, char *out, size_t capacity, size_t *size,
+                       emo_error *err) {
+    size_t need = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (!emo__tok_has(tok, ids[i]))
+            return emo__fail_at(err, EMO_E_RANGE, EMO_DOMAIN_ARGUMENT, (int64_t)i,
+                                "ids[%zu] is %d; the tokenizer has no such token (its ids end at %d)", i, (int)ids[i],
+                                (int)tok->vocab_size - 1);
+        size_t length = tok->tokens[ids[i]].length;
+        if (capacity >= need && capacity - need >= length)
+            memcpy(out + need, emo__tok_bytes(tok, ids[i]), length);
+        need += length;
+    }
+    *size = need;
+    if (capacity > 0 && need > capacity)
+        return emo__fail(err, EMO_E_LIMIT, "the text has %zu bytes; the buffer has room for %zu", need, capacity);
+    return EMO_OK;
+}

@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Text to ids and back; see emo/tokenizer.h for what the public calls promise. */
+#ifndef EMO_SRC_TEXT_ENCODE_H
+#define EMO_SRC_TEXT_ENCODE_H
+
+#include "text/bpe.h"
+
+EMO_MUST_CHECK emo_status emo__encode(const emo_tokenizer *tok, bool parse_special, const char *text, size_t length,
+                                      emo__id_sink *sink, emo_error *err);
+EMO_MUST_CHECK emo_status emo__decode(const emo_tokenizer *tok, const int32_t *ids, size_t n, char *out,
+                                      size_t capacity, size_t *size, emo_error *err);
+
+#endif

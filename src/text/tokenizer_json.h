@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The tokenizer.json form. */
+#ifndef EMO_SRC_TEXT_TOKENIZER_JSON_H
+#define EMO_SRC_TEXT_TOKENIZER_JSON_H
+
+#include "text/vocab.h"
+
+EMO_MUST_CHECK emo_status emo__tok_read_json(emo_runtime *rt, const char *text, size_t length, emo_tokenizer **out,
+                                             emo_error *err);
+/* Appends; out->mem is set. */
+EMO_MUST_CHECK emo_status emo__tok_write_json(const emo_tokenizer *tok, emo__buf *out, emo_error *err);
+
+#endif

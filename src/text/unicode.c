@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "text/unicode.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <utf8proc.h>
+
+#include "base/status.h"
+
+#define O EMO__CLASS_OTHER
+#define L EMO__CLASS_LETTER
+#define N EMO__CLASS_NUMBER
+#define S EMO__CLASS_SPACE
+const uint8_t emo__ascii_class[128] = {
+    O, O, O, O, O, O, O, O, O, S, S, S, S, S, O, O, /* 00: \t \n \v \f \r */
+    O, O, O, O, O, O, O, O, O, O, O, O, O, O, O, O, /* 10 */
+    S, O, O, O, O, O, O, O, O, O, O, O, O, O, O, O, /* 20: the space */
+    N, N, N, N, N, N, N, N, N, N, O, O, O, O, O, O, /* 30: digits */
+    O, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, /* 40 */
+    L, L, L, L, L, L, L, L, L, L, L, O, O, O, O, O, /* 50 */
+    O, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, /* 60 */
+    L, L, L, L, L, L, L, L, L, L, L, O, O, O, O, O, /* 70 */
+};
+#undef O
+#undef L
+#undef N
+#undef S
+
+/* Unicode's White_Space beyond ASCII. */
+static bool is_space(uint32_t c) {
+    return c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 ||
+           c == 0x202F || c == 0x205F || c == 0x3000;
+}
+
+int emo__char_class(uint32_t c) {
+    if (c < 128)
+        return emo__ascii_class[c];
+    switch (utf8proc_category((utf8proc_int32_t)c)) {
+    case UTF8PROC_CATEGORY_LU:
+    case UTF8PROC_CATEGORY_LL:
+    case UTF8PROC_CATEGORY_LT:
+    case UTF8PROC_CATEGORY_LM:
+    case UTF8PROC_CATEGORY_LO:
+        return EMO__CLASS_LETTER;
+    case UTF8PROC_CATEGORY_ND:
+    case UTF8PROC_CATEGORY_NL:
+    case UTF8PROC_CATEGORY_NO:
+        return EMO__CLASS_NUMBER;
+    default:
+        return is_space(c) ? EMO__CLASS_SPACE : EMO__CLASS_OTHER;
+    }
+}
+
+size_t emo__utf8_write(uint32_t c, unsigned char *out) {
+    if (c < 0x80) {
+        out[0] = (unsigned char)c;
+        return 1;
+    }
+    if (c < 0x800) {
+        out[0] = (unsigned char)(0xC0 | c >> 6);
+        out[1] = (unsigned char)(0x80 | (c & 0x3F));
+        return 2;
+    }
+    if (c < 0x10000) {
+        out[0] = (unsigned char)(0xE0 | c >> 12);
+        out[1] = (unsigned char)(0x80 | (c >> 6 & 0x3F));
+        out[2] = (unsigned char)(0x80 | (c & 0x3F));
+        return 3;
+    }
+    out[0] = (unsigned char)(0xF0 | c >> 18);
+    out[1] = (unsigned char)(0x80 | (c >> 12 & 0x3F));
+    out[2] = (unsigned char)(0x80 | (c >> 6 & 0x3F));
+    out[3] = (unsigned char)(0x80 | (c & 0x3F));
+    return 4;
+}
+
+int emo__utf8_check(const unsigned char *p, size_t n) {
+    unsigned char c = p[0];
+    if (c < 0x80)
+        return 1;
+    int length;
+    unsigned char low = 0x80, high = 0xBF; /* bounds of the second byte: no overlong forms, no surrogates */
+    if (c >= 0xC2 && c <= 0xDF) {
+        length = 2;
+    } else if (c >= 0xE0 && c <= 0xEF) {
+        length = 3;
+        low = c == 0xE0 ? 0xA0 : 0x80;
+        high = c == 0xED ? 0x9F : 0xBF;
+    } else if (c >= 0xF0 && c <= 0xF4) {
+        length = 4;
+        low = c == 0xF0 ? 0x90 : 0x80;
+        high = c == 0xF4 ? 0x8F : 0xBF;
+    } else {
+        return -1;
+    }
+    for (int i = 1; i < length; i++) {
+        if ((size_t)i >= n)
+            return 0;
+        if (p[i] < low || p[i] > high)
+            return -i;
+        low = 0x80;
+        high = 0xBF;
+    }
+    return length;
+}
+
+size_t emo__utf8_valid_prefix(const char *text, size_t n) {
+    const unsigned char *p = (const unsigned char *)text;
+    size_t i = 0;
+    while (i < n) {
+        uint64_t block;
+        if (n - i >= sizeof block) {
+            memcpy(&block, p + i, sizeof block);
+            if ((block & 0x8080808080808080u) == 0) {
+                i += sizeof block;
+                continue;
+            }
+        }
+        int length = emo__utf8_check(p + i, n - i);
+        if (length <= 0)
+            break;
+        i += (size_t)length;
+    }
+    return i;
+}
+
+emo_status emo__utf8_clean(emo__buf *out, const char *text, size_t n, bool stream, size_t *left, emo_error *err) {
+    size_t at = 0;
+    *left = 0;
+    while (at < n) {
+        size_t valid = emo__utf8_valid_prefix(text + at, n - at);
+        if (valid > 0) {
+            emo_status status = emo__buf_append(out, text + at, valid, err);
+            if (status != EMO_OK)
+                return status;
+            at += valid;
+        }
+        if (at == n)
+            break;
+        int bad = emo__utf8_check((const unsigned char *)text + at, n - at);
+        if (bad == 0 && stream) {
+            *left = n - at;
+            break;
+        }
+        emo_status status = emo__buf_append(out, "\xEF\xBF\xBD", 3, err);
+        if (status != EMO_OK)
+            return status;
+        at += bad == 0 ? n - at : (size_t)-bad;
+    }
+    return EMO_OK;
+}
+
+bool emo__utf8_surely_nfc(const char *text, size_t n) {
+    /* Everything below U+0300 (lead bytes up to 0xCB) is stable and a starter. */
+    for (size_t i = 0; i < n; i++) {
+        if ((unsigned char)text[i] >= 0xCC)
+            return false;
+    }
+    return true;
+}
+
+/* A stable order of combining marks by class: the low bits keep the place. */
+static int compare_marks(const void *a, const void *b) {
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+static int combining_class(int32_t c) { return utf8proc_get_property(c)->combining_class; }
+
+/* Canonical order of points[0..n); `marks` has room for n. utf8proc's own sort is quadratic in the length of a run,
+ * which a hostile text would use. */
+static void order_marks(int32_t *points, size_t n, uint64_t *marks, int32_t *copy) {
+    size_t i = 0;
+    while (i < n) {
+        if (combining_class(points[i]) == 0) {
+            i++;
+            continue;
+        }
+        size_t begin = i, count = 0;
+        for (; i < n; i++) {
+            int ccc = combining_class(points[i]);
+            if (ccc == 0)
+                break;
+            marks[count] = (uint64_t)(unsigned)ccc << 40 | count;
+            copy[count] = points[i];
+            count++;
+        }
+        if (count < 2)
+            continue;
+        qsort(marks, count, sizeof *marks, compare_marks);
+        for (size_t k = 0; k < count; k++)
+            points[begin + k] = copy[marks[k] & (((uint64_t)1 << 40) - 1)];
+    }
+}
+
+emo_status emo__utf8_nfc(emo__buf *out, const char *text, size_t n, emo_error *err) {
+    const emo__mem *mem = out->mem;
+    emo_status status = EMO_OK;
+    int32_t *points = NULL, *copy = NULL;
+    uint64_t *marks = NULL;
+    size_t capacity = 0, count = 0;
+    const unsigned char *p = (const unsigned char *)text;
+    for (size_t i = 0; i < n;) {
+        uint32_t c;
+        i += emo__utf8_read(p + i, &c);
+        if (count + 8 > capacity) { /* the longest canonical decomposition is 4 */
+            status = emo__grow(mem, (void **)&points, &capacity, count + 8, sizeof *points, err);
+            if (status != EMO_OK)
+                goto done;
+        }
+        int boundary = 0;
+        utf8proc_ssize_t k = utf8proc_decompose_char((utf8proc_int32_t)c, points + count,
+                                                     (utf8proc_ssize_t)(capacity - count), UTF8PROC_DECOMPOSE,
+                                                     &boundary);
+        if (k < 0 || (size_t)k > capacity - count) {
+            status = emo__fail(err, EMO_E_INTERNAL, "U+%04X does not decompose", (unsigned)c);
+            goto done;
+        }
+        count += (size_t)k;
+    }
+    if (count == 0)
+        goto done;
+    marks = emo__malloc_array(mem, count, sizeof *marks);
+    copy = emo__malloc_array(mem, count, sizeof *copy);
+    if (marks == NULL || copy == NULL) {
+        status = emo__fail_memory(err, count * sizeof *marks);
+        goto done;
+    }
+    order_marks(points, count, marks, copy);
+    utf8proc_ssize_t composed =
+        utf8proc_normalize_utf32(points, (utf8proc_ssize_t)count, (utf8proc_option_t)(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
+    if (composed < 0) {
+        status = emo__fail(err, EMO_E_INTERNAL, "NFC failed");
+        goto done;
+    }
+    if ((status = emo__buf_reserve(out, 4 * (size_t)composed + 1, err)) != EMO_OK)
+        goto done;
+    for (size_t i = 0; i < (size_t)composed; i++)
+        out->size += emo__utf8_write((uint32_t)points[i], (unsigned char *)out->data + out->size);
+    out->data[out->size] = 0;
+done:
+    emo__free(mem, points);
+    emo__free(mem, marks);
+    emo__free(mem, copy);
+    return status;
+}
