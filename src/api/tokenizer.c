@@ -139,8 +139,8 @@ emo_status emo_tokenizer_to_json(const emo_tokenizer *tokenizer, char *out, size
     if (status == EMO_OK) {
         *size = text.size;
         if (capacity > 0 && capacity < text.size)
-            status = emo__fail(err, EMO_E_LIMIT, "the JSON has %zu bytes; the buffer has room for %zu", text.size,
-                               capacity);
+            status =
+                emo__fail(err, EMO_E_LIMIT, "the JSON has %zu bytes; the buffer has room for %zu", text.size, capacity);
         else if (capacity > 0)
             memcpy(out, text.data, text.size);
     }
@@ -195,8 +195,7 @@ emo_status emo_tokenizer_id_to_token(const emo_tokenizer *tokenizer, int32_t id,
 }
 
 int32_t emo_tokenizer_is_special(const emo_tokenizer *tokenizer, int32_t id) {
-    return tokenizer != NULL && emo__tok_has(tokenizer, id) &&
-           (tokenizer->tokens[id].flags & EMO__TOKEN_SPECIAL) != 0;
+    return tokenizer != NULL && emo__tok_has(tokenizer, id) && (tokenizer->tokens[id].flags & EMO__TOKEN_SPECIAL) != 0;
 }
 
 uint64_t emo_tokenizer_hash(const emo_tokenizer *tokenizer) { return tokenizer != NULL ? tokenizer->hash : 0; }
@@ -208,9 +207,7 @@ void emo_tokenizer_encode_options_init(emo_tokenizer_encode_options *options) {
 }
 
 /* Readers count themselves in the guard, which is the one part of a const tokenizer that changes. */
-static emo__guard *guard_of(const emo_tokenizer *tokenizer) {
-    return &((emo_tokenizer *)(uintptr_t)tokenizer)->guard;
-}
+static emo__guard *guard_of(const emo_tokenizer *tokenizer) { return &((emo_tokenizer *)(uintptr_t)tokenizer)->guard; }
 
 emo_status emo_tokenizer_encode_with(const emo_tokenizer *tokenizer, const emo_tokenizer_encode_options *options,
                                      const char *text, size_t length, int32_t *ids, size_t capacity, size_t *count,

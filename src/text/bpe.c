@@ -100,20 +100,19 @@ static emo_status merge_long(const emo_tokenizer *tok, emo__bpe_scratch *scratch
                              emo__id_sink *sink, emo_error *err) {
     if (n >= NONE / 2)
         return emo__fail(err, EMO_E_LIMIT, "a piece of %zu bytes; at most %u can be encoded", n, NONE / 2 - 1);
-    emo_status status =
-        emo__grow(scratch->mem, &scratch->symbols, &scratch->symbols_capacity, n, sizeof(symbol), err);
+    emo_status status = emo__grow(scratch->mem, &scratch->symbols, &scratch->symbols_capacity, n, sizeof(symbol), err);
     /* each merge takes one entry out and puts two in, and there are fewer than n merges */
     if (status == EMO_OK)
-        status = emo__grow(scratch->mem, (void **)&scratch->heap, &scratch->heap_capacity, 2 * n, sizeof(uint64_t),
-                           err);
+        status =
+            emo__grow(scratch->mem, (void **)&scratch->heap, &scratch->heap_capacity, 2 * n, sizeof(uint64_t), err);
     if (status != EMO_OK)
         return status;
     symbol *symbols = scratch->symbols;
     uint64_t *heap = scratch->heap;
     size_t pending = 0;
     for (size_t i = 0; i < n; i++)
-        symbols[i] = (symbol){tok->byte_ids[bytes[i]], i > 0 ? (uint32_t)i - 1 : NONE,
-                              i + 1 < n ? (uint32_t)i + 1 : NONE};
+        symbols[i] =
+            (symbol){tok->byte_ids[bytes[i]], i > 0 ? (uint32_t)i - 1 : NONE, i + 1 < n ? (uint32_t)i + 1 : NONE};
     for (size_t i = 0; i < n; i++)
         push_pair(tok, symbols, (uint32_t)i, heap, &pending);
     while (pending > 0) {

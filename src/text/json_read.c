@@ -82,8 +82,8 @@ static emo_status read_pre_tokenizer(emo_tokenizer *tok, const emo__json *node, 
         return unsupported(err, "pre_tokenizer", type);
     bool use_regex = true;
     *bytes = true;
-    status = emo__json_opt_bool(node, "add_prefix_space", WHERE ": pre_tokenizer: ByteLevel", true, &tok->prefix_space,
-                                err);
+    status =
+        emo__json_opt_bool(node, "add_prefix_space", WHERE ": pre_tokenizer: ByteLevel", true, &tok->prefix_space, err);
     if (status == EMO_OK)
         status = emo__json_opt_bool(node, "use_regex", WHERE ": pre_tokenizer: ByteLevel", true, &use_regex, err);
     return status == EMO_OK && use_regex ? emo__tok_use_gpt2(tok, err) : status;
@@ -146,8 +146,8 @@ static emo_status read_vocab(emo_tokenizer *tok, const emo__json *vocab, size_t 
         int64_t id;
         size_t length = strlen(it.key);
         if (!emo__json_i64(it.value, &id)) {
-            status = emo__fail_at(err, EMO_E_FORMAT, EMO_DOMAIN_FILE, 0, "%s: the id of '%.80s' is not an integer", place,
-                                  it.key);
+            status = emo__fail_at(err, EMO_E_FORMAT, EMO_DOMAIN_FILE, 0, "%s: the id of '%.80s' is not an integer",
+                                  place, it.key);
             break;
         }
         if (id < 0 || id >= limit) {
@@ -336,8 +336,7 @@ static emo_status read_all(emo_tokenizer *tok, const emo__json *root, emo_error 
     if (status == EMO_OK)
         status = read_normalizer(tok, emo__json_get(root, "normalizer"), 0, err);
     if (status == EMO_OK)
-        status = pre != NULL ? read_pre_tokenizer(tok, pre, 0, &bytes, err)
-                             : unsupported(err, "pre_tokenizer", "null");
+        status = pre != NULL ? read_pre_tokenizer(tok, pre, 0, &bytes, err) : unsupported(err, "pre_tokenizer", "null");
     if (status == EMO_OK && !bytes)
         status = unsupported(err, "pre_tokenizer", "no ByteLevel");
     if (status == EMO_OK && decoder != NULL && strcmp(type_of(decoder), "ByteLevel") != 0)

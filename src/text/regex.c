@@ -8,7 +8,7 @@
 #include "text/unicode.h"
 
 #define MAX_PATTERN 65536u
-#define MATCH_LIMIT 20000000u   /* PCRE2's steps of backtracking in one match */
+#define MATCH_LIMIT 20000000u  /* PCRE2's steps of backtracking in one match */
 #define HEAP_LIMIT_KIB 262144u /* a long word backtracks far; its frames lie on the heap */
 
 struct emo__regex {

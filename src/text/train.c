@@ -29,6 +29,10 @@ static emo_status train(emo_tokenizer *tok, emo__words *words, const emo_tokeniz
         status = emo__words_count(words, &tok->splits[0], options, reader, err);
     if (status == EMO_OK)
         status = emo__train_merges(tok, words, options->vocab_size - 1, options, err);
+    for (int32_t id = 0; id < tok->vocab_size && status == EMO_OK; id++) {
+        if (tok->tokens[id].length == strlen(eos) && memcmp(emo__tok_bytes(tok, id), eos, strlen(eos)) == 0)
+            status = emo__fail(err, EMO_E_RANGE, "eos '%.80s' is a word of the texts; choose another name", eos);
+    }
     emo__added added = {tok->vocab_size, false, false, false};
     if (status == EMO_OK)
         status = emo__tok_set(tok, added.id, eos, strlen(eos), EMO__TOKEN_ADDED | EMO__TOKEN_SPECIAL, err);

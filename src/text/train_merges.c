@@ -120,8 +120,7 @@ static bool comes_first(const candidate *a, const candidate *b) {
 
 static emo_status push(trainer *t, uint32_t index, emo_error *err) {
     const pair *p = &t->pairs[index];
-    emo_status status =
-        emo__grow(t->mem, (void **)&t->heap, &t->heap_capacity, t->n_heap + 1, sizeof *t->heap, err);
+    emo_status status = emo__grow(t->mem, (void **)&t->heap, &t->heap_capacity, t->n_heap + 1, sizeof *t->heap, err);
     if (status != EMO_OK)
         return status;
     candidate value = {p->count, p->left, p->right, index};
@@ -207,8 +206,7 @@ static emo_status gain(trainer *t, int32_t left, int32_t right, uint32_t at, emo
     if (status == EMO_OK)
         status = add_place(t, index, at, err);
     if (status == EMO_OK)
-        status =
-            emo__grow(t->mem, (void **)&t->fresh, &t->fresh_capacity, t->n_fresh + 1, sizeof *t->fresh, err);
+        status = emo__grow(t->mem, (void **)&t->fresh, &t->fresh_capacity, t->n_fresh + 1, sizeof *t->fresh, err);
     if (status == EMO_OK)
         t->fresh[t->n_fresh++] = index;
     return status;
@@ -245,8 +243,7 @@ static emo_status merge_pair(trainer *t, uint32_t index, int32_t result, emo_err
         const symbol *s = &t->symbols[t->places[i].symbol];
         if (s->id != left || s->next == NONE || t->symbols[s->next].id != right)
             continue;
-        emo_status status =
-            emo__grow(t->mem, (void **)&t->work, &t->work_capacity, n + 1, sizeof *t->work, err);
+        emo_status status = emo__grow(t->mem, (void **)&t->work, &t->work_capacity, n + 1, sizeof *t->work, err);
         if (status != EMO_OK)
             return status;
         t->work[n++] = t->places[i].symbol;
@@ -319,8 +316,7 @@ static emo_status token_for(emo_tokenizer *tok, emo__words *known, const pair *p
     size_t i = (size_t)emo__hash_bytes(bytes->data, bytes->size) & known->mask;
     for (; known->slots[i] != 0; i = (i + 1) & known->mask) {
         const emo__token *token = &tok->tokens[known->slots[i] - 1];
-        if (token->length == bytes->size &&
-            memcmp(tok->bytes.data + token->offset, bytes->data, bytes->size) == 0) {
+        if (token->length == bytes->size && memcmp(tok->bytes.data + token->offset, bytes->data, bytes->size) == 0) {
             *id = (int32_t)known->slots[i] - 1;
             return EMO_OK;
         }

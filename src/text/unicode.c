@@ -209,9 +209,8 @@ emo_status emo__utf8_nfc(emo__buf *out, const char *text, size_t n, emo_error *e
                 goto done;
         }
         int boundary = 0;
-        utf8proc_ssize_t k = utf8proc_decompose_char((utf8proc_int32_t)c, points + count,
-                                                     (utf8proc_ssize_t)(capacity - count), UTF8PROC_DECOMPOSE,
-                                                     &boundary);
+        utf8proc_ssize_t k = utf8proc_decompose_char(
+            (utf8proc_int32_t)c, points + count, (utf8proc_ssize_t)(capacity - count), UTF8PROC_DECOMPOSE, &boundary);
         if (k < 0 || (size_t)k > capacity - count) {
             status = emo__fail(err, EMO_E_INTERNAL, "U+%04X does not decompose", (unsigned)c);
             goto done;
@@ -227,8 +226,8 @@ emo_status emo__utf8_nfc(emo__buf *out, const char *text, size_t n, emo_error *e
         goto done;
     }
     order_marks(points, count, marks, copy);
-    utf8proc_ssize_t composed =
-        utf8proc_normalize_utf32(points, (utf8proc_ssize_t)count, (utf8proc_option_t)(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
+    utf8proc_ssize_t composed = utf8proc_normalize_utf32(points, (utf8proc_ssize_t)count,
+                                                         (utf8proc_option_t)(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
     if (composed < 0) {
         status = emo__fail(err, EMO_E_INTERNAL, "NFC failed");
         goto done;

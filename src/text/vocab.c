@@ -97,8 +97,7 @@ static emo__token_slot *find_slot(const emo_tokenizer *tok, const char *bytes, s
         if (slot->id < 0)
             return slot;
         const emo__token *token = &tok->tokens[slot->id];
-        if (slot->tag == tag && token->length == length &&
-            memcmp(tok->bytes.data + token->offset, bytes, length) == 0)
+        if (slot->tag == tag && token->length == length && memcmp(tok->bytes.data + token->offset, bytes, length) == 0)
             return slot;
     }
 }
@@ -119,15 +118,17 @@ static emo_status check_model(emo_tokenizer *tok, emo_error *err) {
     }
     for (int32_t id = 0; id < model; id++) {
         if ((tok->tokens[id].flags & EMO__TOKEN_USED) == 0)
-            return emo__fail(err, EMO_E_FORMAT,
-                             "no token has the id %d, but ids go up to %d: the ids of the vocabulary must have no holes",
-                             (int)id, (int)model - 1);
+            return emo__fail(
+                err, EMO_E_FORMAT,
+                "no token has the id %d, but ids go up to %d: the ids of the vocabulary must have no holes", (int)id,
+                (int)model - 1);
     }
     for (unsigned b = 0; b < 256; b++) {
         if (tok->byte_ids[b] < 0)
-            return emo__fail(err, EMO_E_FORMAT,
-                             "the vocabulary has no token for the byte 0x%02X (U+%04X); each of the 256 bytes needs one", b,
-                             (unsigned)emo__byte_to_char(b));
+            return emo__fail(
+                err, EMO_E_FORMAT,
+                "the vocabulary has no token for the byte 0x%02X (U+%04X); each of the 256 bytes needs one", b,
+                (unsigned)emo__byte_to_char(b));
     }
     return EMO_OK;
 }
@@ -169,8 +170,8 @@ emo_status emo__tok_add_merge(emo_tokenizer *tok, int32_t left, int32_t right, i
 }
 
 emo_status emo__tok_add_added(emo_tokenizer *tok, const emo__added *added, emo_error *err) {
-    emo_status status = emo__grow(&tok->rt->mem, (void **)&tok->added, &tok->added_capacity, tok->n_added + 1,
-                                  sizeof *tok->added, err);
+    emo_status status =
+        emo__grow(&tok->rt->mem, (void **)&tok->added, &tok->added_capacity, tok->n_added + 1, sizeof *tok->added, err);
     if (status == EMO_OK)
         tok->added[tok->n_added++] = *added;
     return status;

@@ -93,8 +93,8 @@ EMO_MUST_CHECK emo_status emo__alphabet_decode(emo__buf *out, const char *text, 
 /* Building: new, tokens, index, merges, added, finish. A failed tokenizer is dropped with emo_tokenizer_release(). */
 EMO_MUST_CHECK emo_status emo__tok_new(emo_runtime *rt, emo_tokenizer **out, emo_error *err);
 /* A second token with one id is EMO_E_FORMAT unless the bytes are the same (then the flags join). */
-EMO_MUST_CHECK emo_status emo__tok_set(emo_tokenizer *tok, int32_t id, const char *bytes, size_t length,
-                                       uint32_t flags, emo_error *err);
+EMO_MUST_CHECK emo_status emo__tok_set(emo_tokenizer *tok, int32_t id, const char *bytes, size_t length, uint32_t flags,
+                                       emo_error *err);
 /* After the last token: makes emo__tok_find() work; refuses holes in the model's ids and missing bytes. */
 EMO_MUST_CHECK emo_status emo__tok_index(emo_tokenizer *tok, emo_error *err);
 EMO_MUST_CHECK emo_status emo__tok_add_merge(emo_tokenizer *tok, int32_t left, int32_t right, int32_t result,
