@@ -68,13 +68,6 @@ static void add_bias(const emo_weight *bias, float *c, int64_t ldc, int64_t rows
     }
 }
 
-static void pack_rows(const emo__gemm_kernels *kernels, const emo__gemm *g, int64_t m0, int64_t m1, int64_t k0,
-                      int64_t kc, float *dst) {
-    int mr = kernels->mr;
-    for (int64_t i = m0; i < m1; i += mr, dst += mr * kc)
-        kernels->pack_a(dst, &g->a, i, m1 - i < mr ? (int)(m1 - i) : mr, k0, kc);
-}
-
 /* One k block of one panel of columns, for every B. */
 static void panel(const emo__gemm_kernels *kernels, const emo__gemm *g, int64_t m0, int64_t m1, int64_t j, int cols,
                   int64_t k0, int64_t kc, const float *packed_a, float *packed_b) {
@@ -111,7 +104,7 @@ void emo__gemm_tile(const emo__gemm_kernels *kernels, const emo__gemm *g, int64_
         /* few rows: pack them once over all of k, then stream B, each panel over all of k */
         for (int64_t k0 = 0; k0 < g->k; k0 += EMO__GEMM_KC) {
             int64_t kc = g->k - k0 < EMO__GEMM_KC ? g->k - k0 : EMO__GEMM_KC;
-            pack_rows(kernels, g, m0, m1, k0, kc, packed_a + padded * k0);
+            kernels->pack_a(packed_a + padded * k0, &g->a, m0, m1 - m0, k0, kc);
         }
         for (int64_t j = n0; j < n1; j += nr)
             for (int64_t k0 = 0; k0 < g->k; k0 += EMO__GEMM_KC) {
@@ -122,7 +115,7 @@ void emo__gemm_tile(const emo__gemm_kernels *kernels, const emo__gemm *g, int64_
     } else {
         for (int64_t k0 = 0; k0 < g->k; k0 += EMO__GEMM_KC) {
             int64_t kc = g->k - k0 < EMO__GEMM_KC ? g->k - k0 : EMO__GEMM_KC;
-            pack_rows(kernels, g, m0, m1, k0, kc, packed_a);
+            kernels->pack_a(packed_a, &g->a, m0, m1 - m0, k0, kc);
             for (int64_t j = n0; j < n1; j += nr)
                 panel(kernels, g, m0, m1, j, n1 - j < nr ? (int)(n1 - j) : nr, k0, kc, packed_a, packed_b);
         }

@@ -47,9 +47,10 @@ typedef struct emo__gemm {
 typedef struct emo__gemm_kernels {
     int mr;
     int nr;
-    /* dst[kk][lane] = element (first + lane, k0 + kk), lane < lanes; lanes up to mr (or nr) are filled with anything.
-     * May write up to 16 floats past the panel. */
-    void (*pack_a)(float *dst, const emo__gemm_operand *a, int64_t first, int lanes, int64_t k0, int64_t kc);
+    /* Panels of A's rows [first, first + count), one after the other: dst[kk][lane] = element (lane, k0 + kk). */
+    void (*pack_a)(float *dst, const emo__gemm_operand *a, int64_t first, int64_t count, int64_t k0, int64_t kc);
+    /* One panel of B's columns [first, first + lanes). Both fill missing lanes with anything, and may write up to 16
+     * floats past the end. */
     void (*pack_b)(float *dst, const emo__gemm_operand *b, int64_t first, int lanes, int64_t k0, int64_t kc);
     /* c[rows, cols] = beta c + alpha a b over one k block */
     void (*micro)(int64_t kc, const float *a, const float *b, int rows, int cols, float *c, int64_t ldc, float alpha,

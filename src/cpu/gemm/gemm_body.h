@@ -98,50 +98,69 @@ INLINE void pack_lanes(float *dst, int width, const emo__gemm_operand *x, int64_
     }
 }
 
-/* Stored rows are k: lanes lie side by side already. */
-INLINE void pack_along(float *dst, int width, const emo__gemm_operand *x, int64_t first, int lanes, int64_t k0,
-                       int64_t kc, emo_dtype dtype) {
+/* B with k as stored rows: lanes lie side by side already. */
+INLINE void pack_b_along(float *dst, const emo__gemm_operand *b, int64_t first, int lanes, int64_t k0, int64_t kc,
+                         emo_dtype dtype) {
     const int64_t size = dtype == EMO_DTYPE_F32 ? 4 : 2;
-    for (int64_t kk = 0; kk < kc; kk++) {
-        const char *row = stored_row(x, k0 + kk, size) + first * size;
-        float s = x->scale != NULL ? x->scale[x->order != NULL ? x->order[k0 + kk] : k0 + kk] : 1.0f;
-        float *out = dst + kk * width;
-        int l = 0;
-        if (lanes == width) {
+    for (int64_t kk = 0; kk < kc; kk++, dst += NR) {
+        const char *row = stored_row(b, k0 + kk, size) + first * size;
+        if (lanes == NR) {
 #pragma GCC unroll 4
-            for (; l + VL <= width; l += VL) {
-                vec v = load_some(row + l * size, dtype);
-                V_STORE(out + l, x->scale != NULL ? V_MUL(v, V_SET1(s)) : v);
-            }
+            for (int l = 0; l < NR; l += VL)
+                V_STORE(dst + l, load_some(row + l * size, dtype));
+        } else {
+            for (int l = 0; l < NR; l++)
+                dst[l] = l < lanes ? load_one(row + l * size, dtype) : 0.0f;
         }
-        for (; l < lanes; l++) {
-            float value = load_one(row + l * size, dtype);
-            out[l] = x->scale != NULL ? value * s : value;
-        }
-        for (; l < width; l++)
-            out[l] = 0.0f;
     }
 }
 
-INLINE void pack(float *dst, int width, const emo__gemm_operand *x, int along, int64_t first, int lanes, int64_t k0,
-                 int64_t kc, emo_dtype dtype) {
-    if (along)
-        pack_along(dst, width, x, first, lanes, k0, kc, dtype);
-    else
-        pack_lanes(dst, width, x, first, lanes, k0, kc, dtype);
+/* A with k as stored rows: a visit to a row fills PANELS panels, because rows may lie a page or more apart. Whole
+ * vectors are stored where the surplus lands on the panel's next k, which comes later, and where they can be read. */
+INLINE void pack_a_along(float *dst, const emo__gemm_operand *a, int64_t first, int64_t count, int64_t k0, int64_t kc) {
+    enum { PANELS = 8 };
+    for (int64_t begin = 0; begin < count; begin += PANELS * MR) {
+        int64_t end = begin + PANELS * MR < count ? begin + PANELS * MR : count;
+        for (int64_t kk = 0; kk < kc; kk++) {
+            const float *row = (const float *)(const void *)stored_row(a, k0 + kk, 4) + first;
+            float s = a->scale != NULL ? a->scale[a->order != NULL ? a->order[k0 + kk] : k0 + kk] : 1.0f;
+            float *out = dst + begin * kc + kk * MR;
+            for (int64_t i = begin; i < end; i += MR, out += MR * kc) {
+                if (kk + 1 < kc && i + VL <= count && VL >= MR) {
+                    V_STORE(out, V_MUL(V_LOAD(row + i), V_SET1(s)));
+                } else {
+                    for (int l = 0; l < MR; l++)
+                        out[l] = i + l < count ? row[i + l] * s : 0.0f;
+                }
+            }
+        }
+    }
 }
 
-static void pack_a(float *dst, const emo__gemm_operand *a, int64_t first, int lanes, int64_t k0, int64_t kc) {
-    pack(dst, MR, a, a->trans, first, lanes, k0, kc, EMO_DTYPE_F32);
+static void pack_a(float *dst, const emo__gemm_operand *a, int64_t first, int64_t count, int64_t k0, int64_t kc) {
+    if (a->trans) {
+        pack_a_along(dst, a, first, count, k0, kc);
+        return;
+    }
+    for (int64_t i = 0; i < count; i += MR)
+        pack_lanes(dst + i * kc, MR, a, first + i, count - i < MR ? (int)(count - i) : MR, k0, kc, EMO_DTYPE_F32);
+}
+
+INLINE void pack_b_as(float *dst, const emo__gemm_operand *b, int64_t first, int lanes, int64_t k0, int64_t kc,
+                      emo_dtype dtype) {
+    if (b->trans)
+        pack_lanes(dst, NR, b, first, lanes, k0, kc, dtype);
+    else
+        pack_b_along(dst, b, first, lanes, k0, kc, dtype);
 }
 
 static void pack_b(float *dst, const emo__gemm_operand *b, int64_t first, int lanes, int64_t k0, int64_t kc) {
     if (b->dtype == EMO_DTYPE_F32)
-        pack(dst, NR, b, !b->trans, first, lanes, k0, kc, EMO_DTYPE_F32);
+        pack_b_as(dst, b, first, lanes, k0, kc, EMO_DTYPE_F32);
     else if (b->dtype == EMO_DTYPE_BF16)
-        pack(dst, NR, b, !b->trans, first, lanes, k0, kc, EMO_DTYPE_BF16);
+        pack_b_as(dst, b, first, lanes, k0, kc, EMO_DTYPE_BF16);
     else
-        pack(dst, NR, b, !b->trans, first, lanes, k0, kc, EMO_DTYPE_F16);
+        pack_b_as(dst, b, first, lanes, k0, kc, EMO_DTYPE_F16);
 }
 
 /* ---- the micro-kernel ---- */
@@ -171,6 +190,9 @@ INLINE void micro_rows(int64_t kc, const float *a, const float *b, const int row
 #pragma GCC unroll 4
         for (int j = 0; j < NRV; j++)
             acc[i][j] = V_ZERO;
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < cols; j += 16)
+            __builtin_prefetch(c + i * ldc + j, 1, 3);
     for (int64_t kk = 0; kk < kc; kk++) {
         vec bv[NRV];
 #pragma GCC unroll 4
