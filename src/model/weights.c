@@ -1,0 +1,374 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The list of a model's tensors, their names, their memory, their first values. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/status.h"
+#include "model/model.h"
+#include "tensor/dtype.h"
+#include "tensor/philox.h"
+
+static const char *const layer_names[EMO__W_COUNT] = {
+    [EMO__W_ATTN_NORM] = "pre_attention_layernorm.weight",
+    [EMO__W_Q] = "self_attn.q_proj.weight",
+    [EMO__W_K] = "self_attn.k_proj.weight",
+    [EMO__W_V] = "self_attn.v_proj.weight",
+    [EMO__W_O] = "self_attn.o_proj.weight",
+    [EMO__W_Q_BIAS] = "self_attn.q_proj.bias",
+    [EMO__W_K_BIAS] = "self_attn.k_proj.bias",
+    [EMO__W_V_BIAS] = "self_attn.v_proj.bias",
+    [EMO__W_O_BIAS] = "self_attn.o_proj.bias",
+    [EMO__W_FFN_NORM] = "pre_feedforward_layernorm.weight",
+    [EMO__W_ROUTER] = "mlp.gate.weight",
+    [EMO__W_MLP_GATE] = "mlp.gate_proj.weight",
+    [EMO__W_MLP_UP] = "mlp.up_proj.weight",
+    [EMO__W_MLP_DOWN] = "mlp.down_proj.weight",
+    [EMO__W_MLP_GATE_BIAS] = "mlp.gate_proj.bias",
+    [EMO__W_MLP_UP_BIAS] = "mlp.up_proj.bias",
+    [EMO__W_MLP_DOWN_BIAS] = "mlp.down_proj.bias",
+};
+static const char *const slot_names[3] = {"gate_proj", "up_proj", "down_proj"};
+
+void emo__param_name(const emo__param *p, char buf[EMO__NAME_MAX]) {
+    if (p->group == EMO__P_EMBED)
+        (void)snprintf(buf, EMO__NAME_MAX, "model.embed_tokens.weight");
+    else if (p->group == EMO__P_FINAL)
+        (void)snprintf(buf, EMO__NAME_MAX, "%s", p->which == 0 ? "model.norm.weight" : "lm_head.weight");
+    else if (p->expert >= 0)
+        (void)snprintf(buf, EMO__NAME_MAX, "model.layers.%d.mlp.experts.%d.%s.weight", (int)p->layer, (int)p->expert,
+                       slot_names[p->which]);
+    else
+        (void)snprintf(buf, EMO__NAME_MAX, "model.layers.%d.%s", (int)p->layer, layer_names[p->which]);
+}
+
+/* Shape of a layer's matrix `which`; rows 0 when the layer lacks it. */
+static void layer_shape(const emo__config *c, int32_t l, int32_t which, int64_t *rows, int64_t *cols) {
+    int64_t q = (int64_t)c->heads * c->head_dim;
+    int64_t kv = (int64_t)c->kv_heads * c->head_dim;
+    int64_t dense = c->layer[l].experts == 0 ? 1 : 0;
+    int64_t bias = c->attention_bias ? 1 : 0;
+    int64_t dense_bias = dense != 0 && c->dense_bias ? 1 : 0;
+    *cols = c->hidden;
+    switch (which) {
+    case EMO__W_ATTN_NORM:
+    case EMO__W_FFN_NORM:
+        *rows = 1;
+        break;
+    case EMO__W_Q:
+        *rows = q;
+        break;
+    case EMO__W_K:
+    case EMO__W_V:
+        *rows = kv;
+        break;
+    case EMO__W_O:
+        *rows = c->hidden;
+        *cols = q;
+        break;
+    case EMO__W_Q_BIAS:
+        *rows = bias;
+        *cols = q;
+        break;
+    case EMO__W_K_BIAS:
+    case EMO__W_V_BIAS:
+        *rows = bias;
+        *cols = kv;
+        break;
+    case EMO__W_O_BIAS:
+        *rows = bias;
+        break;
+    case EMO__W_ROUTER:
+        *rows = c->layer[l].experts;
+        break;
+    case EMO__W_MLP_GATE:
+    case EMO__W_MLP_UP:
+        *rows = dense * c->dense_inner;
+        break;
+    case EMO__W_MLP_DOWN:
+        *rows = dense * c->hidden;
+        *cols = c->dense_inner;
+        break;
+    case EMO__W_MLP_GATE_BIAS:
+    case EMO__W_MLP_UP_BIAS:
+        *rows = dense_bias;
+        *cols = c->dense_inner;
+        break;
+    default: /* EMO__W_MLP_DOWN_BIAS */
+        *rows = dense_bias;
+        break;
+    }
+}
+
+static int is_vector(int32_t which) {
+    return which == EMO__W_ATTN_NORM || which == EMO__W_FFN_NORM ||
+           (which >= EMO__W_Q_BIAS && which <= EMO__W_O_BIAS) || which >= EMO__W_MLP_GATE_BIAS;
+}
+
+/* Appends one parameter; counts only when model->params is NULL. */
+static void add_param(emo_model *m, emo_weight *view, int32_t group, int32_t layer, int32_t which, int32_t expert,
+                      int64_t rows, int64_t cols, int vector) {
+    if (m->params != NULL) {
+        emo__param *p = &m->params[m->n_params];
+        p->view = view;
+        p->group = group;
+        p->layer = layer;
+        p->which = which;
+        p->expert = expert;
+        p->rows = rows;
+        p->cols = cols;
+        p->vector = vector;
+        view->rows = rows;
+        view->cols = cols;
+        view->stride = cols;
+        view->layout = EMO_LAYOUT_ROWS;
+    }
+    m->n_params++;
+}
+
+static void list_layer(emo_model *m, int32_t l) {
+    const emo__config *c = &m->config;
+    emo__layer *layer = &m->layers[l];
+    for (int32_t which = 0; which < EMO__W_COUNT; which++) {
+        int64_t rows;
+        int64_t cols;
+        layer_shape(c, l, which, &rows, &cols);
+        layer->param[which] = rows > 0 ? (int32_t)m->n_params : -1;
+        if (rows > 0)
+            add_param(m, &layer->w[which], which == EMO__W_ROUTER ? EMO__P_ROUTER : EMO__P_DENSE, l, which, -1, rows,
+                      cols, is_vector(which));
+    }
+    layer->expert_param = (int32_t)m->n_params;
+    int32_t routed = emo__config_routed(c, l);
+    for (int32_t e = 0; e < c->layer[l].experts; e++) {
+        int32_t group = e < routed ? EMO__P_ROUTED : EMO__P_SHARED;
+        emo_expert_slot *slot = &layer->experts[e];
+        add_param(m, &slot->gate, group, l, EMO_SLOT_GATE, e, c->inner, c->hidden, 0);
+        add_param(m, &slot->up, group, l, EMO_SLOT_UP, e, c->inner, c->hidden, 0);
+        add_param(m, &slot->down, group, l, EMO_SLOT_DOWN, e, c->hidden, c->inner, 0);
+    }
+}
+
+static void list_params(emo_model *m) {
+    const emo__config *c = &m->config;
+    m->n_params = 0;
+    add_param(m, &m->embed, EMO__P_EMBED, -1, 0, -1, c->vocab, c->hidden, 0);
+    for (int32_t l = 0; l < c->layers; l++)
+        list_layer(m, l);
+    m->norm_param = (int32_t)m->n_params;
+    add_param(m, &m->norm, EMO__P_FINAL, -1, 0, -1, 1, c->hidden, 1);
+    m->head_param = c->tie ? -1 : (int32_t)m->n_params;
+    if (!c->tie)
+        add_param(m, &m->head, EMO__P_FINAL, -1, 1, -1, c->vocab, c->hidden, 0);
+}
+
+emo_status emo__model_new(emo_runtime *rt, emo__config *config, emo_model **out, emo_error *err) {
+    *out = NULL;
+    emo_model *m = emo__calloc(&rt->mem, 1, sizeof *m);
+    if (m == NULL) {
+        emo__config_free(config);
+        return emo__fail_memory(err, sizeof *m);
+    }
+    emo__ref_init(&m->ref);
+    emo__guard_init(&m->guard);
+    m->rt = emo__runtime_retain(rt);
+    m->backend = rt->cpu;
+    m->config = *config;
+    memset(config, 0, sizeof *config);
+    const emo__config *c = &m->config;
+    m->layers = emo__calloc(&rt->mem, (size_t)c->layers, sizeof *m->layers);
+    if (m->layers == NULL)
+        goto memory;
+    for (int32_t l = 0; l < c->layers; l++) {
+        if (c->layer[l].experts == 0)
+            continue;
+        m->layers[l].experts = emo__calloc(&rt->mem, (size_t)c->layer[l].experts, sizeof *m->layers[l].experts);
+        if (m->layers[l].experts == NULL)
+            goto memory;
+        m->layers[l].table.slots = m->layers[l].experts;
+        m->layers[l].table.count = c->layer[l].experts;
+    }
+    list_params(m);
+    m->params = emo__calloc(&rt->mem, m->n_params, sizeof *m->params);
+    if (m->params == NULL)
+        goto memory;
+    list_params(m);
+    *out = m;
+    return EMO_OK;
+memory:
+    emo_model_release(m);
+    return emo__fail_memory(err, sizeof *m);
+}
+
+static void free_blocks(emo_model *m) {
+    for (size_t i = 0; i < m->n_blocks; i++)
+        m->backend->ops->mem_free(m->backend, m->blocks[i]);
+    m->n_blocks = 0;
+    for (size_t i = 0; i < m->n_opened; i++)
+        emo__st_close(m->opened[i]);
+    emo__free(&m->rt->mem, m->opened);
+    m->opened = NULL;
+    m->n_opened = 0;
+    emo__st_set_close(m->files);
+    m->files = NULL;
+}
+
+void emo_model_release(emo_model *m) {
+    if (m == NULL || !emo__ref_put(&m->ref))
+        return;
+    emo_runtime *rt = m->rt;
+    free_blocks(m);
+    emo__free(&rt->mem, m->blocks);
+    if (m->layers != NULL) {
+        for (int32_t l = 0; l < m->config.layers; l++) {
+            if (m->layers[l].experts != NULL)
+                m->backend->ops->table_free(m->backend, &m->layers[l].table);
+            emo__free(&rt->mem, m->layers[l].experts);
+        }
+    }
+    emo__free(&rt->mem, m->layers);
+    emo__free(&rt->mem, m->params);
+    emo__free(&rt->mem, m->prune_method);
+    emo_mask_release(m->subset);
+    emo_tokenizer_release(m->tokenizer);
+    emo__config_free(&m->config);
+    emo__free(&rt->mem, m);
+    emo_runtime_release(rt);
+}
+
+emo_status emo__model_block(emo_model *m, size_t bytes, void **out, emo_error *err) {
+    emo_status status =
+        emo__grow(&m->rt->mem, (void **)&m->blocks, &m->cap_blocks, m->n_blocks + 1, sizeof *m->blocks, err);
+    if (status == EMO_OK)
+        status = m->backend->ops->mem_alloc(m->backend, bytes, out, err);
+    if (status == EMO_OK)
+        m->blocks[m->n_blocks++] = *out;
+    return status;
+}
+
+void emo__param_bind(emo__param *p, const void *data, emo_dtype dtype) {
+    p->view->data = data;
+    p->view->packed = NULL;
+    p->view->dtype = dtype;
+    p->view->stride = p->cols;
+}
+
+emo_status emo__model_finish(emo_model *m, emo_error *err) {
+    if (m->config.tie)
+        m->head = m->embed;
+    emo_exec *exec = NULL;
+    const emo_backend_ops *ops = m->backend->ops;
+    emo_status status = ops->exec_create(m->backend, NULL, &exec, err);
+    for (int32_t l = 0; status == EMO_OK && l < m->config.layers; l++) {
+        if (m->layers[l].experts != NULL)
+            status = ops->table_sync(exec, &m->layers[l].table, err);
+    }
+    ops->exec_destroy(exec);
+    return status;
+}
+
+void emo__param_read_f32(const emo__param *p, int64_t first, int64_t n, float *out) {
+    size_t item = emo__dtype_size(p->view->dtype);
+    for (int64_t r = first; r < first + n; r++) {
+        const char *row = (const char *)p->view->data + (size_t)(r * p->view->stride) * item;
+        (void)emo__convert(out + (r - first) * p->cols, EMO_DTYPE_F32, row, p->view->dtype, (size_t)p->cols);
+    }
+}
+
+/* Places of the parameters in one flat block, and its size in floats. */
+static int64_t place_params(const emo_model *m, int fill, int64_t *offsets) {
+    int64_t at = 0;
+    for (size_t i = 0; i < m->n_params; i++) {
+        bool present = fill == 0 || m->params[i].view->data != NULL;
+        offsets[i] = present ? at : -1;
+        if (present)
+            at += (emo__param_count(&m->params[i]) + 15) / 16 * 16;
+    }
+    return at;
+}
+
+emo_status emo__model_to_f32(emo_model *m, int fill, float **flat, int64_t *count, int64_t *offsets, emo_error *err) {
+    int64_t total = place_params(m, fill, offsets);
+    size_t bytes;
+    if (!emo__mul_size((size_t)total, sizeof(float), &bytes))
+        return emo__fail_memory(err, SIZE_MAX);
+    void *block = NULL;
+    emo_status status = m->backend->ops->mem_alloc(m->backend, bytes, &block, err);
+    if (status != EMO_OK)
+        return status;
+    float *data = block;
+    memset(data, 0, bytes);
+    for (size_t i = 0; i < m->n_params; i++) {
+        if (offsets[i] >= 0 && fill != 0)
+            emo__param_read_f32(&m->params[i], 0, m->params[i].rows, data + offsets[i]);
+    }
+    free_blocks(m);
+    status = emo__grow(&m->rt->mem, (void **)&m->blocks, &m->cap_blocks, 1, sizeof *m->blocks, err);
+    if (status != EMO_OK) {
+        /* the views point nowhere: make them so */
+        for (size_t i = 0; i < m->n_params; i++)
+            m->params[i].view->data = NULL;
+        m->backend->ops->mem_free(m->backend, block);
+        return status;
+    }
+    m->blocks[m->n_blocks++] = block;
+    for (size_t i = 0; i < m->n_params; i++) {
+        if (offsets[i] >= 0)
+            emo__param_bind(&m->params[i], data + offsets[i], EMO_DTYPE_F32);
+    }
+    *flat = data;
+    *count = total;
+    return emo__model_finish(m, err);
+}
+
+/* Normal numbers cut at 3 std by rejection: draw i of an element retries with the next counter, so that a value is a
+ * function of its place alone. */
+static void init_matrix(float *out, int64_t n, uint64_t seed, uint64_t ordinal, double std) {
+    for (int64_t i = 0; i < n; i++) {
+        double z = 4.0;
+        for (uint32_t attempt = 0; fabs(z) > 3.0; attempt++) {
+            emo__philox r = emo__philox_draw(seed, EMO__RNG_INIT, ordinal, (uint64_t)i, attempt);
+            double u = 1.0 - emo__uniform_f64(r.v[0], r.v[1]); /* (0, 1] */
+            double v = emo__uniform_f64(r.v[2], r.v[3]);
+            z = sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v);
+        }
+        out[i] = (float)(z * std);
+    }
+}
+
+typedef struct init_task {
+    emo_model *model;
+    uint64_t seed;
+} init_task;
+
+static void init_one(void *opaque, size_t index, size_t worker) {
+    (void)worker;
+    init_task *task = opaque;
+    emo__param *p = &task->model->params[index];
+    float *data = (float *)(uintptr_t)p->view->data;
+    int64_t n = emo__param_count(p);
+    bool bias =
+        p->vector != 0 && p->group == EMO__P_DENSE && p->which != EMO__W_ATTN_NORM && p->which != EMO__W_FFN_NORM;
+    if (p->vector != 0) {
+        for (int64_t i = 0; i < n; i++)
+            data[i] = bias ? 0.0f : 1.0f;
+    } else {
+        init_matrix(data, n, task->seed, index, task->model->config.initializer_range);
+    }
+}
+
+emo_status emo__model_init_weights(emo_model *m, uint64_t seed, emo_error *err) {
+    int64_t *offsets = emo__malloc_array(&m->rt->mem, m->n_params, sizeof *offsets);
+    if (offsets == NULL)
+        return emo__fail_memory(err, m->n_params * sizeof *offsets);
+    float *flat = NULL;
+    int64_t count = 0;
+    emo_status status = emo__model_to_f32(m, 0, &flat, &count, offsets, err);
+    emo__free(&m->rt->mem, offsets);
+    if (status == EMO_OK) {
+        init_task task = {m, seed};
+        emo__parallel_for(m->rt, m->n_params, init_one, &task);
+    }
+    return status;
+}
