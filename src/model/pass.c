@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The life of a pass: creation, the list of steps, the cursor. */
+#include "model/pass.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/status.h"
+#include "model/pass_state.h"
+
+/* Capacities beyond these are mistakes; below them the arena's arithmetic cannot overflow 63 bits. */
+#define MAX_TOKENS ((int64_t)1 << 24)
+
+static emo_status build_steps(emo__pass *p, emo_error *err) {
+    static const int32_t attention[] = {EMO__STAGE_ATTN_NORM, EMO__STAGE_QKV,      EMO__STAGE_ROPE,
+                                        EMO__STAGE_ATTENTION, EMO__STAGE_ATTN_OUT, EMO__STAGE_FFN_NORM};
+    static const int32_t moe[] = {EMO__STAGE_ROUTE_LOGITS, EMO__STAGE_ROUTE_POOL, EMO__STAGE_ROUTE_SELECT,
+                                  EMO__STAGE_EXPERTS};
+    static const int32_t dense[] = {EMO__STAGE_DENSE};
+    int32_t layers = p->model->config.layers;
+    size_t most = 4 + (size_t)layers * 10;
+    p->steps = emo__malloc_array(&p->model->rt->mem, most, sizeof *p->steps);
+    if (p->steps == NULL)
+        return emo__fail_memory(err, most * sizeof *p->steps);
+    size_t n = 0;
+    p->steps[n++] = (emo__step){EMO__STAGE_EMBED, -1};
+    for (int32_t l = 0; l < layers; l++) {
+        for (size_t i = 0; i < sizeof attention / sizeof attention[0]; i++)
+            p->steps[n++] = (emo__step){attention[i], l};
+        const int32_t *ffn = emo__layer_is_moe(p, l) ? moe : dense;
+        size_t n_ffn = emo__layer_is_moe(p, l) ? sizeof moe / sizeof moe[0] : 1;
+        for (size_t i = 0; i < n_ffn; i++)
+            p->steps[n++] = (emo__step){ffn[i], l};
+    }
+    p->steps[n++] = (emo__step){EMO__STAGE_FINAL_NORM, -1};
+    p->steps[n++] = (emo__step){EMO__STAGE_HEAD_LOSS, -1};
+    p->steps[n++] = (emo__step){EMO__STAGE_HEAD_LOGITS, -1};
+    p->n_steps = n;
+    return EMO_OK;
+}
+
+static emo_status upload_always(emo__pass *p, emo_error *err) {
+    int32_t *at = p->always;
+    emo_status status = EMO_OK;
+    for (int32_t l = 0; status == EMO_OK && l < p->model->config.layers; l++) {
+        const emo__layer_config *layer = &p->model->config.layer[l];
+        p->layers[l].always = at;
+        if (layer->n_always > 0)
+            status = p->ops->upload(p->exec, at, layer->always, (size_t)layer->n_always * sizeof *at, err);
+        at += layer->n_always;
+    }
+    return status;
+}
+
+emo_status emo__pass_create(emo_model *model, const emo__pass_config *config, emo__pass **out, emo_error *err) {
+    *out = NULL;
+    const emo__mem *mem = &model->rt->mem;
+    if (config->max_tokens < 1 || config->max_tokens > MAX_TOKENS || config->max_documents < 1 ||
+        config->max_documents > MAX_TOKENS || config->max_logits < 0 || config->max_logits > MAX_TOKENS)
+        return emo__fail(err, EMO_E_RANGE, "a pass over %lld tokens and %lld documents; at most %lld are possible",
+                         (long long)config->max_tokens, (long long)config->max_documents, (long long)MAX_TOKENS);
+    emo__pass *p = emo__calloc(mem, 1, sizeof *p);
+    if (p == NULL)
+        return emo__fail_memory(err, sizeof *p);
+    p->model = emo__model_retain(model);
+    p->ops = model->backend->ops;
+    p->cfg = *config;
+    if (p->cfg.save)
+        p->cfg.slice_tokens = 0; /* backward needs one dispatch plan per layer */
+    emo_status status = EMO_OK;
+    p->layers = emo__calloc(mem, (size_t)model->config.layers, sizeof *p->layers);
+    if (p->layers == NULL)
+        status = emo__fail_memory(err, (size_t)model->config.layers * sizeof *p->layers);
+    if (status == EMO_OK)
+        status = build_steps(p, err);
+    if (status == EMO_OK)
+        status = p->ops->exec_create(model->backend, NULL, &p->exec, err);
+    if (status == EMO_OK) {
+        p->arena_bytes = emo__pass_layout(p, NULL);
+        status = p->ops->mem_alloc(model->backend, p->arena_bytes, &p->arena, err);
+    }
+    if (status == EMO_OK) {
+        (void)emo__pass_layout(p, p->arena);
+        status = upload_always(p, err);
+    }
+    if (status != EMO_OK) {
+        emo__pass_destroy(p);
+        return status;
+    }
+    *out = p;
+    return EMO_OK;
+}
+
+void emo__pass_destroy(emo__pass *p) {
+    if (p == NULL)
+        return;
+    emo_model *model = p->model;
+    const emo__mem *mem = &model->rt->mem;
+    p->ops->mem_free(model->backend, p->cos);
+    p->ops->mem_free(model->backend, p->sin);
+    p->ops->mem_free(model->backend, p->arena);
+    p->ops->exec_destroy(p->exec);
+    emo__free(mem, p->steps);
+    emo__free(mem, p->layers);
+    emo__free(mem, p);
+    emo_model_release(model);
+}
+
+size_t emo__pass_bytes(const emo__pass *p) { return p->arena_bytes; }
+
+/* cos and sin as the reference computes them: f32 frequencies, f32 angles. */
+static emo_status grow_rope(emo__pass *p, int64_t rows, emo_error *err) {
+    if (rows <= p->rope_rows)
+        return EMO_OK;
+    rows = (rows + 255) / 256 * 256;
+    const emo__config *c = &p->model->config;
+    int64_t half = c->head_dim / 2;
+    size_t bytes = (size_t)(rows * half) * sizeof(float);
+    float *host = emo__alloc(&p->model->rt->mem, 2 * bytes);
+    void *cosines = NULL;
+    void *sines = NULL;
+    if (host == NULL)
+        return emo__fail_memory(err, 2 * bytes);
+    for (int64_t i = 0; i < half; i++) {
+        float exponent = (float)(2 * i) / (float)c->head_dim;
+        float frequency = 1.0f / (float)pow(c->rope_theta, (double)exponent);
+        for (int64_t t = 0; t < rows; t++) {
+            double angle = (double)((float)t * frequency);
+            host[t * half + i] = (float)cos(angle);
+            host[(rows + t) * half + i] = (float)sin(angle);
+        }
+    }
+    emo_status status = p->ops->mem_alloc(p->model->backend, bytes, &cosines, err);
+    if (status == EMO_OK)
+        status = p->ops->mem_alloc(p->model->backend, bytes, &sines, err);
+    if (status == EMO_OK)
+        status = p->ops->upload(p->exec, cosines, host, bytes, err);
+    if (status == EMO_OK)
+        status = p->ops->upload(p->exec, sines, host + rows * half, bytes, err);
+    emo__free(&p->model->rt->mem, host);
+    if (status != EMO_OK) {
+        p->ops->mem_free(p->model->backend, cosines);
+        p->ops->mem_free(p->model->backend, sines);
+        return status;
+    }
+    p->ops->mem_free(p->model->backend, p->cos);
+    p->ops->mem_free(p->model->backend, p->sin);
+    p->cos = cosines;
+    p->sin = sines;
+    p->rope_rows = rows;
+    return EMO_OK;
+}
+
+static emo_status check_batch(const emo__pass *p, const emo__batch *b, int64_t *positions, emo_error *err) {
+    const emo__config *c = &p->model->config;
+    if (b->tokens < 1 || b->tokens > p->cfg.max_tokens || b->n_documents < 1 || b->n_documents > p->cfg.max_documents ||
+        b->n_logits > p->cfg.max_logits)
+        return emo__fail(err, EMO_E_INTERNAL,
+                         "a batch of %lld tokens, %lld documents and %lld logit rows exceeds the pass",
+                         (long long)b->tokens, (long long)b->n_documents, (long long)b->n_logits);
+    *positions = 0;
+    for (int64_t t = 0; t < b->tokens; t++) {
+        if (b->ids[t] < 0 || b->ids[t] >= c->vocab)
+            return emo__fail(err, EMO_E_RANGE, "token id %d at place %lld is outside the vocabulary of %d",
+                             (int)b->ids[t], (long long)t, (int)c->vocab);
+        if (b->labels != NULL && b->labels[t] != -100 && (b->labels[t] < 0 || b->labels[t] >= c->vocab))
+            return emo__fail(err, EMO_E_RANGE, "label %d at place %lld is outside the vocabulary of %d",
+                             (int)b->labels[t], (long long)t, (int)c->vocab);
+        if (b->positions[t] < 0 || b->positions[t] >= c->max_positions)
+            return emo__fail(err, EMO_E_LIMIT, "position %d is outside the model's %d (max_position_embeddings)",
+                             (int)b->positions[t], (int)c->max_positions);
+        if (b->positions[t] >= *positions)
+            *positions = b->positions[t] + 1;
+    }
+    return EMO_OK;
+}
+
+static emo_status upload_restrictions(emo__pass *p, int32_t l, emo_error *err) {
+    const emo__batch *b = &p->batch;
+    emo__layer_state *s = &p->layers[l];
+    size_t n = (size_t)b->n_documents;
+    emo_status status = EMO_OK;
+    if (b->allowed != NULL && b->allowed[l] != NULL)
+        status = p->ops->upload(p->exec, s->allowed_in, b->allowed[l], n * (size_t)s->route.routed, err);
+    if (status == EMO_OK && b->pool_size != NULL && b->pool_size[l] != NULL)
+        status = p->ops->upload(p->exec, s->pool_size, b->pool_size[l], n * sizeof(int32_t), err);
+    return status;
+}
+
+static emo_status zero_counts(emo__pass *p, int32_t l, emo_error *err) {
+    const emo__route_view *r = &p->layers[l].route;
+    size_t experts = (size_t)(r->routed + r->shared);
+    emo_status status = p->ops->zero(p->exec, r->counts, experts * sizeof(int32_t), err);
+    if (status == EMO_OK)
+        status = p->ops->zero(p->exec, r->score_sum, (size_t)r->routed * sizeof(float), err);
+    if (status == EMO_OK)
+        status = p->ops->zero(p->exec, r->z_sum, sizeof(double), err);
+    return status;
+}
+
+emo_status emo__pass_begin(emo__pass *p, const emo__batch *batch, emo_error *err) {
+    int64_t positions = 0;
+    emo_status status;
+    p->has_batch = false;
+    EMO_TRY(status = check_batch(p, batch, &positions, err));
+    EMO_TRY(status = grow_rope(p, positions, err));
+    p->batch = *batch;
+    size_t ints = (size_t)batch->tokens * sizeof(int32_t);
+    EMO_TRY(status = p->ops->upload(p->exec, p->ids, batch->ids, ints, err));
+    EMO_TRY(status = p->ops->upload(p->exec, p->positions, batch->positions, ints, err));
+    if (batch->labels != NULL)
+        EMO_TRY(status = p->ops->upload(p->exec, p->labels, batch->labels, ints, err));
+    if (batch->n_logits > 0)
+        EMO_TRY(status = p->ops->upload(p->exec, p->logit_rows, batch->logit_rows,
+                                        (size_t)batch->n_logits * sizeof(int32_t), err));
+    EMO_TRY(status = p->ops->upload(p->exec, p->document_begin, batch->document_begin,
+                                    ((size_t)batch->n_documents + 1) * sizeof(int32_t), err));
+    EMO_TRY(status = p->ops->zero(p->exec, p->sums, 2 * sizeof(double), err));
+    for (int32_t l = 0; l < p->model->config.layers; l++) {
+        if (!emo__layer_is_moe(p, l))
+            continue;
+        EMO_TRY(status = upload_restrictions(p, l, err));
+        EMO_TRY(status = zero_counts(p, l, err));
+    }
+    p->at_step = 0;
+    p->at_row = 0;
+    p->has_batch = true;
+done:
+    return status;
+}
+
+static bool stops_here(const emo__limit *limit, const emo__step *step, int64_t row) {
+    return limit != NULL && limit->stop_stage != 0 && row == 0 && step->stage == limit->stop_stage &&
+           step->layer == limit->stop_layer;
+}
+
+emo_status emo__pass_advance(emo__pass *p, const emo__limit *limit, bool *done, emo_error *err) {
+    *done = false;
+    if (!p->has_batch)
+        return emo__fail(err, EMO_E_INTERNAL, "the pass has no batch");
+    int32_t slices = 0;
+    while (p->at_step < p->n_steps) {
+        const emo__step *step = &p->steps[p->at_step];
+        if (stops_here(limit, step, p->at_row))
+            return EMO_OK;
+        if (limit != NULL && slices > 0) {
+            if (limit->slices > 0 && slices >= limit->slices)
+                return EMO_OK;
+            if (limit->deadline_ns != 0 && emo__now_ns() >= limit->deadline_ns)
+                return EMO_OK;
+        }
+        if (limit != NULL && limit->progress != NULL && limit->progress->report != NULL) {
+            emo_progress_info info = {"forward", p->at_step, p->n_steps};
+            if (limit->progress->report(limit->progress->ctx, &info) != 0)
+                return emo__fail(err, EMO_E_CANCELLED, "cancelled by the progress hook");
+        }
+        int64_t rows = emo__step_rows(p, step);
+        int64_t last = rows;
+        if (p->cfg.slice_tokens > 0 && emo__step_sliceable(step) && rows - p->at_row > p->cfg.slice_tokens)
+            last = p->at_row + p->cfg.slice_tokens;
+        if (last > p->at_row) {
+            emo_status status = emo__step_run(p, step, p->at_row, last, err);
+            if (status != EMO_OK)
+                return status;
+            slices++;
+        }
+        p->at_row = last;
+        if (last >= rows) {
+            p->at_step++;
+            p->at_row = 0;
+        }
+    }
+    *done = true;
+    return EMO_OK;
+}
+
+emo_status emo__pass_run(emo__pass *p, const emo__batch *batch, emo_error *err) {
+    bool done = false;
+    emo_status status = emo__pass_begin(p, batch, err);
+    if (status == EMO_OK)
+        status = emo__pass_advance(p, NULL, &done, err);
+    return status;
+}
+
+emo_status emo__pass_reselect(emo__pass *p, int32_t layer, emo_error *err) {
+    emo_status status;
+    EMO_TRY(status = upload_restrictions(p, layer, err));
+    EMO_TRY(status = zero_counts(p, layer, err));
+    for (size_t i = 0; i < p->n_steps; i++) {
+        const emo__step *step = &p->steps[i];
+        if (step->layer != layer)
+            continue;
+        if (step->stage == EMO__STAGE_ROUTE_POOL || step->stage == EMO__STAGE_ROUTE_SELECT)
+            EMO_TRY(status = emo__step_run(p, step, 0, emo__step_rows(p, step), err));
+        if (step->stage == EMO__STAGE_EXPERTS) {
+            p->at_step = i;
+            p->at_row = 0;
+        }
+    }
+done:
+    return status;
+}
+
+const emo__route_view *emo__pass_route(const emo__pass *p, int32_t layer) {
+    return emo__layer_is_moe(p, layer) ? &p->layers[layer].route : NULL;
+}
+const float *emo__pass_logits(const emo__pass *p) { return p->logits; }
+const float *emo__pass_token_loss(const emo__pass *p) { return p->token_loss; }
+double *emo__pass_ce_sum(const emo__pass *p) { return &p->sums[0]; }
+double *emo__pass_z_sum(const emo__pass *p) { return &p->sums[1]; }
+const float *emo__pass_block_input(const emo__pass *p) { return p->x; }
+const float *emo__pass_residual(const emo__pass *p) { return p->h; }
+void emo__pass_set_grads(emo__pass *p, const emo__grads *grads) { p->grads = grads; }

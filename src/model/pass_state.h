@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A pass as its own files see it. */
+#ifndef EMO_SRC_MODEL_PASS_STATE_H
+#define EMO_SRC_MODEL_PASS_STATE_H
+
+#include "model/pass.h"
+
+typedef struct emo__step {
+    int32_t stage;
+    int32_t layer; /* -1 outside the layers */
+} emo__step;
+
+/* What one layer keeps. Without save most pointers are shared by all layers. */
+typedef struct emo__layer_state {
+    float *h_in;  /* [T, hidden] residual stream before the layer */
+    float *h_mid; /* [T, hidden] after attention */
+    float *rstd1; /* [T] */
+    float *rstd2;
+    float *q; /* [T, heads * D], after RoPE */
+    float *k; /* [T, kv_heads * D] */
+    float *v;
+    float *o;   /* [T, heads * D] */
+    float *lse; /* [T, heads]; NULL without save */
+    /* MoE */
+    emo__route_view route;
+    uint8_t *allowed_in;   /* device copy of the batch's; NULL entry: all */
+    int32_t *pool_size;    /* device copy */
+    const int32_t *always; /* device copy of the configuration's */
+    int32_t *plan_offsets; /* [E + 1] */
+    int32_t *plan_order;   /* [T * K] */
+    int32_t *plan_inverse; /* [T * K] */
+    float *saved;          /* [T * K, 2 inner]; dense layers: [T, 2 dense_inner] */
+} emo__layer_state;
+
+struct emo__pass {
+    emo_model *model;
+    const emo_backend_ops *ops;
+    emo_exec *exec;
+    emo__pass_config cfg;
+    emo__batch batch;
+    bool has_batch;
+    const emo__grads *grads;
+
+    emo__step *steps;
+    size_t n_steps;
+    size_t at_step; /* the cursor */
+    int64_t at_row; /* rows of the current step that are done */
+
+    void *arena;
+    size_t arena_bytes;
+    int32_t *always; /* device, all layers */
+    emo__layer_state *layers;
+    float *h;       /* without save: the residual stream; with save: after the last layer */
+    float *x;       /* [T, hidden] normed input of the current block */
+    float *rstd;    /* [T] of the final norm */
+    float *dense_h; /* [T, dense_inner] */
+    float *dx_head; /* [T, hidden] gradient of the final norm's output */
+    float *logits;  /* [max_logits, vocab] */
+    float *token_loss;
+    double *sums; /* ce, z */
+    int32_t *ids;
+    int32_t *positions;
+    int32_t *labels;
+    int32_t *logit_rows;
+    int32_t *document_begin;
+    float *cos; /* [rope_rows, D / 2], own memory: grows with the positions */
+    float *sin;
+    int64_t rope_rows;
+    /* backward */
+    float *dh;
+    float *dx;
+    float *d_o;
+    float *dq;
+    float *dk;
+    float *dv;
+    float *d_weights;
+    float *d_logits;
+    float *d_pre;   /* [T, 2 dense_inner] */
+    float *d_dense; /* [T, dense_inner] */
+};
+
+static inline int emo__layer_is_moe(const emo__pass *p, int32_t l) { return p->model->config.layer[l].experts > 0; }
+/* Residual stream after layer l. */
+static inline float *emo__h_out(const emo__pass *p, int32_t l) {
+    return l + 1 < p->model->config.layers ? p->layers[l + 1].h_in : p->h;
+}
+
+/* Assigns every buffer of the arena; with base NULL only counts. Returns the bytes. */
+size_t emo__pass_layout(emo__pass *pass, char *base);
+/* Runs rows [first, last) of a step. */
+EMO_MUST_CHECK emo_status emo__step_run(emo__pass *pass, const emo__step *step, int64_t first, int64_t last,
+                                        emo_error *err);
+/* Rows a step has, and whether it may be sliced. */
+int64_t emo__step_rows(const emo__pass *pass, const emo__step *step);
+bool emo__step_sliceable(const emo__step *step);
+/* The arguments of route for a layer, all phases and rows; the caller sets phases, first and last. */
+void emo__route_args_of(const emo__pass *pass, int32_t layer, emo_route_args *args);
+
+#endif
