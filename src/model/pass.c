@@ -307,6 +307,7 @@ const emo__route_view *emo__pass_route(const emo__pass *p, int32_t layer) {
 }
 const float *emo__pass_logits(const emo__pass *p) { return p->logits; }
 const float *emo__pass_token_loss(const emo__pass *p) { return p->token_loss; }
+const int32_t *emo__pass_document_begin(const emo__pass *p) { return p->document_begin; }
 double *emo__pass_ce_sum(const emo__pass *p) { return &p->sums[0]; }
 double *emo__pass_z_sum(const emo__pass *p) { return &p->sums[1]; }
 const float *emo__pass_block_input(const emo__pass *p) { return p->x; }

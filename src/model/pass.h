@@ -133,6 +133,7 @@ EMO_MUST_CHECK emo_status emo__pass_reselect(emo__pass *pass, int32_t layer, emo
 const emo__route_view *emo__pass_route(const emo__pass *pass, int32_t layer);
 const float *emo__pass_logits(const emo__pass *pass);     /* [n_logits, vocab], back end memory */
 const float *emo__pass_token_loss(const emo__pass *pass); /* [tokens], back end memory */
+const int32_t *emo__pass_document_begin(const emo__pass *pass); /* [n_documents + 1], back end memory */
 /* device scalars: sum of CE and of logsumexp^2 over labelled tokens */
 double *emo__pass_ce_sum(const emo__pass *pass);
 double *emo__pass_z_sum(const emo__pass *pass);
