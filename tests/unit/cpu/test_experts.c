@@ -222,8 +222,152 @@ static void test_threads(void **state) {
     free(p);
 }
 
+/* The experts once more from the primitives: gather, grouped products, SwiGLU, combine, and their backward. */
+static void test_primitives(void **state) {
+    (void)state;
+    problem *p = make_problem();
+    enum { N = TOKENS * K };
+    float *gathered = malloc(N * HIDDEN * sizeof(float)), *pre = malloc(N * 2 * INNER * sizeof(float));
+    float *h = malloc(N * INNER * sizeof(float)), *out = malloc(N * HIDDEN * sizeof(float));
+    float *dy_rows = malloc(N * HIDDEN * sizeof(float)), *dh = malloc(N * INNER * sizeof(float));
+    float *y = malloc(TOKENS * HIDDEN * sizeof(float)), *d_weights = malloc(N * sizeof(float));
+    assert_true(gathered && pre && h && out && dy_rows && dh && y && d_weights);
+    for (size_t l = 0; l < 3; l++) {
+        if (!test_has_isa(levels[l]))
+            continue;
+        result *r = run(p, levels[l], 1, 1);
+        result *again = calloc(1, sizeof *again);
+        assert_non_null(again);
+        emo_error err = EMO_ERROR_INIT;
+        emo_runtime *rt = test_runtime(2, levels[l]);
+        const emo_backend_ops *ops = rt->cpu->ops;
+        emo_exec *exec = NULL;
+        EXPECT_OK(ops->exec_create(rt->cpu, NULL, &exec, &err));
+        (void)args_of(p, again, 1); /* gradients to `again` */
+        int32_t rows = p->offsets[EXPERTS];
+        emo_gather_args gather = {N, &p->offsets[EXPERTS], HIDDEN, K, p->order, p->x, gathered};
+        EXPECT_OK(ops->gather(exec, &gather, &err));
+        emo_grouped_gemm_args grouped = {.mode = EMO_GROUPED_FORWARD,
+                                         .slot = EMO_SLOT_GATE,
+                                         .groups = EXPERTS,
+                                         .offsets = p->offsets,
+                                         .max_rows = N,
+                                         .table = {p->slots, EXPERTS, NULL},
+                                         .a = gathered,
+                                         .lda = HIDDEN,
+                                         .c = pre,
+                                         .ldc = 2 * INNER};
+        EXPECT_OK(ops->grouped_gemm(exec, &grouped, &err));
+        grouped.slot = EMO_SLOT_UP;
+        grouped.c = pre + INNER;
+        EXPECT_OK(ops->grouped_gemm(exec, &grouped, &err));
+        assert_memory_equal(pre, r->saved, (size_t)rows * 2 * INNER * sizeof(float));
+        emo_swiglu_args swiglu = {
+            .tokens = rows, .inner = INNER, .gate = pre, .up = pre + INNER, .stride = 2 * INNER, .y = h};
+        EXPECT_OK(ops->swiglu_forward(exec, &swiglu, &err));
+        grouped.slot = EMO_SLOT_DOWN;
+        grouped.a = h;
+        grouped.lda = INNER;
+        grouped.c = out;
+        grouped.ldc = HIDDEN;
+        EXPECT_OK(ops->grouped_gemm(exec, &grouped, &err));
+        emo_combine_args combine = {.tokens = TOKENS,
+                                    .width = HIDDEN,
+                                    .k_total = K,
+                                    .inverse = p->inverse,
+                                    .weights = p->weights,
+                                    .src = out,
+                                    .dst = y,
+                                    .dy = p->dy,
+                                    .d_weights = d_weights};
+        EXPECT_OK(ops->combine(exec, &combine, &err));
+        assert_memory_equal(y, r->y, sizeof r->y);
+        /* another order of the same sums: values below 100 */
+        assert_true(test_max_diff(d_weights, r->d_weights, N) <= 1e-4);
+        /* weight gradients: of down with unweighted rows of dy, checked against a loop; then accumulation doubles it */
+        gather.src = p->dy;
+        gather.dst = dy_rows;
+        EXPECT_OK(ops->gather(exec, &gather, &err));
+        grouped.mode = EMO_GROUPED_WGRAD;
+        grouped.a = dy_rows;
+        grouped.lda = HIDDEN;
+        grouped.b = h;
+        grouped.ldb = INNER;
+        for (int turn = 1; turn <= 2; turn++) {
+            EXPECT_OK(ops->grouped_gemm(exec, &grouped, &err));
+            for (int e = 0; e < EXPERTS; e++)
+                for (int i = 0; i < W; i += 31) {
+                    double want = 0.0;
+                    for (int32_t row = p->offsets[e]; row < p->offsets[e + 1]; row++)
+                        want += (double)dy_rows[row * HIDDEN + i / INNER] * (double)h[row * INNER + i % INNER];
+                    assert_true(fabs(want * turn - (double)again->d_down[e][i]) <= 1e-4);
+                }
+        }
+        grouped.mode = EMO_GROUPED_DGRAD;
+        grouped.c = dh;
+        grouped.ldc = INNER;
+        EXPECT_OK(ops->grouped_gemm(exec, &grouped, &err));
+        for (int e = 0; e < EXPERTS; e++)
+            for (int32_t row = p->offsets[e]; row < p->offsets[e + 1]; row++)
+                for (int i = 0; i < INNER; i++) {
+                    double want = 0.0;
+                    for (int c = 0; c < HIDDEN; c++)
+                        want += (double)dy_rows[row * HIDDEN + c] * (double)p->down[e][c * INNER + i];
+                    assert_true(fabs(want - (double)dh[row * INNER + i]) <= 1e-5);
+                }
+        ops->exec_destroy(exec);
+        emo_runtime_release(rt);
+        free(r);
+        free(again);
+    }
+    free(gathered);
+    free(pre);
+    free(h);
+    free(out);
+    free(dy_rows);
+    free(dh);
+    free(y);
+    free(d_weights);
+    free(p);
+}
+
+static void test_not_loaded_and_frozen(void **state) {
+    (void)state;
+    problem *p = make_problem();
+    result *r = run(p, EMO_ISA_SCALAR, 1, 1), *frozen = malloc(sizeof *frozen);
+    assert_non_null(frozen);
+    emo_error err = EMO_ERROR_INIT;
+    emo_runtime *rt = test_runtime(1, EMO_ISA_SCALAR);
+    const emo_backend_ops *ops = rt->cpu->ops;
+    emo_exec *exec = NULL;
+    EXPECT_OK(ops->exec_create(rt->cpu, NULL, &exec, &err));
+    for (size_t i = 0; i < sizeof *frozen / sizeof(float); i++)
+        ((float *)frozen)[i] = 1.0f;
+    emo_experts_args args = args_of(p, frozen, 0);
+    p->slots[3].gate.data = NULL; /* expert 3 has no token: it need not be loaded */
+    EXPECT_OK(ops->experts_forward(exec, &args, &err));
+    EXPECT_OK(ops->experts_backward(exec, &args, &err));
+    assert_memory_equal(frozen->y, r->y, sizeof r->y);
+    assert_memory_equal(frozen->dx, r->dx, sizeof r->dx);
+    assert_memory_equal(frozen->d_weights, r->d_weights, sizeof r->d_weights);
+    for (int i = 0; i < W; i++)
+        assert_true(frozen->d_gate[0][i] == 1.0f && frozen->d_down[4][i] == 1.0f);
+    args.accumulate = 1; /* y was y, so now twice y */
+    EXPECT_OK(ops->experts_forward(exec, &args, &err));
+    for (int i = 0; i < TOKENS * HIDDEN; i++)
+        assert_true(fabsf(frozen->y[i] - 2.0f * r->y[i]) <= 1e-5f * (1.0f + fabsf(r->y[i])));
+    p->slots[2].up.data = NULL;
+    EXPECT_STATUS(ops->experts_forward(exec, &args, &err), EMO_E_INTERNAL, "expert 2");
+    ops->exec_destroy(exec);
+    emo_runtime_release(rt);
+    free(r);
+    free(frozen);
+    free(p);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_forward), cmocka_unit_test(test_gradients),
-                                       cmocka_unit_test(test_threads)};
+                                       cmocka_unit_test(test_threads), cmocka_unit_test(test_primitives),
+                                       cmocka_unit_test(test_not_loaded_and_frozen)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
