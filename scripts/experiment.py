@@ -175,7 +175,7 @@ class Experiment:
         out = self.path("masks", f"{model}-{method}-{keep}-{seed}-{domain or 'all'}.json")
         self.run("select", "--model", self.path(model), "--calibration",
                  self.splits["valid"][domain or self.domains[0]], "--examples", 1, "--seed", seed,
-                 "--keep", keep + SHARED, "--method", method, "--threads", 1, "--out", out)
+                 "--keep", keep + SHARED, "--method", method, "--context", ROW, "--threads", 1, "--out", out)
         return out
 
     def subset(self, case):

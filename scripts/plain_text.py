@@ -10,6 +10,10 @@ _BLOCK = {"p", "div", "h1", "h2", "h3", "h4", "h5", "h6", "li", "ul", "ol", "dl"
 _VOID = {"br", "hr", "img", "meta", "link", "input", "col", "wbr"}
 
 
+def _paragraphs(text):
+    return re.sub(r"\n\s*\n", "\n\n", text).strip("\n")
+
+
 class _Html(HTMLParser):
     """Text of the body. An element whose class is in `drop` is left out with everything in it."""
 
@@ -50,7 +54,7 @@ class _Html(HTMLParser):
 def from_html(text, drop=()):
     parser = _Html(set(drop))
     parser.feed(text)
-    return "".join(parser.out)
+    return _paragraphs("".join(parser.out))
 
 
 _ROFF_NAMES = {"aq": "'", "dq": '"', "lq": '"', "rq": '"', "oq": "'", "cq": "'", "em": "--", "en": "-", "bu": "*",
@@ -144,7 +148,7 @@ def from_man(text):
         else:
             waiting.append(line)
     flush()
-    return "\n".join(out)
+    return _paragraphs("\n".join(out))
 
 
 def from_pod(text):

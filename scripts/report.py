@@ -2,6 +2,7 @@
 """What an experiment found, as text for a terminal and as one plain HTML page."""
 
 import html
+import math
 
 from experiment import TITLES
 
@@ -135,6 +136,16 @@ def smooth(metrics, points=160):
     return [(group[-1]["tokens"], mean(row["loss"] for row in group)) for group in groups]
 
 
+def round_ticks(low, high, outside=True):
+    """Round numbers around (or inside) [low, high], four to eight of them."""
+    span = (high - low) or 1.0
+    unit = 10.0 ** math.floor(math.log10(span))
+    step = next(unit * f for f in (0.1, 0.2, 0.5, 1, 2, 5) if span / (unit * f) <= 6)
+    first, last = low / step, high / step
+    first, last = (math.floor(first), math.ceil(last)) if outside else (math.ceil(first), math.floor(last))
+    return [round(i * step, 10) for i in range(first, last + 1)]
+
+
 def curves(metrics):
     """An SVG of training loss over tokens, one line a model."""
     lines = {model: smooth(rows) for model, rows in metrics.items() if len(rows) > 1}
@@ -143,23 +154,21 @@ def curves(metrics):
     width, height, left, right, top, bottom = 760, 320, 56, 130, 16, 40
     most = max(x for line in lines.values() for x, _ in line)
     values = [y for line in lines.values() for _, y in line]
-    low, high = min(values), max(values)
-    margin = 0.05 * ((high - low) or 1)
-    low, high = low - margin, high + margin
+    ticks, token_ticks = round_ticks(min(values), max(values)), round_ticks(0, most, outside=False)
+    low, high = ticks[0], ticks[-1]
 
     def at(x, y):
         return (left + (width - left - right) * x / most, top + (height - top - bottom) * (high - y) / (high - low))
 
     out = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="Training loss over tokens" '
            'style="width:100%;max-width:760px;font:12px system-ui,sans-serif">']
-    for i in range(5):
-        value = low + (high - low) * i / 4
+    for value in ticks:
         y = at(0, value)[1]
         out.append(f'<line x1="{left}" y1="{y:.1f}" x2="{width - right}" y2="{y:.1f}" stroke="#ddd"/>'
-                   f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end" fill="#555">{value:.2f}</text>')
-        tokens = most * i / 4
+                   f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end" fill="#555">{value:g}</text>')
+    for tokens in token_ticks:
         x = at(tokens, low)[0]
-        label = f"{tokens / 1e6:.2g} M" if most >= 1e6 else f"{tokens / 1e3:.0f} k"
+        label = f"{tokens / 1e6:g} M" if most >= 1e6 else f"{tokens / 1e3:g} k"
         out.append(f'<text x="{x:.1f}" y="{height - bottom + 18}" text-anchor="middle" fill="#555">{label}</text>')
     out.append(f'<text x="{(left + width - right) / 2}" y="{height - 4}" text-anchor="middle" fill="#555">tokens '
                'trained</text>')
