@@ -29,9 +29,19 @@ int exit_code_of(emo_status status) {
     }
 }
 
+/* A file with a thousand broken lines need not fill the screen. */
+enum { MOST_WARNINGS = 10 };
+
 static void log_to_stderr(void *ctx, emo_log_level level, const char *message) {
-    progress_clear(ctx);
-    fprintf(stderr, "emo: %s: %s\n", level == EMO_LOG_ERROR ? "error" : "warning", message);
+    cli *c = ctx;
+    int before = atomic_fetch_add(&c->warnings, 1);
+    if (before > MOST_WARNINGS)
+        return;
+    progress_clear(&c->line);
+    if (before == MOST_WARNINGS)
+        fprintf(stderr, "emo: there are more warnings, which are not shown\n");
+    else
+        fprintf(stderr, "emo: %s: %s\n", level == EMO_LOG_ERROR ? "error" : "warning", message);
 }
 
 static emo_isa isa_by_name(const char *name) {
@@ -46,6 +56,7 @@ static emo_isa isa_by_name(const char *name) {
 
 int cli_begin(cli *c, const command_text *text, option *table, int argc, char **argv) {
     memset(c, 0, sizeof(*c));
+    atomic_init(&c->warnings, 0);
     c->text = text;
     c->table = table;
     switch (options_parse(text, table, &c->common, &c->operands, argc, argv)) {
@@ -64,7 +75,7 @@ int cli_begin(cli *c, const command_text *text, option *table, int argc, char **
     options.threads = c->common.threads;
     options.isa = isa_by_name(c->common.isa);
     if (!c->common.quiet) {
-        options.log.ctx = &c->line;
+        options.log.ctx = c;
         options.log.log = log_to_stderr;
         options.log.level = EMO_LOG_WARNING;
     }

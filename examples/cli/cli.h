@@ -8,6 +8,8 @@
 
 #include <emo/emo.h>
 
+#include <stdatomic.h>
+
 /* One run of one command. */
 typedef struct cli {
     const command_text *text;
@@ -18,6 +20,7 @@ typedef struct cli {
     emo_error err; /* of the last call; cli_end() turns it into the exit code */
     int code;      /* an exit code that was decided elsewhere, 0: none */
     progress_line line;
+    atomic_int warnings; /* printed so far */
 } cli;
 
 /* Parses the arguments and creates the runtime. 0: the command is over, return c->code. */

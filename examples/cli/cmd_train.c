@@ -223,6 +223,16 @@ static void print_result(cli *c, const train_arguments *a, const train_settings 
                human_count((double)report->last.tokens, tokens), report->last.loss, human_time(seconds, time));
 }
 
+/* Refuses a folder with a run before any work is done; the trainer would refuse it later. */
+static emo_status check_folder(cli *c, const train_arguments *a) {
+    char *latest = path_join(a->out, "state/latest");
+    int there = latest != NULL && path_exists(latest);
+    free(latest);
+    if (there && !a->options.resume)
+        return cli_fail(c, EMO_E_EXISTS, "%s has a run in it: go on with --resume, or name another --out", a->out);
+    return EMO_OK;
+}
+
 static emo_status train(cli *c, train_arguments *a) {
     train_objects t;
     memset(&t, 0, sizeof(t));
@@ -233,6 +243,7 @@ static emo_status train(cli *c, train_arguments *a) {
     train_report_begin(&report, c);
     double start = seconds_now();
 
+    EMO_TRY(check_folder(c, a));
     EMO_TRY(emo_pool_policy_parse(c->rt, a->pool, &t.pool, &c->err));
     EMO_TRY(emo_pool_policy_describe(t.pool, pool_words, sizeof(pool_words), &size, &c->err));
     if (a->mask != NULL)

@@ -198,20 +198,21 @@ static void fill_common(option rows[COMMON_COUNT + 1], common_options *common) {
 
 /* Prints text wrapped at HELP_WIDTH, lines after the first one indented to `column`; `at` is where the cursor is. */
 static void print_wrapped(const char *text, size_t column, size_t at) {
+    size_t start = at;
     while (*text != '\0') {
         size_t word = strcspn(text, " ");
-        if (at + word + 1 > HELP_WIDTH) {
+        if (at > start && at + 1 + word > HELP_WIDTH) {
             printf("\n%*s", (int)column, "");
-            at = column;
+            at = start = column;
+        }
+        if (at > start) {
+            putchar(' ');
+            at++;
         }
         printf("%.*s", (int)word, text);
         at += word;
         text += word;
-        if (*text == ' ') {
-            putchar(' ');
-            at++;
-            text++;
-        }
+        text += strspn(text, " ");
     }
     putchar('\n');
 }

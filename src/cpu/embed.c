@@ -2,6 +2,7 @@
 /* Token embedding. */
 #include <string.h>
 
+#include "base/status.h"
 #include "cpu/ops_kernels.h"
 #include "tensor/dtype.h"
 
@@ -26,7 +27,10 @@ static void forward_rows(void *task, size_t index, size_t worker) {
 }
 
 static emo_status embed_forward(emo_exec *exec, const emo_embed_args *args, emo_error *err) {
-    (void)err;
+    emo_dtype dtype = args->weight.dtype;
+    if (dtype != EMO_DTYPE_F32 && dtype != EMO_DTYPE_F16 && dtype != EMO_DTYPE_BF16)
+        return emo__fail(err, EMO_E_UNSUPPORTED, "an embedding cannot be %s; f32, f16 and bf16 are supported",
+                         emo_dtype_name(dtype) != NULL ? emo_dtype_name(dtype) : "this type");
     embed_task t = {args, NULL};
     emo__parallel_for(emo__cpu(exec)->rt, (size_t)((args->tokens + EMBED_TOKENS - 1) / EMBED_TOKENS), forward_rows, &t);
     return EMO_OK;

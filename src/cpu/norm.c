@@ -131,6 +131,14 @@ typedef struct softmax_task {
     const emo__ops_kernels *kernels;
 } softmax_task;
 
+static int any(const uint8_t *flags, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        if (flags[i])
+            return 1;
+    }
+    return 0;
+}
+
 static void softmax_rows(void *task, size_t index, size_t worker) {
     const softmax_task *t = task;
     const emo_softmax_args *a = t->args;
@@ -144,8 +152,9 @@ static void softmax_rows(void *task, size_t index, size_t worker) {
         for (int64_t j = 0; j < a->cols; j++)
             y[j] = allowed == NULL || allowed[j] ? x[j] : -INFINITY;
         float top = t->kernels->max(a->cols, y);
-        float sum = top == -INFINITY ? 0.0f : t->kernels->exp_sum(a->cols, y, top, y);
-        if (sum == 0.0f) /* nothing is allowed */
+        int none = allowed != NULL && top == -INFINITY && !any(allowed, a->cols);
+        float sum = none ? 0.0f : t->kernels->exp_sum(a->cols, y, top, y);
+        if (none)
             memset(y, 0, (size_t)a->cols * sizeof(float));
         else
             t->kernels->scale(a->cols, 1.0f / sum, y);

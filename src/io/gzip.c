@@ -31,6 +31,7 @@ struct emo__lines {
     size_t at;
     size_t scanned; /* no line end in text[at, scanned) */
     uint64_t number;
+    uint64_t offset; /* bytes read from the file */
 };
 
 static voidpf zalloc(voidpf opaque, uInt items, uInt size) { return emo__malloc_array(opaque, items, size); }
@@ -47,6 +48,7 @@ static emo_status fill_input(emo__lines *lines, emo_error *err) {
         lines->input_at = 0;
         lines->input_size = (size_t)n;
         lines->input_done = n == 0;
+        lines->offset += (uint64_t)n;
     }
     return EMO_OK;
 }
@@ -217,3 +219,21 @@ emo_status emo__lines_next(emo__lines *lines, const char **line, size_t *length,
 }
 
 uint64_t emo__lines_number(const emo__lines *lines) { return lines->number; }
+
+emo_status emo__lines_rest(emo__lines *lines, const char **text, size_t *length, emo_error *err) {
+    while (!lines->finished) {
+        emo_status status = more_text(lines, err);
+        if (status != EMO_OK)
+            return status;
+        if (lines->text.size > lines->max_line)
+            return emo__fail_at(err, EMO_E_LIMIT, EMO_DOMAIN_FILE, 0, "%s: the text is longer than %zu bytes",
+                                lines->path, lines->max_line);
+    }
+    *text = lines->text.data + lines->at;
+    *length = lines->text.size - lines->at;
+    lines->at = lines->text.size;
+    lines->scanned = lines->at;
+    return EMO_OK;
+}
+
+uint64_t emo__lines_offset(const emo__lines *lines) { return lines->offset; }

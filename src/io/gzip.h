@@ -18,6 +18,9 @@ EMO_MUST_CHECK emo_status emo__lines_open(const emo__mem *mem, const char *path,
  * truncated or damaged gzip stream is EMO_E_FORMAT, a line above the limit EMO_E_LIMIT. */
 EMO_MUST_CHECK emo_status emo__lines_next(emo__lines *lines, const char **line, size_t *length, bool *end,
                                           emo_error *err);
+/* All that is left, as it is (line ends too), up to max_line bytes; valid until the next call. */
+EMO_MUST_CHECK emo_status emo__lines_rest(emo__lines *lines, const char **text, size_t *length, emo_error *err);
+uint64_t emo__lines_offset(const emo__lines *lines); /* bytes of the file read so far */
 uint64_t emo__lines_number(const emo__lines *lines); /* of the line returned last, from 1 */
 void emo__lines_close(emo__lines *lines);
 

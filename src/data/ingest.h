@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Files to tokens. */
+#ifndef EMO_SRC_DATA_INGEST_H
+#define EMO_SRC_DATA_INGEST_H
+
+#include "data/dataset.h"
+#include "io/files.h"
+
+typedef enum emo__file_kind { EMO__FILE_JSON, EMO__FILE_TEXT, EMO__FILE_TOKENS } emo__file_kind;
+
+typedef struct emo__data_file {
+    char *path;
+    char *domain; /* of documents that name none */
+    emo__file_kind kind;
+    uint64_t size;
+    int64_t mtime_ns;
+} emo__data_file;
+
+typedef struct emo__data_files {
+    emo__data_file *items;
+    size_t count;
+    size_t capacity;
+} emo__data_files;
+
+/* The files that the paths (files or folders) stand for, in order. */
+EMO_MUST_CHECK emo_status emo__data_files_find(const emo__mem *mem, const char *const *paths, size_t n_paths,
+                                               emo__data_files *out, emo_error *err);
+void emo__data_files_free(const emo__mem *mem, emo__data_files *files);
+
+/* Reads all files into the draft; the tokens go to `file` when it is not NULL, else into the draft. opt->eos is
+ * resolved already. */
+EMO_MUST_CHECK emo_status emo__ingest(const emo__data_files *files, const emo_tokenizer *tokenizer,
+                                      const emo_dataset_options *opt, emo__dataset_draft *draft, emo__atomic_file *file,
+                                      emo_error *err);
+
+/* Tokens of a text, allocated; *ids may be NULL when *count is 0. */
+EMO_MUST_CHECK emo_status emo__encode_text(const emo__mem *mem, const emo_tokenizer *tokenizer, const char *text,
+                                           size_t length, int32_t **ids, size_t *count, emo_error *err);
+
+/* The cached form of a dataset: opens opt->cache_dir's file for these inputs, making it first when there is none that
+ * fits. */
+EMO_MUST_CHECK emo_status emo__cache_open(emo_runtime *rt, const emo__data_files *files, const emo_tokenizer *tokenizer,
+                                          const emo_dataset_options *opt, emo_dataset **out, emo_error *err);
+
+#endif

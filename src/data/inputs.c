@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which files a dataset is made of. */
+#include <string.h>
+
+#include "base/status.h"
+#include "data/ingest.h"
+
+static bool ends_with(const char *text, const char *end) {
+    size_t n = strlen(text);
+    size_t m = strlen(end);
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+
+static emo__file_kind kind_of(const char *path) {
+    static const char *const json[] = {".jsonl", ".json", ".ndjson", ".jsonl.gz", ".json.gz", ".ndjson.gz"};
+    for (size_t i = 0; i < sizeof json / sizeof json[0]; i++) {
+        if (ends_with(path, json[i]))
+            return EMO__FILE_JSON;
+    }
+    return ends_with(path, ".npy") || ends_with(path, ".bin") ? EMO__FILE_TOKENS : EMO__FILE_TEXT;
+}
+
+static emo_status add_file(const emo__mem *mem, const char *path, const char *domain, size_t domain_length,
+                           emo__data_files *out, emo_error *err) {
+    emo_status status = emo__grow(mem, (void **)&out->items, &out->capacity, out->count + 1, sizeof out->items[0], err);
+    if (status != EMO_OK)
+        return status;
+    emo__data_file *file = &out->items[out->count];
+    memset(file, 0, sizeof *file);
+    status = emo__file_stat(path, &file->size, &file->mtime_ns, err);
+    if (status != EMO_OK)
+        return status;
+    file->kind = kind_of(path);
+    file->path = emo__strdup(mem, path);
+    file->domain = emo__strndup(mem, domain, domain_length);
+    out->count++; /* a half-made file is freed with the rest */
+    return file->path != NULL && file->domain != NULL ? EMO_OK : emo__fail_memory(err, strlen(path) + 1);
+}
+
+static emo_status add_folder(const emo__mem *mem, const char *folder, emo__data_files *out, emo_error *err) {
+    emo__names names;
+    emo__buf path;
+    emo__buf_init(&path, mem);
+    emo_status status = emo__list_files(mem, folder, true, &names, err);
+    if (status == EMO_OK && names.count == 0)
+        status = emo__fail_at(err, EMO_E_FORMAT, EMO_DOMAIN_FILE, 0, "%s: the folder holds no files", folder);
+    for (size_t i = 0; i < names.count && status == EMO_OK; i++) {
+        const char *slash = strchr(names.items[i], '/');
+        status = emo__path_join(&path, folder, names.items[i], err);
+        if (status == EMO_OK)
+            status = add_file(mem, path.data, names.items[i], slash != NULL ? (size_t)(slash - names.items[i]) : 0, out,
+                              err);
+    }
+    emo__names_free(&names);
+    emo__buf_free(&path);
+    return status;
+}
+
+emo_status emo__data_files_find(const emo__mem *mem, const char *const *paths, size_t n_paths, emo__data_files *out,
+                                emo_error *err) {
+    memset(out, 0, sizeof *out);
+    emo_status status = EMO_OK;
+    for (size_t i = 0; i < n_paths && status == EMO_OK; i++)
+        status =
+            emo__path_is_dir(paths[i]) ? add_folder(mem, paths[i], out, err) : add_file(mem, paths[i], "", 0, out, err);
+    if (status != EMO_OK)
+        emo__data_files_free(mem, out);
+    return status;
+}
+
+void emo__data_files_free(const emo__mem *mem, emo__data_files *files) {
+    for (size_t i = 0; i < files->count; i++) {
+        emo__free(mem, files->items[i].path);
+        emo__free(mem, files->items[i].domain);
+    }
+    emo__free(mem, files->items);
+    memset(files, 0, sizeof *files);
+}

@@ -1,0 +1,235 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# The emo program from one end to the other on sixty tiny documents: test_cli.sh SOURCE_DIR BUILD_DIR
+set -u
+BUILD=${2:?usage: test_cli.sh SOURCE_DIR BUILD_DIR}
+EMO=$(realpath "$BUILD/examples/cli/emo" 2>/dev/null)
+[ -x "$EMO" ] || exit 77
+WORK=$(mktemp -d) || exit 1
+trap 'rm -rf "$WORK"' EXIT
+cd "$WORK" || exit 1
+failures=0
+
+fail() {
+    echo "FAILED: $*"
+    failures=$((failures + 1))
+}
+
+# must COMMAND...: ends with 0; its output is in out and err.
+must() {
+    "$@" >out 2>err </dev/null || fail "exit code $? from: ${*/#$EMO/emo} ($(head -n 2 err))"
+}
+
+# ends CODE WORDS COMMAND...: ends with the code, and says the words (a regular expression) on standard error.
+ends() {
+    local code=$1 words=$2
+    shift 2
+    "$@" >out 2>err </dev/null
+    local got=$?
+    [ $got = "$code" ] || fail "exit code $got, not $code, from: ${*/#$EMO/emo} ($(head -n 1 err))"
+    grep -Eq -- "$words" err || fail "no /$words/ on standard error of: ${*/#$EMO/emo} ($(head -n 1 err))"
+}
+
+# number KEY FILE: the first value with this key in a JSON text.
+number() {
+    grep -o "\"$1\": [^,}]*" "$2" | head -n 1 | sed 's/.*: //'
+}
+
+# close A B RELATIVE
+close() {
+    awk -v a="$1" -v b="$2" -v r="$3" \
+        'BEGIN { d = a - b; if (d < 0) d = -d; m = a < 0 ? -a : a; exit !(a != "" && b != "" && d <= r * m) }'
+}
+
+parses() {
+    command -v python3 >/dev/null || return 0
+    python3 -c 'import json, sys; json.load(open(sys.argv[1]))' "$1" 2>/dev/null || fail "$2: not JSON: $(head -c 200 "$1")"
+}
+
+# documents COUNT SEED: three domains with words of their own; the same on every machine.
+documents() {
+    awk -v n="$1" -v seed="$2" 'BEGIN {
+        split("river bridge water stone boat shore fish net tide wave oven flour butter sugar knead bake bread crust " \
+              "salt yeast court judge law claim appeal statute clause party lease title", word, " ");
+        split("river kitchen court", name, " ");
+        split("the a of and in to with for by on", glue, " ");
+        x = seed;
+        for (i = 0; i < n; i++) {
+            d = i % 3;
+            text = "";
+            for (j = 0; j < 60; j++) {
+                x = (x * 1103 + 12345) % 65536;
+                k = int(x / 7) % 10 + 1;
+                text = text (j ? " " : "") (j % 2 ? word[10 * d + k] : glue[k]);
+            }
+            printf "{\"text\": \"%s.\", \"domain\": \"%s\"}\n", text, name[d + 1];
+        }
+    }'
+}
+documents 60 1 >docs.jsonl
+documents 9 77 >test.jsonl
+gzip -k test.jsonl
+echo 'the river of the boat and a stone bridge to the water' >note.txt
+cat >config.json <<'END'
+{"hidden_size": 32, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_experts": 9,
+ "num_shared_experts": 1, "num_experts_per_tok": 3, "max_position_embeddings": 256}
+END
+sed 's/{/{"vocab_size": 280, "eos_token_id": 5, /' config.json >small.json
+
+# ---- Help and usage ----
+must "$EMO" --help
+for command in "" tokenizer "tokenizer train" "tokenizer encode" "tokenizer decode" train eval select prune merge \
+    generate info mask; do
+    # shellcheck disable=SC2086
+    must "$EMO" $command --help
+    grep -q '^Usage: emo' out || fail "emo $command --help prints no usage"
+done
+must "$EMO" --version
+ends 2 "did you mean 'train'" "$EMO" trian
+ends 2 'did you mean --steps' "$EMO" train --stpes 5
+ends 2 '^emo train: --data .* required' "$EMO" train --config config.json --out x
+ends 2 'one of --steps' "$EMO" train --config config.json --tokenizer t --data docs.jsonl --out x
+ends 2 'one of --steps' "$EMO" train --config config.json --tokenizer t --data docs.jsonl --out x --steps 1 --tokens 9
+ends 2 'window:N' "$EMO" train --config c --tokenizer t --data d --out x --steps 1 --balance-scope window:0
+ends 2 'whole number' "$EMO" train --steps five
+ends 2 'needs a value' "$EMO" eval --model --data docs.jsonl
+ends 2 'one of --data' "$EMO" eval --model x
+ends 2 'usage\|layerwise' "$EMO" select --model x --calibration note.txt --keep 2 --method best --out m.json
+ends 2 'one argument too many' "$EMO" info a b
+ends 4 'nothing at' "$EMO" info nowhere
+ends 4 'nowhere' "$EMO" eval --model nowhere --data docs.jsonl
+
+# ---- Tokenizer ----
+must "$EMO" tokenizer train --data docs.jsonl --vocab-size 300 --out tok.json
+printf 'the river, na\303\257ve \346\227\245\346\234\254\n\n  bread\t' >text
+"$EMO" tokenizer encode --tokenizer tok.json <text >ids || fail 'tokenizer encode'
+"$EMO" tokenizer decode --tokenizer tok.json <ids >back || fail 'tokenizer decode'
+cmp -s text back || fail 'encode and decode do not give the text back'
+echo '1 two 3' | "$EMO" tokenizer decode --tokenizer tok.json >out 2>err
+[ $? = 3 ] || fail 'a word among the ids is no format error'
+must "$EMO" info tok.json --json
+parses out 'info of a tokenizer'
+
+# ---- Training ----
+common=(--tokenizer tok.json --data docs.jsonl --batch 4 --seq-len 64 --seed 3)
+run=("$EMO" train --config config.json "${common[@]}" --valid test.jsonl --pool uniform:2:8 --steps 20 --out model)
+must "${run[@]}" --json
+parses out 'train'
+[ "$(number steps out)" = 20 ] || fail 'train did not do 20 steps'
+# Unigrams of this text are far below the uniform distribution's ln 300 = 5.7.
+close "$(number loss out)" 3.5 0.5 || fail "a loss of $(number loss out) after 20 steps"
+for file in config.json model.safetensors tokenizer.json metrics.jsonl state; do
+    [ -e model/$file ] || fail "train left no model/$file"
+done
+[ "$(grep -c '"loss"' model/metrics.jsonl)" = 20 ] || fail 'metrics.jsonl has not a line for each step'
+ends 4 'resume' "${run[@]}"
+must "${run[@]}" --resume
+must "$EMO" train --config config.json "${common[@]}" --pool uniform:2:8 --steps 5 --out one --threads 1
+must "$EMO" train --config config.json "${common[@]}" --pool uniform:2:8 --steps 5 --out two --threads 2
+grep -q 'pool  *uniform:2:8' out || fail 'train does not print its settings'
+cmp -s one/model.safetensors two/model.safetensors || fail 'one and two threads give different weights'
+ends 5 'vocab_size of 280' "$EMO" train --config small.json "${common[@]}" --steps 1 --out x
+echo '{"text": 5}' >broken.jsonl
+ends 3 'broken.jsonl:1' "$EMO" train --config config.json --tokenizer tok.json --data broken.jsonl --steps 1 --out y
+
+# A run that is stopped keeps its steps.
+"$EMO" train --config config.json "${common[@]}" --steps 100000 --out long >out 2>err </dev/null &
+process=$!
+for _ in $(seq 100); do
+    [ "$(cat long/metrics.jsonl 2>/dev/null | wc -l)" -ge 3 ] && break
+    sleep 0.1
+done
+kill -TERM $process
+wait $process
+[ $? = 130 ] || fail 'a stopped run does not end with 130'
+grep -q 'checkpoint' err || fail 'a stopped run does not say where its checkpoint is'
+
+# ---- Subsets ----
+select=("$EMO" select --model model)
+must "${select[@]}" --calibration docs.jsonl --domain river --examples 1 --seed 2 --keep 4 --out river.json
+grep -q '4 of 9 experts in each of 2' out || fail "select says: $(cat out)"
+must "${select[@]}" --calibration note.txt --keep 4 --method usage --out usage.json
+must "${select[@]}" --calibration docs.jsonl --domain court --keep 4 --method easy-ep --out court.json --json
+parses out 'select'
+must "${select[@]}" --keep 4 --method random --seed 5 --out random.json
+ends 4 'nosuch' "${select[@]}" --calibration docs.jsonl --domain nosuch --keep 4 --out x.json
+ends 2 'keep' "${select[@]}" --calibration note.txt --keep 99 --out x.json
+
+must "$EMO" eval --model model --data test.jsonl --json
+parses out 'eval'
+cp out full
+[ "$(number documents full)" = 9 ] || fail 'eval does not count 9 documents'
+for key in documents tokens bytes loss perplexity bits_per_byte; do
+    [ -n "$(number $key full)" ] || fail "eval --json has no $key"
+done
+grep -q '"domains": {"[a-z]*": {"documents": 3' full || fail 'eval --json has no domains'
+must "$EMO" eval --model model --data test.jsonl.gz --by domain
+[ "$(wc -l <out)" = 5 ] || fail 'eval --by domain does not print a heading, three domains and the sum'
+must "$EMO" eval --model model --data test.jsonl --domain river --eval-pool 4 --json
+[ "$(number documents out)" = 3 ] || fail 'eval --domain does not leave 3 documents'
+cat >choices.jsonl <<'END'
+{"context": "the river of the", "choices": [" boat", " judge"], "answer": 0, "domain": "river", "kind": "easy"}
+{"context": "a bread with", "choices": [" statute", " butter"], "answer": 1, "domain": "kitchen", "kind": "easy"}
+END
+must "$EMO" eval --model model --choices choices.jsonl --json
+parses out 'eval --choices'
+[ "$(number items out)" = 2 ] || fail 'eval --choices does not count 2 items'
+grep -q '"kinds": {"easy": {"items": 2' out || fail 'eval --choices --json has no kinds'
+
+must "$EMO" eval --model model --data test.jsonl --mask river.json --json
+cp out masked
+must "$EMO" prune --model model --mask river.json --out small
+[ -e small/pruning_metadata.json ] || fail 'prune left no pruning_metadata.json'
+must "$EMO" eval --model small --data test.jsonl --json
+# The same experts see the same tokens; only the order of a token's few terms in a sum may differ.
+close "$(number loss masked)" "$(number loss out)" 1e-5 ||
+    fail "masked $(number loss masked), pruned $(number loss out)"
+close "$(number loss masked)" "$(number loss full)" 1e-9 && fail 'the mask changes nothing'
+must "$EMO" merge --parent model --child small --out merged
+must "$EMO" eval --model merged --data test.jsonl --json
+[ "$(number loss out)" = "$(number loss full)" ] || fail 'merging an untouched child changes the parent'
+must "$EMO" train --from small --data docs.jsonl --batch 4 --seq-len 64 --steps 3 --train-only experts --out tuned
+must "$EMO" merge --parent model --child tuned --average 0.5 --out averaged
+must "$EMO" eval --model averaged --data test.jsonl --json
+close "$(number loss out)" "$(number loss full)" 1e-9 && fail 'merging a tuned child changes nothing'
+ends 2 'name another folder' "$EMO" prune --model model --mask river.json --out model
+
+# ---- Generation ----
+generate=(--prompt 'the river of' --tokens 12 --ignore-eos --json)
+must "$EMO" generate --model small "${generate[@]}"
+parses out 'generate'
+grep -o '"tokens": \[[^]]*' out >tokens.small
+[ "$(number stop out)" = '"length"' ] || fail "generation stopped by $(number stop out)"
+must "$EMO" generate --model model --mask river.json "${generate[@]}"
+grep -o '"tokens": \[[^]]*' out | cmp -s - tokens.small || fail 'a load subset and the pruned model go on differently'
+must "$EMO" generate --model model --pool prompt:4 --prompt 'the river of' --tokens 5 --temperature 0.9 --top-k 20 \
+    --top-p 0.9 --min-p 0.01 --repetition-penalty 1.1 --seed 7 --stop 'zzz'
+grep -q '^the river of' out || fail 'generate does not print the prompt first'
+ends 2 'prompt:P' "$EMO" generate --model model --pool fixed:4 --prompt x --tokens 2
+
+# ---- Masks ----
+must "$EMO" mask complement river.json --out rest.json
+must "$EMO" mask union river.json rest.json --out all.json
+grep -q '9 of 9 experts' out || fail "a mask and its complement: $(cat out)"
+must "$EMO" mask intersect river.json rest.json --out none.json
+grep -q '1 of 9 experts' out || fail "a mask and its complement share: $(cat out)"
+must "$EMO" mask subtract all.json rest.json --out again.json
+cmp -s river.json again.json || fail 'all without the rest is not the mask'
+ends 2 'two mask files' "$EMO" mask union river.json --out x.json
+echo '{"format": "emo-mask", "version": 1, "layers": [{"experts": 4, "shared": 1, "keep": [0]}]}' >other.json
+ends 5 . "$EMO" mask union river.json other.json --out x.json
+ends 3 . "$EMO" mask complement config.json --out x.json
+
+# ---- Info ----
+for path in model small river.json tok.json docs.jsonl long; do
+    must "$EMO" info $path
+    [ -s out ] || fail "info $path prints nothing"
+    must "$EMO" info $path --json
+    parses out "info $path"
+done
+
+if [ $failures -gt 0 ]; then
+    echo "$failures failed"
+    exit 1
+fi
+echo 'all passed'
