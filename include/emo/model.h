@@ -4,7 +4,12 @@
  * @brief Models: create, load (all or a subset of the experts), save, prune, merge.
  *
  * A model is a decoder-only transformer: EMO, a standard mixture of experts (the same without pools) or dense.
- * Experts are always named by their ids in the original model.
+ * Its experts are 0 .. E - 1 of each layer, the shared ones last. A pruned model has numbers of its own and remembers
+ * the ids in the model it came from (emo_model_original_expert()); wherever it takes a mask, the mask may have its own
+ * shape or, with the original ids, that of the model it was pruned from.
+ *
+ * Thread rule: calls with `const emo_model *` may run concurrently; the others need exclusive use, and a violation
+ * gives EMO_E_BUSY. A model keeps its runtime, its sources and its tokenizer alive.
  */
 #ifndef EMO_MODEL_H
 #define EMO_MODEL_H
@@ -33,7 +38,8 @@ typedef struct emo_model_create_options {
 typedef struct emo_model_load_options {
     uint32_t struct_size;
     emo_dtype dtype;        /**< -1: keep the file's (weights stay in the mapped file where possible); else convert */
-    const emo_mask *subset; /**< load subset: other experts are never read; NULL: all. The model's mask from then on */
+    const emo_mask *subset; /**< load subset: other experts are never read; NULL: all. Copied. The model's mask from
+                               then on; shared and always-active experts are loaded in any case */
     int32_t no_map;         /**< 1: read into memory instead of using the mapped file */
     int32_t reserved;       /**< 0 */
     emo_progress progress;
@@ -87,12 +93,24 @@ EMO_API EMO_MUST_CHECK emo_status emo_model_create_json(emo_runtime *rt, const c
                                                         const emo_model_create_options *options, emo_model **out,
                                                         emo_error *err);
 
-/** Loads a folder: config.json, model.safetensors or its shards, tokenizer.json when it is there. */
+/**
+ * Loads a folder: config.json, model.safetensors or its shards, and where they are there pruning_metadata.json (the
+ * original ids of a pruned model) and tokenizer.json (one of an unsupported kind is passed over with a warning). Files
+ * are mapped, and a tensor is used where it lies if its element type is kept; the files must not change while the model
+ * lives. Tensors that the model has no place for are named in warnings.
+ * @return EMO_E_NOT_FOUND (no such folder or file, or a missing tensor, by name), EMO_E_MISMATCH (a tensor of another
+ *         shape, with both shapes; a mask or tokenizer that does not fit), EMO_E_FORMAT, EMO_E_UNSUPPORTED (an element
+ *         type), EMO_E_RANGE (an option, a key of config.json), EMO_E_IO, EMO_E_CANCELLED, EMO_E_OUT_OF_MEMORY.
+ *         The caller owns *out.
+ */
 EMO_API EMO_MUST_CHECK emo_status emo_model_load_path(emo_runtime *rt, const char *folder,
                                                       const emo_model_load_options *options, emo_model **out,
                                                       emo_error *err);
 
-/** Loads from sources: the text of config.json, and the safetensors files in any order (retained). */
+/**
+ * Loads from sources: the text of config.json, and the safetensors files in any order (retained). Of each file the
+ * header is read, then only the tensors that are wanted; the first file that has a tensor gives it. Errors as above.
+ */
 EMO_API EMO_MUST_CHECK emo_status emo_model_load_sources(emo_runtime *rt, const char *config, size_t config_length,
                                                          emo_source *const *weights, size_t n_weights,
                                                          const emo_model_load_options *options, emo_model **out,
@@ -104,45 +122,63 @@ EMO_API void emo_model_release(emo_model *model);
 /** Fills in *info up to its struct_size. */
 EMO_API EMO_MUST_CHECK emo_status emo_model_get_info(const emo_model *model, emo_model_info *info, emo_error *err);
 
-/** Experts of a layer, shared ones included (0: a dense layer), and how many of them are shared. -1 outside. */
+/** Experts of a layer, shared ones included; 0: a dense layer; -1: no such layer. */
 EMO_API int32_t emo_model_experts(const emo_model *model, int32_t layer);
+/** How many of them are shared; -1: no such layer. */
 EMO_API int32_t emo_model_shared(const emo_model *model, int32_t layer);
+/** The id an expert had in the model this one was pruned from, through all prunings; its own id when there was none; -1
+ *  outside. */
+EMO_API int32_t emo_model_original_expert(const emo_model *model, int32_t layer, int32_t expert);
 
-/** The config.json the model would be saved with. Size query: capacity 0; *size excludes the final NUL. */
+/** The config.json the model would be saved with. Size query: capacity 0; *size excludes the final NUL. EMO_E_LIMIT
+ *  when the text and its NUL do not fit; nothing is written then. */
 EMO_API EMO_MUST_CHECK emo_status emo_model_config_json(const emo_model *model, char *buffer, size_t capacity,
                                                         size_t *size, emo_error *err);
 
-/** The tokenizer found beside the model, or NULL. Borrowed: valid while the model lives; release nothing. */
+/** The tokenizer found beside the model or attached, or NULL. Borrowed: valid until another is attached or the model
+ *  goes; release nothing. */
 EMO_API const emo_tokenizer *emo_model_tokenizer(const emo_model *model);
-/** Attaches a tokenizer (retained). EMO_E_MISMATCH when its ids do not fit the vocabulary. */
+/** Attaches a tokenizer (retained) in place of the one before; NULL: none. EMO_E_MISMATCH when its ids do not fit the
+ *  vocabulary. */
 EMO_API EMO_MUST_CHECK emo_status emo_model_set_tokenizer(emo_model *model, emo_tokenizer *tokenizer, emo_error *err);
 
-/** A mask with every expert of this model on. With a load subset: that subset. */
+/** A mask with every expert of this model on. With a load subset: that subset. The caller owns *out. */
 EMO_API EMO_MUST_CHECK emo_status emo_model_mask(const emo_model *model, emo_mask **out, emo_error *err);
 
-/** Number of tensors, and a copy of one as f32 (row-major; size query with capacity 0, in elements). Names are the
- *  reference's, such as "model.layers.0.mlp.gate.weight". */
+/** A copy of one tensor as f32, row-major; *count is its number of elements (size query: capacity 0). Names are the
+ *  reference's, such as "model.layers.0.mlp.gate.weight"; with tied embeddings there is no "lm_head.weight".
+ * @return EMO_E_NOT_FOUND (no such tensor, or an expert that was not loaded), EMO_E_LIMIT (too small a buffer). */
 EMO_API EMO_MUST_CHECK emo_status emo_model_tensor_f32(const emo_model *model, const char *name, float *out,
                                                        size_t capacity, size_t *count, emo_error *err);
 
-/** Writes config.json, model.safetensors (or shards with an index), generation_config.json and tokenizer.json into
- *  `folder` (created), each file atomically. */
+/**
+ * Writes model.safetensors (or shards with an index), generation_config.json, tokenizer.json if one is attached,
+ * pruning_metadata.json for a pruned model (else one that is there is removed) and at last config.json into `folder`
+ * (created), each file atomically. Tensors are in the byte order of their names.
+ * @return EMO_E_INVALID_ARGUMENT for a model of which only some experts were loaded (emo_model_prune() it to its mask
+ *         first), EMO_E_IO, EMO_E_RANGE (an option), EMO_E_CANCELLED, EMO_E_OUT_OF_MEMORY.
+ */
 EMO_API EMO_MUST_CHECK emo_status emo_model_save(const emo_model *model, const char *folder,
                                                  const emo_model_save_options *options, emo_error *err);
 
 /** Options of emo_model_prune(). */
 typedef struct emo_prune_options {
     uint32_t struct_size;
-    int32_t reserved;   /**< 0 */
-    const char *method; /**< recorded in pruning_metadata.json; NULL: "mask" */
+    int32_t reserved;            /**< 0 */
+    const char *method;          /**< recorded in pruning_metadata.json; NULL: "mask" */
+    const int32_t *keep;         /**< instead of a mask (then NULL): ids to keep, layer after layer; unlike a mask they
+                                    may leave shared experts out (then more routed ones are used per token) */
+    const int32_t *keep_offsets; /**< [layers + 1] into keep; an empty range for a dense layer */
 } emo_prune_options;
 #define EMO_PRUNE_OPTIONS_INIT                                                                                         \
-    { (uint32_t)sizeof(emo_prune_options), 0, 0 }
+    { (uint32_t)sizeof(emo_prune_options), 0, 0, 0, 0 }
 
 /**
  * A smaller model with the mask's experts only, renumbered in ascending order (routed first, shared last) per layer;
- * it remembers the original ids (pruning_metadata.json when saved). top_k becomes min(top_k, kept).
- * @return EMO_E_MISMATCH when the mask is of another shape.
+ * it remembers the original ids (pruning_metadata.json when saved). top_k becomes min(top_k, kept in any MoE layer).
+ * It has its own memory, in the types the weights are held in, and the same tokenizer.
+ * @return EMO_E_MISMATCH (a mask of another shape, or with an expert that was not loaded), EMO_E_INVALID_ARGUMENT (a
+ *         layer without routed expert, or without an always-active one), EMO_E_RANGE (keep), EMO_E_OUT_OF_MEMORY.
  */
 EMO_API EMO_MUST_CHECK emo_status emo_model_prune(const emo_model *model, const emo_mask *mask,
                                                   const emo_prune_options *options, emo_model **out, emo_error *err);
@@ -159,7 +195,12 @@ typedef struct emo_merge_options {
 #define EMO_MERGE_OPTIONS_INIT                                                                                         \
     { (uint32_t)sizeof(emo_merge_options), 0, 0, 0, 1.0f, 0 }
 
-/** Puts the routed experts of a pruned (and tuned) child back to their original ids in a copy of the parent. */
+/**
+ * Puts the routed experts of a pruned (and tuned) child back to their original ids in a copy of the parent, in the
+ * types the parent is held in.
+ * @return EMO_E_MISMATCH naming the first thing that does not fit, EMO_E_INVALID_ARGUMENT (one of them is loaded in
+ *         part), EMO_E_RANGE (average), EMO_E_OUT_OF_MEMORY.
+ */
 EMO_API EMO_MUST_CHECK emo_status emo_model_merge(const emo_model *parent, const emo_model *child,
                                                   const emo_merge_options *options, emo_model **out, emo_error *err);
 

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Models and the outside: making, loading, saving; masks over their experts; their tokenizer. */
+#ifndef EMO_SRC_MODEL_FILES_H
+#define EMO_SRC_MODEL_FILES_H
+
+#include "model/model.h"
+
+/* Readers and writers of a model. EMO_E_BUSY from the begin functions. */
+EMO_MUST_CHECK emo_status emo__model_begin_read(const emo_model *model, emo_error *err);
+void emo__model_end_read(const emo_model *model);
+EMO_MUST_CHECK emo_status emo__model_begin_write(emo_model *model, emo_error *err);
+void emo__model_end_write(emo_model *model);
+
+/* Options are copied over the defaults and checked already. */
+EMO_MUST_CHECK emo_status emo__model_create(emo_runtime *rt, const char *config, size_t length, uint64_t seed,
+                                            emo_model **out, emo_error *err);
+EMO_MUST_CHECK emo_status emo__model_load_path(emo_runtime *rt, const char *folder,
+                                               const emo_model_load_options *options, emo_model **out, emo_error *err);
+EMO_MUST_CHECK emo_status emo__model_load_sources(emo_runtime *rt, const char *config, size_t config_length,
+                                                  emo_source *const *weights, size_t n_weights,
+                                                  const emo_model_load_options *options, emo_model **out,
+                                                  emo_error *err);
+EMO_MUST_CHECK emo_status emo__model_save(const emo_model *model, const char *folder,
+                                          const emo_model_save_options *options, emo_error *err);
+
+/* A reference more; replaces the one that was there. NULL: none. */
+EMO_MUST_CHECK emo_status emo__model_set_tokenizer(emo_model *model, emo_tokenizer *tokenizer, emo_error *err);
+
+/* Parameters by name, in byte order. */
+typedef struct emo__named_param {
+    char name[EMO__NAME_MAX];
+    const emo__param *param;
+} emo__named_param;
+/* *out [n_params]; the caller frees it. */
+EMO_MUST_CHECK emo_status emo__model_sorted(const emo_model *model, emo__named_param **out, emo_error *err);
+/* NULL when the model has no such tensor. */
+const emo__param *emo__model_find(const emo_model *model, const char *name);
+
+/* ---- masks (restrict.c) ---- */
+
+/* A mask of the model's shape with everything on that is loaded. */
+EMO_MUST_CHECK emo_status emo__model_mask(const emo_model *model, emo_mask **out, emo_error *err);
+/* keep[e] = 1 for the experts of a layer that a run under `mask` may use, [experts]. The mask has the model's own
+ * shape, or that of the model it was pruned from (then with those ids). NULL: all that are loaded. EMO_E_MISMATCH for
+ * another shape, or when an expert of the mask is not there. */
+EMO_MUST_CHECK emo_status emo__model_keep(const emo_model *model, const emo_mask *mask, int32_t layer, uint8_t *keep,
+                                          emo_error *err);
+
+#endif
