@@ -118,9 +118,10 @@ static emo_status read_always(const emo__json *root, emo__config *c, emo_error *
         const emo__json *ids =
             per_layer != NULL ? emo__json_at(per_layer, (size_t)l) : emo__json_get(root, "always_active_experts");
         size_t n = emo__json_size(ids);
-        if (layer->experts == 0 || n == 0)
+        bool list = ids == NULL || emo__json_typeof(ids) == EMO__JSON_ARRAY;
+        if (list && (layer->experts == 0 || n == 0))
             continue;
-        if (emo__json_typeof(ids) != EMO__JSON_ARRAY || n > (size_t)layer->experts)
+        if (!list || n > (size_t)layer->experts)
             return emo__fail(err, EMO_E_FORMAT, "%s: always-active experts of layer %d are no list of expert ids",
                              where, (int)l);
         layer->always = emo__malloc_array(c->mem, n, sizeof *layer->always);
