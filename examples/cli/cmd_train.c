@@ -225,11 +225,15 @@ static void print_result(cli *c, const train_arguments *a, const train_settings 
 
 /* Refuses a folder with a run before any work is done; the trainer would refuse it later. */
 static emo_status check_folder(cli *c, const train_arguments *a) {
-    char *latest = path_join(a->out, "state/latest");
-    int there = latest != NULL && path_exists(latest);
-    free(latest);
-    if (there && !a->options.resume)
-        return cli_fail(c, EMO_E_EXISTS, "%s has a run in it: go on with --resume, or name another --out", a->out);
+    static const char *const marks[] = {"state/run.json", "state/latest", "model.safetensors"};
+    for (size_t i = 0; !a->options.resume && i < sizeof(marks) / sizeof(marks[0]); i++) {
+        char *path = path_join(a->out, marks[i]);
+        int there = path != NULL && path_exists(path);
+        free(path);
+        if (there)
+            return cli_fail(c, EMO_E_EXISTS, "%s has a %s in it: go on with --resume, or name another --out", a->out,
+                            i < 2 ? "run" : "model");
+    }
     return EMO_OK;
 }
 
