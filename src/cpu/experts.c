@@ -9,7 +9,7 @@
 #include "cpu/experts.h"
 
 /* Largest tile of pass 1 when pre-activations are not saved but kept per worker. */
-enum { TEMP_ROWS = 224, TEMP_COLS = 256 };
+enum { TEMP_ROWS = EMO__FUSED_ROWS, TEMP_COLS = 256 };
 
 typedef struct forward_task {
     const emo_experts_args *args;
@@ -20,10 +20,32 @@ typedef struct forward_task {
     float *out; /* [assignments, hidden] */
     char *temp; /* per worker: [TEMP_ROWS, 2 TEMP_COLS], when nothing is saved */
     char *work;
+    int fused;
 } forward_task;
 
 static float *work_of(const forward_task *t, size_t worker) {
     return (float *)(void *)(t->work + worker * emo__gemm_work_bytes());
+}
+
+/* out = h W_down^T on the tile's rows and the columns [n0, n1) */
+static void down_part(const forward_task *t, const emo__tile *tile, int64_t n0, int64_t n1, size_t worker) {
+    const emo_experts_args *args = t->args;
+    int64_t first = args->offsets[tile->expert], rows = args->offsets[tile->expert + 1] - first;
+    emo__gemm g = {.m = rows,
+                   .n = args->hidden,
+                   .k = args->inner,
+                   .a = emo__gemm_matrix(t->h + first * args->inner, args->inner, 0),
+                   .n_b = 1,
+                   .b = {emo__gemm_weight(&args->table.slots[tile->expert].down, 1)},
+                   .c = {t->out + first * args->hidden},
+                   .ldc = args->hidden,
+                   .alpha = 1.0f};
+    emo__gemm_tile(t->gemm, &g, tile->m0, tile->m1, n0, n1, work_of(t, worker));
+}
+
+static void down_tile(void *arg, size_t index, size_t worker) {
+    const forward_task *t = arg;
+    down_part(t, &t->tiles[index], t->tiles[index].n0, t->tiles[index].n1, worker);
 }
 
 static void gate_up_tile(void *arg, size_t index, size_t worker) {
@@ -53,23 +75,8 @@ static void gate_up_tile(void *arg, size_t index, size_t worker) {
     emo__gemm_tile(t->gemm, &g, 0, g.m, 0, g.n, work_of(t, worker));
     for (int64_t i = 0; i < g.m; i++)
         t->rows->forward(g.n, g.c[0] + i * g.ldc, g.c[1] + i * g.ldc, t->h + (first + i) * args->inner + tile->n0);
-}
-
-static void down_tile(void *arg, size_t index, size_t worker) {
-    const forward_task *t = arg;
-    const emo_experts_args *args = t->args;
-    const emo__tile *tile = &t->tiles[index];
-    int64_t first = args->offsets[tile->expert], rows = args->offsets[tile->expert + 1] - first;
-    emo__gemm g = {.m = rows,
-                   .n = args->hidden,
-                   .k = args->inner,
-                   .a = emo__gemm_matrix(t->h + first * args->inner, args->inner, 0),
-                   .n_b = 1,
-                   .b = {emo__gemm_weight(&args->table.slots[tile->expert].down, 1)},
-                   .c = {t->out + first * args->hidden},
-                   .ldc = args->hidden,
-                   .alpha = 1.0f};
-    emo__gemm_tile(t->gemm, &g, tile->m0, tile->m1, tile->n0, tile->n1, work_of(t, worker));
+    if (t->fused)
+        down_part(t, tile, 0, args->hidden, worker);
 }
 
 enum { TOKENS_PER_TASK = 16 };
@@ -102,6 +109,17 @@ static void list_tiles(const emo__cpu_exec *cpu, const emo_experts_args *args, i
                            down ? args->hidden : args->inner, want, limited ? TEMP_ROWS : 0, limited ? TEMP_COLS : 0);
 }
 
+/* The tiles of both passes; true when pass 1 does the work of pass 2. */
+static int list_both(const emo__cpu_exec *cpu, const emo_experts_args *args, emo__tile_list *up, emo__tile_list *down) {
+    down->count = 0;
+    if (emo__fuse_rows(cpu, args->offsets, args->experts, args->inner,
+                       args->saved != NULL ? EMO__FUSED_INNER : TEMP_COLS, 0, up))
+        return 1;
+    list_tiles(cpu, args, 0, up);
+    list_tiles(cpu, args, 1, down);
+    return 0;
+}
+
 emo_status emo__cpu_experts_forward(emo_exec *exec, const emo_experts_args *args, emo_error *err) {
     emo__cpu_exec *cpu = emo__cpu(exec);
     emo_status status = emo__experts_loaded(&args->table, args->offsets, args->experts, err);
@@ -109,8 +127,7 @@ emo_status emo__cpu_experts_forward(emo_exec *exec, const emo_experts_args *args
         return status;
     size_t assignments = (size_t)args->offsets[args->experts];
     emo__tile_list up_list = {0}, down_list = {0};
-    list_tiles(cpu, args, 0, &up_list);
-    list_tiles(cpu, args, 1, &down_list);
+    (void)list_both(cpu, args, &up_list, &down_list);
     size_t total = 0, up_at, down_at, h_at, out_at, temp_at, work_at;
     if (!emo__scratch_add(&total, up_list.count, sizeof(emo__tile), &up_at) ||
         !emo__scratch_add(&total, down_list.count, sizeof(emo__tile), &down_at) ||
@@ -125,8 +142,7 @@ emo_status emo__cpu_experts_forward(emo_exec *exec, const emo_experts_args *args
         return EMO_E_OUT_OF_MEMORY;
     up_list.tiles = (emo__tile *)(void *)(base + up_at);
     down_list.tiles = (emo__tile *)(void *)(base + down_at);
-    list_tiles(cpu, args, 0, &up_list);
-    list_tiles(cpu, args, 1, &down_list);
+    int fused = list_both(cpu, args, &up_list, &down_list);
     forward_task task = {.args = args,
                          .gemm = emo__gemm_kernels_of(cpu->isa),
                          .rows = emo__swiglu_kernels_of(cpu->isa),
@@ -134,7 +150,8 @@ emo_status emo__cpu_experts_forward(emo_exec *exec, const emo_experts_args *args
                          .h = (float *)(void *)(base + h_at),
                          .out = (float *)(void *)(base + out_at),
                          .temp = base + temp_at,
-                         .work = base + work_at};
+                         .work = base + work_at,
+                         .fused = fused};
     emo__parallel_for(cpu->rt, up_list.count, gate_up_tile, &task);
     task.tiles = down_list.tiles;
     emo__parallel_for(cpu->rt, down_list.count, down_tile, &task);

@@ -29,6 +29,13 @@ void emo__tile_list_add(emo__tile_list *list, const emo__gemm_kernels *kernels, 
 /* Tiles that each of `groups` with rows should give, so that all workers stay busy. */
 int64_t emo__tiles_per_group(const emo__cpu_exec *cpu, const int32_t *offsets, int32_t groups);
 
+/* Whether each row block may run through several products in one task, its intermediate rows still in the cache: only
+ * when row blocks alone give every worker enough tasks. `list` then gets (or counts) one tile per row block, over all
+ * of `inner`. Results do not depend on the answer. */
+enum { EMO__FUSED_ROWS = 224, EMO__FUSED_INNER = 512 };
+int emo__fuse_rows(const emo__cpu_exec *cpu, const int32_t *offsets, int32_t experts, int64_t inner, int64_t max_inner,
+                   int32_t kind, emo__tile_list *list);
+
 const emo_weight *emo__slot_weight(const emo_expert_slot *slot, int32_t which);
 float *emo__slot_gradient(const emo_expert_slot *slot, int32_t which);
 

@@ -22,12 +22,11 @@ typedef struct backward_task {
     float *d_rows; /* [assignments, hidden] gradient of each assignment's input */
     int64_t assignments;
     char *work;
+    int fused;
 } backward_task;
 
-static void backward_tile(void *arg, size_t index, size_t worker) {
-    const backward_task *t = arg;
+static void one_tile(const backward_task *t, const emo__tile *tile, size_t worker) {
     const emo_experts_args *args = t->args;
-    const emo__tile *tile = &t->tiles[index];
     const emo_expert_slot *slot = &args->table.slots[tile->expert];
     int64_t first = args->offsets[tile->expert], rows = args->offsets[tile->expert + 1] - first;
     int64_t inner = args->inner, hidden = args->hidden;
@@ -84,19 +83,40 @@ static void backward_tile(void *arg, size_t index, size_t worker) {
     emo__gemm_tile(t->gemm, &g, tile->m0, tile->m1, tile->n0, tile->n1, work);
 }
 
-static void activation_rows(void *arg, size_t index, size_t worker) {
-    const backward_task *t = arg;
+/* Assignments [begin, end), in plan order. */
+static void activations(const backward_task *t, int64_t begin, int64_t end) {
     const emo_experts_args *args = t->args;
-    (void)worker;
-    int64_t inner = args->inner, end = ((int64_t)index + 1) * ROWS_PER_TASK;
-    end = end < t->assignments ? end : t->assignments;
-    for (int64_t i = (int64_t)index * ROWS_PER_TASK; i < end; i++) {
+    int64_t inner = args->inner;
+    for (int64_t i = begin; i < end; i++) {
         const float *gate = args->saved + i * 2 * inner;
         float *d_gate = t->d_pre + i * 2 * inner, *h = t->h + i * inner;
         float dot =
             t->rows->backward(inner, gate, gate + inner, h, args->weights[args->order[i]], h, d_gate, d_gate + inner);
         if (args->d_weights != NULL)
             args->d_weights[args->order[i]] = dot;
+    }
+}
+
+static void activation_rows(void *arg, size_t index, size_t worker) {
+    const backward_task *t = arg;
+    (void)worker;
+    int64_t end = ((int64_t)index + 1) * ROWS_PER_TASK;
+    activations(t, (int64_t)index * ROWS_PER_TASK, end < t->assignments ? end : t->assignments);
+}
+
+static void backward_tile(void *arg, size_t index, size_t worker) {
+    const backward_task *t = arg;
+    emo__tile tile = t->tiles[index];
+    one_tile(t, &tile, worker);
+    if (!t->fused)
+        return;
+    int64_t first = t->args->offsets[tile.expert];
+    activations(t, first + tile.m0, first + tile.m1);
+    if (t->args->dx != NULL) {
+        tile.kind = INPUT_GRADIENT;
+        tile.n0 = 0;
+        tile.n1 = t->args->hidden;
+        one_tile(t, &tile, worker);
     }
 }
 
@@ -118,15 +138,19 @@ static void token_rows(void *arg, size_t index, size_t worker) {
     }
 }
 
-static void list_first(const emo__cpu_exec *cpu, const emo_experts_args *args, emo__tile_list *list) {
+/* The tiles of pass 1; true when they go on to pass 2 and to the input gradients. */
+static int list_first(const emo__cpu_exec *cpu, const emo_experts_args *args, emo__tile_list *list) {
+    if (emo__fuse_rows(cpu, args->offsets, args->experts, args->inner, EMO__FUSED_INNER, DOWN_INPUT, list))
+        return 1;
     int64_t want = emo__tiles_per_group(cpu, args->offsets, args->experts);
     list->count = 0;
     for (int32_t e = 0; e < args->experts; e++)
         emo__tile_list_add(list, emo__gemm_kernels_of(cpu->isa), e, DOWN_INPUT, args->offsets[e + 1] - args->offsets[e],
                            args->inner, want, 0, 0);
+    return 0;
 }
 
-static void list_second(const emo__cpu_exec *cpu, const emo_experts_args *args, emo__tile_list *list) {
+static void list_second(const emo__cpu_exec *cpu, const emo_experts_args *args, int fused, emo__tile_list *list) {
     const emo__gemm_kernels *kernels = emo__gemm_kernels_of(cpu->isa);
     int64_t want = emo__tiles_per_group(cpu, args->offsets, args->experts);
     list->count = 0;
@@ -135,7 +159,7 @@ static void list_second(const emo__cpu_exec *cpu, const emo_experts_args *args, 
         if (rows <= 0)
             continue;
         const emo_expert_slot *slot = &args->table.slots[e];
-        if (args->dx != NULL)
+        if (args->dx != NULL && !fused)
             emo__tile_list_add(list, kernels, e, INPUT_GRADIENT, rows, args->hidden, want, 0, 0);
         if (slot->d_gate != NULL)
             emo__tile_list_add(list, kernels, e, GATE_GRADIENT, args->inner, args->hidden, want, 0, 0);
@@ -156,8 +180,8 @@ emo_status emo__cpu_experts_backward(emo_exec *exec, const emo_experts_args *arg
     size_t assignments = (size_t)args->offsets[args->experts];
     size_t inner_bytes = (size_t)args->inner * sizeof(float), hidden_bytes = (size_t)args->hidden * sizeof(float);
     emo__tile_list first = {0}, second = {0};
-    list_first(cpu, args, &first);
-    list_second(cpu, args, &second);
+    int fused = list_first(cpu, args, &first);
+    list_second(cpu, args, fused, &second);
     size_t total = 0, first_at, second_at, h_at, pre_at, rows_at, work_at;
     if (!emo__scratch_add(&total, first.count, sizeof(emo__tile), &first_at) ||
         !emo__scratch_add(&total, second.count, sizeof(emo__tile), &second_at) ||
@@ -171,8 +195,8 @@ emo_status emo__cpu_experts_backward(emo_exec *exec, const emo_experts_args *arg
         return EMO_E_OUT_OF_MEMORY;
     first.tiles = (emo__tile *)(void *)(base + first_at);
     second.tiles = (emo__tile *)(void *)(base + second_at);
-    list_first(cpu, args, &first);
-    list_second(cpu, args, &second);
+    (void)list_first(cpu, args, &first);
+    list_second(cpu, args, fused, &second);
     backward_task task = {.args = args,
                           .gemm = emo__gemm_kernels_of(cpu->isa),
                           .rows = emo__swiglu_kernels_of(cpu->isa),
@@ -181,9 +205,12 @@ emo_status emo__cpu_experts_backward(emo_exec *exec, const emo_experts_args *arg
                           .d_pre = (float *)(void *)(base + pre_at),
                           .d_rows = (float *)(void *)(base + rows_at),
                           .assignments = (int64_t)assignments,
-                          .work = base + work_at};
+                          .work = base + work_at,
+                          .fused = fused};
     emo__parallel_for(cpu->rt, first.count, backward_tile, &task);
-    emo__parallel_for(cpu->rt, (assignments + ROWS_PER_TASK - 1) / ROWS_PER_TASK, activation_rows, &task);
+    if (!fused)
+        emo__parallel_for(cpu->rt, (assignments + ROWS_PER_TASK - 1) / ROWS_PER_TASK, activation_rows, &task);
+    task.fused = 0;
     task.tiles = second.tiles;
     emo__parallel_for(cpu->rt, second.count, backward_tile, &task);
     emo__parallel_for(cpu->rt, (size_t)((args->tokens + ROWS_PER_TASK - 1) / ROWS_PER_TASK), token_rows, &task);

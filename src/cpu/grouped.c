@@ -29,6 +29,24 @@ int64_t emo__tiles_per_group(const emo__cpu_exec *cpu, const int32_t *offsets, i
     return (4 * (int64_t)cpu->workers + active - 1) / active;
 }
 
+int emo__fuse_rows(const emo__cpu_exec *cpu, const int32_t *offsets, int32_t experts, int64_t inner, int64_t max_inner,
+                   int32_t kind, emo__tile_list *list) {
+    if (inner > max_inner)
+        return 0;
+    emo__tile_list blocks = {0}; /* counted first: `list` may have room for another cut only */
+    for (int pass = 0; pass < 2; pass++) {
+        for (int32_t e = 0; e < experts; e++)
+            emo__tile_list_add(&blocks, emo__gemm_kernels_of(cpu->isa), e, kind, offsets[e + 1] - offsets[e], inner, 1,
+                               EMO__FUSED_ROWS, EMO__FUSED_INNER);
+        if (pass == 0 && cpu->workers > 1 && blocks.count < 4 * cpu->workers)
+            return 0;
+        if (pass == 0)
+            blocks = (emo__tile_list){list->tiles, 0};
+    }
+    *list = blocks;
+    return 1;
+}
+
 const emo_weight *emo__slot_weight(const emo_expert_slot *slot, int32_t which) {
     return which == EMO_SLOT_GATE ? &slot->gate : which == EMO_SLOT_UP ? &slot->up : &slot->down;
 }
