@@ -90,6 +90,8 @@ static void activations(const backward_task *t, int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) {
         const float *gate = args->saved + i * 2 * inner;
         float *d_gate = t->d_pre + i * 2 * inner, *h = t->h + i * inner;
+        for (int64_t c = 0; i + 4 < end && c < 2 * inner; c += 16)
+            __builtin_prefetch(gate + 8 * inner + c); /* four rows ahead */
         float dot =
             t->rows->backward(inner, gate, gate + inner, h, args->weights[args->order[i]], h, d_gate, d_gate + inner);
         if (args->d_weights != NULL)

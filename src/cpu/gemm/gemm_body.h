@@ -10,7 +10,9 @@
 #define INLINE static inline __attribute__((always_inline))
 
 /* Into the second level; the address may lie past the operand, which a prefetch ignores. */
-#define PREFETCH(p, ahead) __builtin_prefetch((const void *)((uintptr_t)(p) + (uintptr_t)(ahead)), 0, 2)
+#define PREFETCH(address) __builtin_prefetch((const void *)(address), 0, 2)
+
+enum { ROWS_AHEAD = 8 }; /* stored rows from the one being read to the one being prefetched */
 
 /* ---- packing ---- */
 
@@ -37,12 +39,14 @@ INLINE const char *stored_row(const emo__gemm_operand *x, int64_t i, int64_t siz
 }
 
 /* Stored rows are the panel's lanes: transpose blocks of VL x VL. A width that VL does not divide has one group whose
- * stores overlap; they go up in k, so that the surplus is overwritten. */
-INLINE void pack_lanes(float *dst, int width, const emo__gemm_operand *x, int64_t first, int lanes, int64_t k0,
-                       int64_t kc, emo_dtype dtype) {
+ * stores overlap; they go up in k, so that the surplus is overwritten. `more` rows follow the panel (only to prefetch).
+ */
+INLINE void pack_lanes(float *dst, int width, const emo__gemm_operand *x, int64_t first, int lanes, int64_t more,
+                       int64_t k0, int64_t kc, emo_dtype dtype) {
     const int64_t size = dtype == EMO_DTYPE_F32 ? 4 : 2;
     for (int group = 0; group < width; group += VL) {
         const char *rows[VL];
+        uintptr_t next[VL];
         float scale[VL];
         int have = width - group < VL ? width - group : VL;
         for (int l = 0; l < VL; l++) {
@@ -50,11 +54,20 @@ INLINE void pack_lanes(float *dst, int width, const emo__gemm_operand *x, int64_
             rows[l] = stored_row(x, first + lane, size) + k0 * size;
             scale[l] = x->scale != NULL ? x->scale[x->order != NULL ? x->order[first + lane] : first + lane] : 1.0f;
         }
+        /* Short visits to many rows defeat the hardware's prefetcher: ask for the next panel's row through `order`, or
+         * for the row's next k block, or the next panel's first. */
+        for (int l = 0; l < VL; l++) {
+            if (x->order != NULL)
+                next[l] =
+                    (uintptr_t)(stored_row(x,
+                                           first + (group + l < more ? width : 0) + (group + l < lanes ? group + l : 0),
+                                           size) +
+                                k0 * size);
+            else
+                next[l] = (uintptr_t)rows[l] + (uintptr_t)((k0 + kc < x->ld ? kc : width * x->ld - k0) * size);
+        }
         float *out = dst + group;
         int64_t kk = 0;
-        /* Short visits to many rows defeat the hardware's prefetcher: ask for the next k block, or the next panel's
-         * first, of the same lane. */
-        int64_t ahead = (k0 + kc < x->ld ? kc : width * x->ld - k0) * size;
 #ifdef PAIR_LOW
         /* bf16: transposing pairs as 32-bit words halves the shuffles */
         for (; dtype == EMO_DTYPE_BF16 && kk + 2 * VL <= kc; kk += 2 * VL) {
@@ -62,7 +75,7 @@ INLINE void pack_lanes(float *dst, int width, const emo__gemm_operand *x, int64_
 #pragma GCC unroll 16
             for (int l = 0; l < VL; l++) {
                 block[l] = load_f32(rows[l] + kk * size);
-                PREFETCH(rows[l] + kk * size, ahead);
+                PREFETCH(next[l] + (uintptr_t)(kk * size));
             }
             transpose(block);
 #pragma GCC unroll 16
@@ -77,7 +90,7 @@ INLINE void pack_lanes(float *dst, int width, const emo__gemm_operand *x, int64_
 #pragma GCC unroll 16
             for (int l = 0; l < VL; l++) {
                 block[l] = load_some(rows[l] + kk * size, dtype);
-                PREFETCH(rows[l] + kk * size, ahead);
+                PREFETCH(next[l] + (uintptr_t)(kk * size));
             }
             transpose(block);
             if (x->scale != NULL) {
@@ -104,6 +117,11 @@ INLINE void pack_b_along(float *dst, const emo__gemm_operand *b, int64_t first, 
     const int64_t size = dtype == EMO_DTYPE_F32 ? 4 : 2;
     for (int64_t kk = 0; kk < kc; kk++, dst += NR) {
         const char *row = stored_row(b, k0 + kk, size) + first * size;
+        if (kk + ROWS_AHEAD < kc) {
+            const char *next = stored_row(b, k0 + kk + ROWS_AHEAD, size) + first * size;
+            PREFETCH(next);
+            PREFETCH(next + NR / 2 * size);
+        }
         if (lanes == NR) {
 #pragma GCC unroll 4
             for (int l = 0; l < NR; l += VL)
@@ -125,6 +143,11 @@ INLINE void pack_a_along(float *dst, const emo__gemm_operand *a, int64_t first, 
             const float *row = (const float *)(const void *)stored_row(a, k0 + kk, 4) + first;
             float s = a->scale != NULL ? a->scale[a->order != NULL ? a->order[k0 + kk] : k0 + kk] : 1.0f;
             float *out = dst + begin * kc + kk * MR;
+            if (kk + ROWS_AHEAD < kc) {
+                const char *next = stored_row(a, k0 + kk + ROWS_AHEAD, 4) + (first + begin) * 4;
+                for (int line = 0; line < PANELS * MR / 16; line++)
+                    PREFETCH(next + line * 64);
+            }
             for (int64_t i = begin; i < end; i += MR, out += MR * kc) {
                 if (kk + 1 < kc && i + VL <= count && VL >= MR) {
                     V_STORE(out, V_MUL(V_LOAD(row + i), V_SET1(s)));
@@ -143,13 +166,14 @@ static void pack_a(float *dst, const emo__gemm_operand *a, int64_t first, int64_
         return;
     }
     for (int64_t i = 0; i < count; i += MR)
-        pack_lanes(dst + i * kc, MR, a, first + i, count - i < MR ? (int)(count - i) : MR, k0, kc, EMO_DTYPE_F32);
+        pack_lanes(dst + i * kc, MR, a, first + i, count - i < MR ? (int)(count - i) : MR, count - i - MR, k0, kc,
+                   EMO_DTYPE_F32);
 }
 
 INLINE void pack_b_as(float *dst, const emo__gemm_operand *b, int64_t first, int lanes, int64_t k0, int64_t kc,
                       emo_dtype dtype) {
     if (b->trans)
-        pack_lanes(dst, NR, b, first, lanes, k0, kc, dtype);
+        pack_lanes(dst, NR, b, first, lanes, 0, k0, kc, dtype);
     else
         pack_b_along(dst, b, first, lanes, k0, kc, dtype);
 }
