@@ -19,10 +19,11 @@ struct emo__lines {
     int fd;
     size_t max_line;
     bool gzip;
-    bool inflating;  /* `stream` is initialised */
-    bool in_member;  /* inside a gzip member: its end has not been seen */
-    bool input_done; /* the file has been read to its end */
-    bool finished;   /* no more output will come */
+    bool inflating;   /* `stream` is initialised */
+    bool in_member;   /* inside a gzip member: its end has not been seen */
+    uint64_t members; /* finished ones */
+    bool input_done;  /* the file has been read to its end */
+    bool finished;    /* no more output will come */
     z_stream stream;
     unsigned char *input;
     size_t input_size; /* plain files: unused bytes begin at input_at */
@@ -138,7 +139,7 @@ static emo_status inflate_some(emo__lines *lines, emo_error *err) {
             lines->finished = true;
             break;
         }
-        if (!lines->in_member && lines->number + lines->text.size > 0 && lines->input[lines->input_at] == 0) {
+        if (!lines->in_member && lines->members > 0 && lines->input[lines->input_at] == 0) {
             lines->input_at++; /* zero padding behind a member, as tapes and some tools leave */
             continue;
         }
@@ -149,6 +150,7 @@ static emo_status inflate_some(emo__lines *lines, emo_error *err) {
         lines->input_at = lines->input_size - z->avail_in;
         if (rc == Z_STREAM_END) {
             lines->in_member = false; /* another member may follow */
+            lines->members++;
             if (inflateReset(z) != Z_OK)
                 return fail_gzip(lines, err, "cannot decode");
         } else if (rc == Z_MEM_ERROR) {

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A temporary folder for a test program, and small files in it. */
+#ifndef EMO_TESTS_FOLDER_H
+#define EMO_TESTS_FOLDER_H
+
+#include "support/support.h"
+
+/* Makes an empty folder below TMPDIR (or /tmp) and gives its path; fails the test if it cannot be had. */
+const char *test_folder(void);
+/* Removes it with all that is in it. */
+void test_folder_remove(void);
+/* folder/name; one of a ring of 8 static buffers. */
+const char *test_path(const char *name);
+/* Writes a file (its parent folders are made), returns its path as test_path does. */
+const char *test_write(const char *name, const void *data, size_t size);
+/* The same, gzip-compressed, as one member appended to what the file has. */
+const char *test_append_gzip(const char *name, const char *text, size_t size);
+/* Contents, malloc'ed. */
+unsigned char *test_read(const char *path, size_t *size);
+
+#endif
