@@ -95,16 +95,18 @@ static char *last_checkpoint(cli *c, const char *folder) {
     return name;
 }
 
-static int is_pruned(const emo_mask *mask) {
-    for (int32_t l = 0; l < emo_mask_layers(mask); l++) {
-        if (emo_mask_count(mask, l) < emo_mask_experts(mask, l))
-            return 1;
+/* A pruned model numbers its experts anew and remembers the ids they had. */
+static int is_pruned(const emo_model *model, const emo_model_info *info, const char *folder) {
+    for (int32_t l = 0; l < info->layers; l++) {
+        for (int32_t e = 0; e < emo_model_experts(model, l); e++) {
+            if (emo_model_original_expert(model, l, e) != e)
+                return 1;
+        }
     }
-    return 0;
+    return has_file(folder, "pruning_metadata.json");
 }
 
-static void model_json(const char *path, const emo_model *model, const emo_model_info *info, const emo_mask *mask,
-                       const char *checkpoint) {
+static void model_json(const char *path, const emo_model *model, const emo_model_info *info, const char *checkpoint) {
     json_writer json = {stdout, 0, {0}};
     json_open(&json, NULL);
     json_string(&json, "kind", "model");
@@ -130,16 +132,24 @@ static void model_json(const char *path, const emo_model *model, const emo_model
     for (int32_t l = 0; l < info->layers; l++)
         json_integer(&json, NULL, emo_model_shared(model, l));
     json_close_array(&json);
-    json_boolean(&json, "pruned", mask != NULL && is_pruned(mask));
-    if (mask != NULL && is_pruned(mask))
-        json_mask_layers(&json, mask);
+    int pruned = is_pruned(model, info, path);
+    json_boolean(&json, "pruned", pruned);
+    if (pruned) {
+        json_open_array(&json, "original_experts");
+        for (int32_t l = 0; l < info->layers; l++) {
+            json_open_array(&json, NULL);
+            for (int32_t e = 0; e < emo_model_experts(model, l); e++)
+                json_integer(&json, NULL, emo_model_original_expert(model, l, e));
+            json_close_array(&json);
+        }
+        json_close_array(&json);
+    }
     json_boolean(&json, "tokenizer", emo_model_tokenizer(model) != NULL);
     json_string(&json, "checkpoint", checkpoint);
     json_close(&json);
 }
 
-static void model_text(const char *path, const emo_model *model, const emo_model_info *info, const emo_mask *mask,
-                       const char *checkpoint) {
+static void model_text(const char *path, const emo_model *model, const emo_model_info *info, const char *checkpoint) {
     char all[32], active[32];
     int32_t moe = 0, same = 1, experts = 0, shared = 0;
     for (int32_t l = 0; l < info->layers; l++) {
@@ -164,16 +174,12 @@ static void model_text(const char *path, const emo_model *model, const emo_model
     for (int32_t l = 0; moe > 0 && !same && l < info->layers; l++)
         printf("  layer %-3d    %d experts (%d shared)\n", (int)l, (int)emo_model_experts(model, l),
                (int)emo_model_shared(model, l));
-    if (mask != NULL && is_pruned(mask)) {
-        char words[128];
-        describe_mask(mask, words, sizeof(words));
-        printf("  pruned       %s of the original are left:\n", words);
-        for (int32_t l = 0; l < emo_mask_layers(mask); l++) {
+    if (is_pruned(model, info, path)) {
+        printf("  pruned       the experts had these ids:\n");
+        for (int32_t l = 0; l < info->layers; l++) {
             printf("    layer %-3d ", (int)l);
-            for (int32_t e = 0; e < emo_mask_experts(mask, l); e++) {
-                if (emo_mask_get(mask, l, e))
-                    printf(" %d", (int)e);
-            }
+            for (int32_t e = 0; e < emo_model_experts(model, l); e++)
+                printf(" %d", (int)emo_model_original_expert(model, l, e));
             putchar('\n');
         }
     }
@@ -184,21 +190,18 @@ static void model_text(const char *path, const emo_model *model, const emo_model
 
 static emo_status show_model(cli *c, const char *path) {
     emo_model *model = NULL;
-    emo_mask *mask = NULL;
     emo_model_info info = EMO_MODEL_INFO_INIT;
     char *checkpoint = NULL;
     EMO_TRY(cli_load_model(c, path, NULL, &model));
     EMO_TRY(emo_model_get_info(model, &info, &c->err));
-    EMO_TRY(emo_model_mask(model, &mask, &c->err));
     progress_clear(&c->line);
     checkpoint = last_checkpoint(c, path);
     if (c->common.json)
-        model_json(path, model, &info, mask, checkpoint);
+        model_json(path, model, &info, checkpoint);
     else
-        model_text(path, model, &info, mask, checkpoint);
+        model_text(path, model, &info, checkpoint);
 done:
     free(checkpoint);
-    emo_mask_release(mask);
     emo_model_release(model);
     return c->err.code;
 }

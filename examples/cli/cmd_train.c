@@ -123,9 +123,14 @@ static emo_status create_model(cli *c, const train_arguments *a, train_objects *
     status = emo_model_create_json(c->rt, complete, strlen(complete), &options, &t->model, &c->err);
     free(complete);
     if (status != EMO_OK && c->err.message[0] != '\0') { /* the library does not know the file's name */
+        static const char stand_in[] = "config.json: ";
         char message[sizeof(c->err.message)];
         memcpy(message, c->err.message, sizeof(message));
-        return cli_fail(c, status, "%s: %s", path, message);
+        const char *rest = message;
+        if (strncmp(rest, stand_in, sizeof(stand_in) - 1) == 0)
+            rest += sizeof(stand_in) - 1;
+        /* An impossible number in a file is bad input, not a bad option. */
+        return cli_fail(c, status == EMO_E_RANGE ? EMO_E_FORMAT : status, "%s: %s", path, rest);
     }
     return status;
 }
