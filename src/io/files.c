@@ -85,6 +85,16 @@ emo_status emo__atomic_write(emo__atomic_file *file, const void *data, size_t si
     return status;
 }
 
+emo_status emo__file_append(const char *path, const void *data, size_t size, emo_error *err) {
+    int fd = open_retry(path, O_WRONLY | O_CREAT | O_APPEND, 0666);
+    if (fd < 0)
+        return fail_errno(err, path, "cannot open");
+    emo_status status = write_all(fd, path, data, size, err);
+    if (close(fd) != 0 && status == EMO_OK)
+        status = fail_errno(err, path, "cannot write");
+    return status;
+}
+
 static emo_status sync_parent(const emo__mem *mem, const char *path, emo_error *err) {
     const char *base = emo__path_base(path);
     if (base == path)

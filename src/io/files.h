@@ -25,6 +25,8 @@ void emo__atomic_abort(emo__atomic_file *file);
 /* All of it in one call. */
 EMO_MUST_CHECK emo_status emo__file_write(const emo__mem *mem, const char *path, const void *data, size_t size,
                                           emo_error *err);
+/* Appends in one write, so that a reader never sees half a line; creates the file. */
+EMO_MUST_CHECK emo_status emo__file_append(const char *path, const void *data, size_t size, emo_error *err);
 /* The whole file, NUL-terminated (not counted in *size). EMO_E_LIMIT above max_bytes, EMO_E_NOT_FOUND. */
 EMO_MUST_CHECK emo_status emo__file_read(const emo__mem *mem, const char *path, size_t max_bytes, char **data,
                                          size_t *size, emo_error *err);

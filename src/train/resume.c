@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Opening a run folder: a fresh run, or one to go on with. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/parse.h"
+#include "base/status.h"
+#include "moe/pool.h"
+#include "train/run_folder.h"
+
+#define SMALL_FILE ((size_t)1 << 24)
+
+int64_t emo__checkpoint_step(const char *name) {
+    int64_t step = -1;
+    if (strncmp(name, "step-", 5) != 0 || !emo__parse_i64(name + 5, strlen(name + 5), &step))
+        return -1;
+    return step;
+}
+
+/* The options that decide what a run computes, as JSON: a resume must have the same. */
+static emo_status describe(emo_trainer *t, emo__buf *text, emo_error *err) {
+    const emo_train_options *o = &t->opt;
+    char pool[256] = "none";
+    size_t size = 0;
+    if (t->pool != NULL) {
+        emo_status status = emo_pool_policy_describe(t->pool, pool, sizeof pool, &size, err);
+        if (status != EMO_OK)
+            return status;
+    }
+    emo__jw w;
+    emo__jw_begin(&w, text, 2, err);
+    emo__jw_object(&w, NULL);
+    emo__jw_i64(&w, "steps", t->steps);
+    emo__jw_i64(&w, "schedule", o->schedule);
+    emo__jw_string(&w, "pool", pool);
+    emo__jw_i64(&w, "pool_scope", t->pool != NULL ? t->pool->scope : 0);
+    emo__jw_i64(&w, "balance_scope", o->balance_scope);
+    emo__jw_i64(&w, "balance_window", o->balance_window);
+    emo__jw_f32(&w, "balance_weight", o->balance_weight);
+    emo__jw_f32(&w, "z_weight", o->z_weight);
+    emo__jw_f32(&w, "lm_z_weight", o->lm_z_weight);
+    emo__jw_f32(&w, "lr", o->lr);
+    emo__jw_f32(&w, "beta1", o->beta1);
+    emo__jw_f32(&w, "beta2", o->beta2);
+    emo__jw_f32(&w, "eps", o->eps);
+    emo__jw_f32(&w, "weight_decay", o->weight_decay);
+    emo__jw_f32(&w, "max_grad_norm", o->max_grad_norm);
+    emo__jw_f32(&w, "alpha_f", o->alpha_f);
+    emo__jw_i64(&w, "warmup", o->warmup);
+    emo__jw_i64(&w, "decay", o->decay);
+    emo__jw_i64(&w, "batch_rows", o->batch_rows);
+    emo__jw_i64(&w, "accumulate", o->accumulate);
+    emo__jw_i64(&w, "seq_len", o->seq_len);
+    emo__jw_i64(&w, "train_only", o->train_only);
+    emo__jw_i64(&w, "seed", (int64_t)o->seed);
+    emo__jw_i64(&w, "data_tokens", (int64_t)emo__packer_epoch_tokens(t->packer));
+    emo__jw_i64(&w, "parameters", t->grad_count);
+    emo__jw_object_end(&w);
+    return emo__jw_end(&w);
+}
+
+emo_status emo__run_store_plan(emo_trainer *t, emo_error *err) {
+    if (t->rank != 0)
+        return EMO_OK;
+    emo__buf text;
+    emo__buf path;
+    emo__buf_init(&text, &t->rt->mem);
+    emo__buf_init(&path, &t->rt->mem);
+    emo_status status;
+    EMO_TRY(status = describe(t, &text, err));
+    EMO_TRY(status = emo__path_join(&path, t->out, "state/run.json", err));
+    status = emo__file_write(&t->rt->mem, path.data, text.data, text.size, err);
+done:
+    emo__buf_free(&text);
+    emo__buf_free(&path);
+    return status;
+}
+
+/* Two JSON scalars with the same text. */
+static bool same_scalar(const emo__json *a, const emo__json *b) {
+    const char *x = emo__json_string(a, NULL);
+    const char *y = emo__json_string(b, NULL);
+    double u = 0.0;
+    double v = 0.0;
+    if (x != NULL || y != NULL)
+        return x != NULL && y != NULL && strcmp(x, y) == 0;
+    return emo__json_f64(a, &u) && emo__json_f64(b, &v) && !(u < v) && !(u > v);
+}
+
+/* The stored options against this trainer's; the number of steps is taken over when this one has none yet. */
+static emo_status compare_plan(emo_trainer *t, const char *text, size_t size, emo_error *err) {
+    emo__json *stored = NULL;
+    emo__json *mine = NULL;
+    emo__buf own;
+    emo__buf_init(&own, &t->rt->mem);
+    emo_status status;
+    EMO_TRY(status = emo__json_parse(text, size, "state/run.json", &stored, err));
+    int64_t steps = 0;
+    EMO_TRY(status = emo__json_need_i64(stored, "steps", "state/run.json", 0, INT64_MAX / 4, &steps, err));
+    if (t->steps == 0)
+        t->steps = steps;
+    EMO_TRY(status = describe(t, &own, err));
+    EMO_TRY(status = emo__json_parse(own.data, own.size, "run options", &mine, err));
+    for (emo__json_iter it = emo__json_members(mine); emo__json_next(&it);) {
+        if (!same_scalar(it.value, emo__json_get(stored, it.key))) {
+            status = emo__fail(err, EMO_E_MISMATCH, "the run in '%s' was started with another %s (see state/run.json)",
+                               t->out, it.key);
+            break;
+        }
+    }
+done:
+    emo__json_free(stored);
+    emo__json_free(mine);
+    emo__buf_free(&own);
+    return status;
+}
+
+static emo_status read_param(emo_trainer *t, emo__st_set *set, const char *prefix, size_t i, float *to,
+                             emo_error *err) {
+    const emo__param *p = &t->model->params[i];
+    char plain[EMO__NAME_MAX];
+    char name[EMO__NAME_MAX + 16];
+    emo__param_name(p, plain);
+    (void)snprintf(name, sizeof name, "%s%s", prefix, plain);
+    const emo__st *st = NULL;
+    const emo__st_entry *entry = NULL;
+    int64_t shape[2] = {p->vector != 0 ? p->cols : p->rows, p->cols};
+    emo_status status = emo__st_set_find(set, name, &st, &entry, err);
+    if (status == EMO_OK)
+        status = emo__st_check_shape(entry, shape, p->vector != 0 ? 1 : 2, err);
+    if (status == EMO_OK)
+        status = emo__st_read_as(st, entry, 0, (uint64_t)emo__param_count(p), EMO_DTYPE_F32, to, err);
+    return status;
+}
+
+static emo_status read_balance(emo_trainer *t, emo__st_set *set, emo_error *err) {
+    size_t words = emo__balance_state_words(t->balance);
+    if (words == 0)
+        return EMO_OK;
+    const emo__st *st = NULL;
+    const emo__st_entry *entry = NULL;
+    int64_t shape[1] = {(int64_t)words};
+    emo_status status = emo__st_set_find(set, "balance", &st, &entry, err);
+    if (status == EMO_OK)
+        status = emo__st_check_shape(entry, shape, 1, err);
+    if (status != EMO_OK)
+        return status;
+    int32_t *counts = emo__malloc_array(&t->rt->mem, words, sizeof *counts);
+    if (counts == NULL)
+        return emo__fail_memory(err, words * sizeof *counts);
+    status = emo__st_read(st, entry, 0, counts, words * sizeof *counts, err);
+    if (status == EMO_OK)
+        status = emo__balance_import(t->balance, t->exec, counts, words, err);
+    emo__free(&t->rt->mem, counts);
+    return status;
+}
+
+static emo_status read_state(emo_trainer *t, const char *folder, emo_error *err) {
+    emo__buf path;
+    emo__json *root = NULL;
+    const char *isa = NULL;
+    emo__buf_init(&path, &t->rt->mem);
+    emo_status status;
+    EMO_TRY(status = emo__path_join(&path, folder, "trainer.json", err));
+    EMO_TRY(status = emo__json_load(&t->rt->mem, path.data, SMALL_FILE, &root, err));
+    EMO_TRY(status = emo__json_need_i64(root, "step", path.data, 0, INT64_MAX / 4, &t->step, err));
+    EMO_TRY(status = emo__json_need_i64(root, "steps", path.data, 0, INT64_MAX / 4, &t->steps, err));
+    EMO_TRY(status = emo__json_need_i64(root, "tokens", path.data, 0, INT64_MAX / 4, &t->tokens, err));
+    EMO_TRY(status = emo__json_opt_f64(root, "seconds", path.data, 0.0, 0.0, 1e18, &t->seconds_done, err));
+    EMO_TRY(status = emo__json_need_string(root, "isa", path.data, &isa, err));
+    if (strcmp(isa, emo_isa_name(t->rt->isa)) != 0)
+        emo__log(t->rt, EMO_LOG_WARNING,
+                 "the run in '%s' was trained with %s and goes on with %s: results are no longer equal bit for bit",
+                 t->out, isa, emo_isa_name(t->rt->isa));
+done:
+    emo__json_free(root);
+    emo__buf_free(&path);
+    return status;
+}
+
+static emo_status read_checkpoint(emo_trainer *t, const char *folder, emo_error *err) {
+    emo__st_set *weights = NULL;
+    emo__st_set *moments = NULL;
+    emo_source *source = NULL;
+    emo__buf path;
+    emo__buf_init(&path, &t->rt->mem);
+    emo_status status;
+    EMO_TRY(status = read_state(t, folder, err));
+    EMO_TRY(status = emo__st_set_open(t->rt, folder, &weights, err));
+    EMO_TRY(status = emo__path_join(&path, folder, "optimizer.safetensors", err));
+    EMO_TRY(status = emo_source_open_path(t->rt, path.data, &source, err));
+    EMO_TRY(status = emo__st_set_from_source(t->rt, source, &moments, err));
+    for (size_t i = 0; i < t->model->n_params; i++) {
+        const emo__param *p = &t->model->params[i];
+        if (p->view->data != NULL)
+            EMO_TRY(status = read_param(t, weights, "", i, (float *)(uintptr_t)p->view->data, err));
+        if (t->grad_offset[i] < 0)
+            continue;
+        EMO_TRY(status = read_param(t, moments, "exp_avg.", i, t->m + t->grad_offset[i], err));
+        EMO_TRY(status = read_param(t, moments, "exp_avg_sq.", i, t->v + t->grad_offset[i], err));
+    }
+    status = read_balance(t, moments, err);
+done:
+    emo_source_release(source);
+    emo__st_set_close(weights);
+    emo__st_set_close(moments);
+    emo__buf_free(&path);
+    return status;
+}
+
+/* Drops the metrics of steps after the checkpoint: they will be made again. */
+static emo_status cut_metrics(emo_trainer *t, emo_error *err) {
+    emo__buf path;
+    char *text = NULL;
+    size_t size = 0;
+    emo__buf_init(&path, &t->rt->mem);
+    emo_status status;
+    EMO_TRY(status = emo__path_join(&path, t->out, "metrics.jsonl", err));
+    if (!emo__path_exists(path.data))
+        goto done;
+    EMO_TRY(status = emo__file_read(&t->rt->mem, path.data, (size_t)1 << 40, &text, &size, err));
+    size_t keep = 0;
+    for (size_t at = 0; at < size;) {
+        const char *end = memchr(text + at, '\n', size - at);
+        if (end == NULL)
+            break;
+        size_t next = (size_t)(end - text) + 1;
+        emo__json *line = NULL;
+        int64_t step = 0;
+        bool good = emo__json_parse(text + at, next - at, "metrics.jsonl", &line, NULL) == EMO_OK &&
+                    emo__json_i64(emo__json_get(line, "step"), &step) && step <= t->step;
+        emo__json_free(line);
+        if (!good)
+            break;
+        keep = next;
+        at = next;
+    }
+    if (keep < size)
+        status = emo__file_write(&t->rt->mem, path.data, text, keep, err);
+done:
+    emo__free(&t->rt->mem, text);
+    emo__buf_free(&path);
+    return status;
+}
+
+static emo_status resume(emo_trainer *t, const char *state, bool has_plan, emo_error *err) {
+    emo__buf path;
+    char *text = NULL;
+    size_t size = 0;
+    emo__buf_init(&path, &t->rt->mem);
+    emo_status status = EMO_OK;
+    if (has_plan) {
+        EMO_TRY(status = emo__path_join(&path, state, "run.json", err));
+        EMO_TRY(status = emo__file_read(&t->rt->mem, path.data, SMALL_FILE, &text, &size, err));
+        EMO_TRY(status = compare_plan(t, text, size, err));
+        emo__free(&t->rt->mem, text);
+        text = NULL;
+    }
+    EMO_TRY(status = emo__path_join(&path, state, "latest", err));
+    if (emo__path_exists(path.data)) {
+        EMO_TRY(status = emo__file_read(&t->rt->mem, path.data, 256, &text, &size, err));
+        if (emo__checkpoint_step(text) < 0) {
+            status = emo__fail(err, EMO_E_FORMAT, "'%s' does not name a checkpoint", path.data);
+            goto done;
+        }
+        EMO_TRY(status = emo__path_join(&path, state, text, err));
+        EMO_TRY(status = read_checkpoint(t, path.data, err));
+    }
+    status = cut_metrics(t, err);
+done:
+    emo__free(&t->rt->mem, text);
+    emo__buf_free(&path);
+    return status;
+}
+
+emo_status emo__run_open(emo_trainer *t, emo_error *err) {
+    emo__buf state;
+    emo__buf path;
+    emo__buf_init(&state, &t->rt->mem);
+    emo__buf_init(&path, &t->rt->mem);
+    emo_status status;
+    EMO_TRY(status = emo__path_join(&state, t->out, "state", err));
+    EMO_TRY(status = emo__mkdirs(&t->rt->mem, state.data, err));
+    if (t->rank == 0) {
+        EMO_TRY(status = emo__path_join(&path, state.data, "lock", err));
+        EMO_TRY(status = emo__lock_acquire(path.data, &t->lock, err));
+    }
+    EMO_TRY(status = emo__path_join(&path, state.data, "run.json", err));
+    bool has_plan = emo__path_exists(path.data);
+    EMO_TRY(status = emo__path_join(&path, t->out, "model.safetensors", err));
+    bool has_model = emo__path_exists(path.data);
+    if (t->opt.resume == 0 && (has_plan || has_model)) {
+        status = emo__fail(err, EMO_E_EXISTS, "'%s' holds a %s already; resume it, or choose another folder", t->out,
+                           has_plan ? "run" : "model");
+        goto done;
+    }
+    if (t->opt.resume != 0)
+        EMO_TRY(status = resume(t, state.data, has_plan, err));
+    if (!has_plan && t->steps > 0)
+        status = emo__run_store_plan(t, err);
+done:
+    emo__buf_free(&state);
+    emo__buf_free(&path);
+    return status;
+}

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The training loop, and the number of steps of a run that is limited by time. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/status.h"
+#include "train/trainer.h"
+
+#define CALIBRATION_STEPS 7
+
+static int compare(const void *a, const void *b) {
+    double x = *(const double *)a;
+    double y = *(const double *)b;
+    return x < y ? -1 : x > y ? 1 : 0;
+}
+
+/* Measures a few steps without their update; the median gives the number of steps that fit. */
+static emo_status calibrate(emo_trainer *t, emo_error *err) {
+    double seconds[CALIBRATION_STEPS];
+    double budget = t->opt.max_minutes * 60.0;
+    uint64_t begin = emo__now_ns();
+    int n = 0;
+    for (int i = 0; i < CALIBRATION_STEPS; i++) {
+        emo_step_metrics metrics;
+        emo_status status = emo__trainer_step(t, true, &metrics, err);
+        if (status != EMO_OK)
+            return status;
+        if (i > 0) /* the first one touches memory for the first time */
+            seconds[n++] = metrics.seconds;
+        if ((double)(emo__now_ns() - begin) * 1e-9 > budget * 0.05 && n > 0)
+            break;
+    }
+    qsort(seconds, (size_t)n, sizeof seconds[0], compare);
+    double left = budget - (double)(emo__now_ns() - begin) * 1e-9;
+    double each = seconds[n / 2] > 1e-9 ? seconds[n / 2] : 1e-9;
+    double steps = floor(left / each);
+    t->steps = steps < 1.0 ? 1 : steps > 1e12 ? (int64_t)1e12 : (int64_t)steps;
+    return EMO_OK;
+}
+
+emo_status emo__trainer_plan(emo_trainer *t, emo_error *err) {
+    if (t->steps > 0)
+        return EMO_OK;
+    if (!(t->opt.max_minutes > 0.0))
+        return emo__fail(err, EMO_E_INVALID_ARGUMENT, "one of max_steps, max_tokens and max_minutes must be set");
+    emo_status status = calibrate(t, err);
+    if (status == EMO_OK && t->comm != NULL) {
+        /* all ranks must plan the same: the first one's number counts */
+        status = t->ops->upload(t->exec, t->exchange, &t->steps, sizeof t->steps, err);
+        if (status == EMO_OK)
+            status = emo_comm_broadcast(t->comm, t->exchange, sizeof t->steps, 0, err);
+        if (status == EMO_OK)
+            status = t->ops->download(t->exec, &t->steps, t->exchange, sizeof t->steps, err);
+        if (status == EMO_OK)
+            status = t->ops->synchronize(t->exec, err);
+    }
+    t->warmup = emo__schedule_warmup(&t->opt, t->steps);
+    t->decay = emo__schedule_decay(&t->opt, t->steps);
+    return status == EMO_OK && t->out != NULL ? emo__run_store_plan(t, err) : status;
+}
+
+static emo_status validate(emo_trainer *t, double *loss, emo_error *err) {
+    (void)t;
+    (void)loss;
+    return emo__fail(err, EMO_E_UNSUPPORTED, "validation is not there yet");
+}
+
+static bool due(int64_t every, int64_t step, int64_t steps) {
+    return step == steps || (every > 0 && step % every == 0);
+}
+
+/* One step with all that follows it. */
+static emo_status advance(emo_trainer *t, emo_step_metrics *metrics, emo_error *err) {
+    emo_status status;
+    EMO_TRY(status = emo__trainer_step(t, false, metrics, err));
+    if (t->valid != NULL && due(t->opt.valid_every, t->step, t->steps))
+        EMO_TRY(status = validate(t, &metrics->valid_loss, err));
+    if (t->out != NULL && t->rank == 0) {
+        EMO_TRY(status = emo__metrics_append(t, metrics, err));
+        if (due(t->opt.checkpoint_every, t->step, t->steps))
+            EMO_TRY(status = emo__checkpoint_write(t, err));
+    }
+    if (t->opt.on_step != NULL && t->opt.on_step(t->opt.on_step_ctx, metrics) != 0)
+        status = emo__fail(err, EMO_E_CANCELLED, "stopped by on_step after step %lld", (long long)t->step);
+done:
+    return status;
+}
+
+emo_status emo__trainer_run(emo_trainer *t, emo_error *err) {
+    emo_status status = emo__trainer_plan(t, err);
+    while (status == EMO_OK && t->step < t->steps) {
+        emo_step_metrics metrics;
+        status = advance(t, &metrics, err);
+    }
+    return status;
+}
+
+static emo_status enter(emo_trainer *t, emo_error *err) {
+    emo__error_clear(err);
+    if (t == NULL)
+        return emo__fail(err, EMO_E_INVALID_ARGUMENT, "the trainer is NULL");
+    if (!emo__guard_try_write(&t->guard))
+        return emo__fail(err, EMO_E_BUSY, "the trainer is in use by another thread");
+    return EMO_OK;
+}
+
+/* A rank that stops must not leave the others waiting. */
+static emo_status leave(emo_trainer *t, emo_status status) {
+    if (status != EMO_OK && t->comm != NULL)
+        emo_comm_abort(t->comm);
+    emo__guard_end_write(&t->guard);
+    return status;
+}
+
+emo_status emo_trainer_run(emo_trainer *trainer, emo_error *err) {
+    emo_status status = enter(trainer, err);
+    return status == EMO_OK ? leave(trainer, emo__trainer_run(trainer, err)) : status;
+}
+
+emo_status emo_trainer_step(emo_trainer *trainer, emo_step_metrics *metrics, emo_error *err) {
+    emo_status status = enter(trainer, err);
+    if (status != EMO_OK)
+        return status;
+    uint32_t size = metrics != NULL ? metrics->struct_size : 0;
+    emo_step_metrics all;
+    status = emo__trainer_plan(trainer, err);
+    if (status == EMO_OK)
+        status = advance(trainer, &all, err);
+    if (status == EMO_OK && size >= sizeof size) {
+        memcpy(metrics, &all, size < sizeof all ? size : sizeof all);
+        metrics->struct_size = size;
+    }
+    return leave(trainer, status);
+}
+
+emo_status emo_trainer_checkpoint(emo_trainer *trainer, emo_error *err) {
+    emo_status status = enter(trainer, err);
+    if (status != EMO_OK)
+        return status;
+    if (trainer->out == NULL)
+        status = emo__fail(err, EMO_E_INVALID_ARGUMENT, "the trainer has no run folder (options.out)");
+    else
+        status = emo__checkpoint_write(trainer, err);
+    emo__guard_end_write(&trainer->guard);
+    return status;
+}
+
+int64_t emo_trainer_at(const emo_trainer *trainer) { return trainer != NULL ? trainer->step : 0; }
+int64_t emo_trainer_steps(const emo_trainer *trainer) { return trainer != NULL ? trainer->steps : 0; }
+
+emo_status emo_schedule_lr(const emo_train_options *options, int64_t step, double *lr, emo_error *err) {
+    emo__error_clear(err);
+    if (options == NULL || lr == NULL)
+        return emo__fail(err, EMO_E_INVALID_ARGUMENT, "options and lr must not be NULL");
+    if (step < 0 || options->max_steps < 1 || options->schedule < 0 || options->schedule > EMO_SCHEDULE_WSD)
+        return emo__fail(err, EMO_E_RANGE, "step %lld of max_steps %lld with schedule %d", (long long)step,
+                         (long long)options->max_steps, (int)options->schedule);
+    *lr = emo__schedule_lr(options, options->max_steps, emo__schedule_warmup(options, options->max_steps),
+                           emo__schedule_decay(options, options->max_steps), step);
+    return EMO_OK;
+}

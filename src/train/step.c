@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One optimizer step: micro-batches forward and backward, sums over ranks, clipping, AdamW, metrics. */
+#include <math.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/status.h"
+#include "train/trainer.h"
+
+/* Places in t->sums. */
+static double *sum_ce(const emo_trainer *t, double *sums, int32_t m) { return sums + 2 * m; }
+static double *sum_balance(const emo_trainer *t, double *sums, int32_t l) { return sums + 2 * t->opt.accumulate + l; }
+static double *sum_z(const emo_trainer *t, double *sums, int32_t m, int32_t l) {
+    int32_t layers = t->model->config.layers;
+    return sums + 2 * t->opt.accumulate + layers + m * layers + l;
+}
+
+static emo_status reduce(emo_trainer *t, void *data, size_t count, emo_dtype dtype, emo_error *err) {
+    return t->comm != NULL ? emo_comm_all_reduce_sum(t->comm, data, count, dtype, err) : EMO_OK;
+}
+
+/* The same for a few host numbers: communicators work on the back end's memory. */
+static emo_status reduce_host(emo_trainer *t, double *values, size_t count, emo_error *err) {
+    if (t->comm == NULL)
+        return EMO_OK;
+    emo_status status = t->ops->upload(t->exec, t->exchange, values, count * sizeof *values, err);
+    if (status == EMO_OK)
+        status = reduce(t, t->exchange, count, EMO_DTYPE_F64, err);
+    if (status == EMO_OK)
+        status = t->ops->download(t->exec, values, t->exchange, count * sizeof *values, err);
+    if (status == EMO_OK)
+        status = t->ops->synchronize(t->exec, err);
+    return status;
+}
+
+/* The load-balancing loss of a layer and its gradient with respect to the scores. */
+static emo_status balance_layer(emo_trainer *t, int32_t m, int32_t l, emo_error *err) {
+    const emo__config *c = &t->model->config;
+    const emo__route_view *r = emo__pass_route(t->pass, l);
+    double weight = (double)t->opt.balance_weight / c->layers / t->ranks;
+    double *loss = sum_balance(t, t->sums, l);
+    t->route[l].balance = t->layer_grad[l];
+    if (t->opt.balance_scope == EMO_BALANCE_DOCUMENT) {
+        emo_balance_documents_args a = {0};
+        a.experts = r->routed;
+        a.k = r->k;
+        a.n_segments = t->micro.n_documents;
+        a.segment_begin = emo__pass_document_begin(t->pass);
+        a.allowed = r->allowed;
+        a.segment_counts = r->segment_counts;
+        a.segment_score_sum = r->segment_score_sum;
+        a.scale = 1.0 / (double)t->data.n_documents;
+        a.weight = weight;
+        a.loss = loss;
+        a.grad = t->layer_grad[l];
+        t->route[l].by_document = 1;
+        return t->ops->balance_documents(t->exec, &a, err);
+    }
+    emo_balance_args a = {0};
+    emo__balance_args(t->balance, l, m, r->k, (double)(t->micro_rows * t->opt.seq_len), &a);
+    a.weight = weight;
+    a.score_sum = r->score_sum;
+    a.loss = loss;
+    a.grad = t->layer_grad[l];
+    t->route[l].by_document = 0;
+    return t->ops->balance(t->exec, &a, err);
+}
+
+/* Counts of a finished forward go to the balance, summed over the ranks. */
+static emo_status keep_counts(emo_trainer *t, int32_t m, emo_error *err) {
+    emo_status status = EMO_OK;
+    for (int32_t l = 0; status == EMO_OK && l < t->model->config.layers; l++) {
+        const emo__route_view *r = emo__pass_route(t->pass, l);
+        if (r == NULL)
+            continue;
+        size_t experts = (size_t)(r->routed + r->shared);
+        int32_t *counts = emo__balance_counts(t->balance, l, m);
+        status = t->ops->copy(t->exec, counts, r->counts, experts * sizeof *counts, err);
+        if (status == EMO_OK)
+            status = reduce(t, counts, experts, EMO_DTYPE_I32, err);
+        if (status == EMO_OK)
+            status = t->ops->copy(t->exec, sum_z(t, t->sums, m, l), r->z_sum, sizeof(double), err);
+    }
+    return status;
+}
+
+static emo_status micro_step(emo_trainer *t, int64_t step, int32_t m, emo_error *err) {
+    emo__batch batch;
+    emo__limit limit = {0};
+    bool done = false;
+    limit.progress = t->opt.progress.report != NULL ? &t->opt.progress : NULL;
+    emo_status status;
+    EMO_TRY(status = emo__micro_prepare(t, step, m, &batch, err));
+    EMO_TRY(status = emo__pass_begin(t->pass, &batch, err));
+    EMO_TRY(status = emo__pass_advance(t->pass, &limit, &done, err));
+    EMO_TRY(status = keep_counts(t, m, err));
+    EMO_TRY(status = t->ops->copy(t->exec, sum_ce(t, t->sums, m), emo__pass_ce_sum(t->pass), 2 * sizeof(double), err));
+    for (int32_t l = 0; l < t->model->config.layers; l++) {
+        if (emo__pass_route(t->pass, l) == NULL)
+            continue;
+        EMO_TRY(status = balance_layer(t, m, l, err));
+        t->route[l].z_scale =
+            (float)((double)t->opt.z_weight / t->model->config.layers / (double)t->data.n_labels / t->ranks);
+    }
+    status = emo__pass_backward(t->pass, &t->grads, t->route, err);
+done:
+    return status;
+}
+
+static emo_status update(emo_trainer *t, int64_t step, double lr, emo_error *err) {
+    emo_step_scalars s = {0};
+    s.lr = (float)lr;
+    s.bias1 = (float)(1.0 - pow((double)t->opt.beta1, (double)step));
+    s.bias2 = (float)(1.0 - pow((double)t->opt.beta2, (double)step));
+    emo_status status;
+    EMO_TRY(status = reduce(t, t->g, (size_t)t->grad_count, EMO_DTYPE_F32, err));
+    EMO_TRY(status = t->ops->upload(t->exec, t->scalars, &s, sizeof s, err));
+    emo_sumsq_args sumsq = {t->grad_count, t->g, &t->scalars->sumsq};
+    EMO_TRY(status = t->ops->sumsq(t->exec, &sumsq, err));
+    emo_clip_args clip = {t->opt.max_grad_norm, t->scalars};
+    EMO_TRY(status = t->ops->clip(t->exec, &clip, err));
+    for (size_t i = 0; i < t->n_runs; i++) {
+        const emo__adam_run *run = &t->runs[i];
+        emo_adamw_args a = {0};
+        a.count = run->count;
+        a.p = run->p;
+        a.g = t->g + run->offset;
+        a.m = t->m + run->offset;
+        a.v = t->v + run->offset;
+        a.beta1 = t->opt.beta1;
+        a.beta2 = t->opt.beta2;
+        a.eps = t->opt.eps;
+        a.weight_decay = run->weight_decay;
+        a.scalars = t->scalars;
+        EMO_TRY(status = t->ops->adamw(t->exec, &a, err));
+    }
+done:
+    return status;
+}
+
+/* Largest load of an expert over its fair share, over the layers of the last step. */
+static emo_status worst_load(emo_trainer *t, double *worst, emo_error *err) {
+    const emo__config *c = &t->model->config;
+    *worst = 0.0;
+    for (int32_t l = 0; l < c->layers; l++) {
+        int32_t routed = emo__config_routed(c, l);
+        if (c->layer[l].experts == 0)
+            continue;
+        memset(t->load, 0, (size_t)routed * sizeof *t->load);
+        double all = 0.0;
+        for (int32_t m = 0; m < t->opt.accumulate; m++) {
+            emo_status status = t->ops->download(t->exec, t->host_counts, emo__balance_counts(t->balance, l, m),
+                                                 (size_t)routed * sizeof *t->host_counts, err);
+            if (status == EMO_OK)
+                status = t->ops->synchronize(t->exec, err);
+            if (status != EMO_OK)
+                return status;
+            for (int32_t e = 0; e < routed; e++) {
+                t->load[e] += t->host_counts[e];
+                all += t->host_counts[e];
+            }
+        }
+        for (int32_t e = 0; e < routed; e++) {
+            double share = all > 0 ? t->load[e] * routed / all : 0.0;
+            *worst = share > *worst ? share : *worst;
+        }
+    }
+    return EMO_OK;
+}
+
+/* Sums over micro-batches, layers and ranks; one download per step. */
+static emo_status collect(emo_trainer *t, emo_step_metrics *out, emo_error *err) {
+    const emo__config *c = &t->model->config;
+    emo_step_scalars s;
+    double *sums = t->host_sums;
+    emo_status status;
+    EMO_TRY(status = t->ops->download(t->exec, sums, t->sums, t->n_sums * sizeof *sums, err));
+    EMO_TRY(status = t->ops->download(t->exec, &s, t->scalars, sizeof s, err));
+    EMO_TRY(status = t->ops->synchronize(t->exec, err));
+    double n = (double)(t->data.n_labels > 0 ? t->data.n_labels : 1);
+    double lb = 0.0;
+    double z = 0.0;
+    int32_t moe = 0;
+    out->loss = 0.0;
+    out->lm_z_loss = 0.0;
+    for (int32_t m = 0; m < t->opt.accumulate; m++) {
+        out->loss += sum_ce(t, sums, m)[0] / n;
+        out->lm_z_loss += sum_ce(t, sums, m)[1] / n * (double)t->opt.lm_z_weight;
+    }
+    for (int32_t l = 0; l < c->layers; l++) {
+        if (c->layer[l].experts == 0)
+            continue;
+        moe++;
+        lb += *sum_balance(t, sums, l);
+        for (int32_t m = 0; m < t->opt.accumulate; m++)
+            z += *sum_z(t, sums, m, l) / n;
+    }
+    double values[4] = {out->loss, out->lm_z_loss, lb, z};
+    EMO_TRY(status = reduce_host(t, values, 4, err));
+    out->loss = values[0] / t->ranks;
+    out->lm_z_loss = values[1] / t->ranks;
+    lb = values[2] / t->ranks;
+    z = values[3] / t->ranks;
+    out->total_loss = out->loss + out->lm_z_loss + (double)t->opt.balance_weight / c->layers * lb +
+                      (double)t->opt.z_weight / c->layers * z;
+    out->balance_loss = moe > 0 ? lb / moe : 0.0;
+    out->router_z_loss = moe > 0 ? z / moe : 0.0;
+    out->grad_norm = (double)s.grad_norm;
+    out->skipped = s.skip;
+    status = worst_load(t, &out->max_load, err);
+done:
+    return status;
+}
+
+void emo__trainer_layer_losses(const emo_trainer *t, int32_t layer, double *balance, double *z) {
+    *balance = *sum_balance(t, t->host_sums, layer);
+    *z = 0.0;
+    for (int32_t m = 0; m < t->opt.accumulate; m++)
+        *z += *sum_z(t, t->host_sums, m, layer) / (double)t->data.n_labels;
+}
+
+emo_status emo__trainer_step(emo_trainer *t, bool dry, emo_step_metrics *metrics, emo_error *err) {
+    uint64_t begin = emo__now_ns();
+    int64_t step = t->step + 1;
+    emo_step_metrics out = {0};
+    out.struct_size = sizeof out;
+    emo_status status;
+    EMO_TRY(status = emo__step_data_load(t, step, err));
+    double n_all = (double)t->data.n_labels;
+    EMO_TRY(status = reduce_host(t, &n_all, 1, err));
+    if (t->data.n_labels == 0)
+        return emo__fail(err, EMO_E_INVALID_ARGUMENT, "no token of step %lld counts for the loss", (long long)step);
+    EMO_TRY(status = t->ops->zero(t->exec, t->g, (size_t)t->grad_count * sizeof(float), err));
+    EMO_TRY(status = t->ops->zero(t->exec, t->sums, t->n_sums * sizeof(double), err));
+    EMO_TRY(status = emo__balance_begin_step(t->balance, t->exec, t->opt.accumulate, n_all,
+                                             (double)(t->rank_rows * t->opt.seq_len), err));
+    for (int32_t m = 0; m < t->opt.accumulate; m++)
+        EMO_TRY(status = micro_step(t, step, m, err));
+    if (!dry) {
+        out.lr = emo__schedule_lr(&t->opt, t->steps, t->warmup, t->decay, step);
+        EMO_TRY(status = update(t, step, out.lr, err));
+        EMO_TRY(status = collect(t, &out, err));
+        EMO_TRY(status = emo__balance_end_step(t->balance, t->exec, err));
+        t->step = step;
+        t->tokens += (int64_t)t->opt.batch_rows * t->opt.seq_len;
+    }
+    out.step = t->step;
+    out.steps = t->steps;
+    out.tokens = t->tokens;
+    out.seconds = (double)(emo__now_ns() - begin) * 1e-9;
+    out.tokens_per_second = (double)t->opt.batch_rows * t->opt.seq_len / (out.seconds > 0 ? out.seconds : 1e-9);
+    out.valid_loss = (double)NAN;
+    if (!dry)
+        t->seconds_done += out.seconds;
+    if (metrics != NULL)
+        *metrics = out;
+done:
+    return status;
+}

@@ -1,0 +1,383 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Making and unmaking a trainer: checks, masters, gradients, moments, buffers. */
+#include <math.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/comm.h"
+#include "base/options.h"
+#include "base/status.h"
+#include "model/files.h"
+#include "moe/mask.h"
+#include "moe/pool.h"
+#include "train/trainer.h"
+
+static bool bad_float(float value, float min, float max) { return !(value >= min && value <= max); }
+
+static emo_status check_floats(const emo_train_options *o, emo_error *err) {
+    const struct {
+        const char *name;
+        float value;
+        float min;
+        float max;
+    } fields[] = {
+        {"balance_weight", o->balance_weight, 0.0f, 1e6f},
+        {"z_weight", o->z_weight, 0.0f, 1e6f},
+        {"lm_z_weight", o->lm_z_weight, 0.0f, 1e6f},
+        {"lr", o->lr, 0.0f, 1e3f},
+        {"beta1", o->beta1, 0.0f, 0.9999999f},
+        {"beta2", o->beta2, 0.0f, 0.9999999f},
+        {"eps", o->eps, 0.0f, 1.0f},
+        {"weight_decay", o->weight_decay, 0.0f, 1e3f},
+        {"max_grad_norm", o->max_grad_norm, 0.0f, 1e30f},
+        {"alpha_f", o->alpha_f, 0.0f, 1.0f},
+        {"warmup_min_lr", o->warmup_min_lr, 0.0f, 1e3f},
+        {"decay_min_lr", o->decay_min_lr, 0.0f, 1e3f},
+    };
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
+        if (bad_float(fields[i].value, fields[i].min, fields[i].max))
+            return emo__fail(err, EMO_E_RANGE, "%s is %g; it must be in [%g, %g]", fields[i].name,
+                             (double)fields[i].value, (double)fields[i].min, (double)fields[i].max);
+    }
+    if (!(o->max_minutes >= 0.0 && o->max_minutes <= 1e7))
+        return emo__fail(err, EMO_E_RANGE, "max_minutes is %g; it must be in [0, 1e7]", o->max_minutes);
+    return EMO_OK;
+}
+
+static emo_status check_ints(const emo_train_options *o, emo_error *err) {
+    const struct {
+        const char *name;
+        int64_t value;
+        int64_t min;
+        int64_t max;
+    } fields[] = {
+        {"schedule", o->schedule, 0, EMO_SCHEDULE_WSD},
+        {"balance_scope", o->balance_scope, 0, EMO_BALANCE_DOCUMENT},
+        {"balance_window", o->balance_window, 1, EMO__BALANCE_MAX_WINDOW},
+        {"warmup", o->warmup, -1, INT64_MAX / 4},
+        {"decay", o->decay, -1, INT64_MAX / 4},
+        {"max_steps", o->max_steps, 0, (int64_t)1 << 40},
+        {"max_tokens", o->max_tokens, 0, INT64_MAX / 4},
+        {"batch_rows", o->batch_rows, 1, 1 << 20},
+        {"accumulate", o->accumulate, 1, EMO__BALANCE_MAX_MICROBATCHES},
+        {"seq_len", o->seq_len, 2, 1 << 20},
+        {"train_only", o->train_only, 0, EMO_TRAIN_EXPERTS},
+        {"checkpoint_every", o->checkpoint_every, 0, INT64_MAX / 4},
+        {"keep_checkpoints", o->keep_checkpoints, 1, 1 << 20},
+        {"valid_every", o->valid_every, 0, INT64_MAX / 4},
+        {"resume", o->resume, 0, 1},
+        {"reserved", o->reserved, 0, 0},
+    };
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
+        if (fields[i].value < fields[i].min || fields[i].value > fields[i].max)
+            return emo__fail(err, EMO_E_RANGE, "%s is %lld; it must be in [%lld, %lld]", fields[i].name,
+                             (long long)fields[i].value, (long long)fields[i].min, (long long)fields[i].max);
+    }
+    return EMO_OK;
+}
+
+static emo_status check_fit(const emo_trainer *t, const emo_dataset *data, emo_error *err) {
+    const emo_train_options *o = &t->opt;
+    const emo__config *c = &t->model->config;
+    if (o->batch_rows % (t->ranks * o->accumulate) != 0)
+        return emo__fail(err, EMO_E_RANGE, "batch_rows %d is no multiple of ranks %d times accumulate %d",
+                         (int)o->batch_rows, (int)t->ranks, (int)o->accumulate);
+    if (o->seq_len > c->max_positions)
+        return emo__fail(err, EMO_E_RANGE, "seq_len %d is above the model's max_position_embeddings %d",
+                         (int)o->seq_len, (int)c->max_positions);
+    if (emo_dataset_vocab_size(data) > c->vocab)
+        return emo__fail(err, EMO_E_MISMATCH, "the data need a vocabulary of %d; the model has %d (vocab_size)",
+                         (int)emo_dataset_vocab_size(data), (int)c->vocab);
+    if (emo_dataset_eos(data) != c->eos)
+        return emo__fail(err, EMO_E_MISMATCH,
+                         "the end-of-text token is %d in the data and %d in the model (eos_token_id)",
+                         (int)emo_dataset_eos(data), (int)c->eos);
+    if (emo_dataset_tokens(data) == 0)
+        return emo__fail(err, EMO_E_INVALID_ARGUMENT, "the training data hold no tokens");
+    if (t->pool != NULL && t->pool->scope == EMO_POOL_SCOPE_PROMPT)
+        return emo__fail(err, EMO_E_INVALID_ARGUMENT,
+                         "a pool chosen from the prompt is for sessions, not for training");
+    return EMO_OK;
+}
+
+static bool trainable(const emo_trainer *t, const emo__param *p) {
+    if (p->view->data == NULL)
+        return false;
+    if (t->opt.train_only == EMO_TRAIN_EXPERTS && p->group != EMO__P_ROUTED)
+        return false;
+    /* experts outside the mask are never used: they stay as they are, also without weight decay */
+    return !(t->keep != NULL && p->group == EMO__P_ROUTED && t->keep[p->layer][p->expert] == 0);
+}
+
+/* Places in the gradient block, and runs of parameters that one adamw call can take. */
+static emo_status place_gradients(emo_trainer *t, emo_error *err) {
+    emo_model *m = t->model;
+    const emo__mem *mem = &t->rt->mem;
+    t->grad_offset = emo__malloc_array(mem, m->n_params, sizeof *t->grad_offset);
+    t->runs = emo__malloc_array(mem, m->n_params, sizeof *t->runs);
+    if (t->grad_offset == NULL || t->runs == NULL)
+        return emo__fail_memory(err, m->n_params * sizeof *t->runs);
+    int64_t at = 0;
+    for (size_t i = 0; i < m->n_params; i++) {
+        const emo__param *p = &m->params[i];
+        t->grad_offset[i] = -1;
+        if (!trainable(t, p))
+            continue;
+        int64_t room = (emo__param_count(p) + 15) / 16 * 16;
+        float *data = (float *)(uintptr_t)p->view->data;
+        float decay = p->group == EMO__P_EMBED ? 0.0f : t->opt.weight_decay;
+        emo__adam_run *last = t->n_runs > 0 ? &t->runs[t->n_runs - 1] : NULL;
+        t->grad_offset[i] = at;
+        if (last != NULL && last->p + last->count == data && !(last->weight_decay < decay) &&
+            !(last->weight_decay > decay))
+            last->count += room;
+        else
+            t->runs[t->n_runs++] = (emo__adam_run){data, at, room, decay};
+        at += room;
+    }
+    t->grad_count = at;
+    return at > 0 ? EMO_OK : emo__fail(err, EMO_E_INVALID_ARGUMENT, "nothing is left to train");
+}
+
+static emo_status device_block(emo_trainer *t, size_t bytes, void **out, emo_error *err) {
+    emo_status status = t->ops->mem_alloc(t->model->backend, bytes, out, err);
+    return status == EMO_OK ? t->ops->zero(t->exec, *out, bytes, err) : status;
+}
+
+static emo_status create_balance_buffers(emo_trainer *t, int64_t documents, emo_error *err) {
+    const emo__config *c = &t->model->config;
+    const emo__mem *mem = &t->rt->mem;
+    size_t layers = (size_t)c->layers;
+    int64_t sets = t->opt.balance_scope == EMO_BALANCE_DOCUMENT ? documents : 1;
+    int64_t floats = 0;
+    int32_t widest = 1;
+    t->layer_grad = emo__calloc(mem, layers, sizeof *t->layer_grad);
+    t->route = emo__calloc(mem, layers, sizeof *t->route);
+    if (t->layer_grad == NULL || t->route == NULL)
+        return emo__fail_memory(err, layers * sizeof *t->route);
+    for (int32_t l = 0; l < c->layers; l++) {
+        floats += c->layer[l].experts > 0 ? sets * emo__config_routed(c, l) : 0;
+        widest = c->layer[l].experts > widest ? c->layer[l].experts : widest;
+    }
+    emo_status status = device_block(t, (size_t)(floats + 1) * sizeof(float), &t->balance_grads, err);
+    float *at = t->balance_grads;
+    for (int32_t l = 0; status == EMO_OK && l < c->layers; l++) {
+        if (c->layer[l].experts == 0)
+            continue;
+        t->layer_grad[l] = at;
+        at += sets * emo__config_routed(c, l);
+    }
+    t->host_counts = emo__malloc_array(mem, (size_t)widest, sizeof *t->host_counts);
+    t->load = emo__malloc_array(mem, (size_t)widest, sizeof *t->load);
+    t->host_sums = emo__malloc_array(mem, t->n_sums, sizeof *t->host_sums);
+    if (status == EMO_OK && (t->host_counts == NULL || t->load == NULL || t->host_sums == NULL))
+        status = emo__fail_memory(err, t->n_sums * sizeof *t->host_sums);
+    return status;
+}
+
+static emo_status create_balance(emo_trainer *t, emo_error *err) {
+    const emo__config *c = &t->model->config;
+    const emo__mem *mem = &t->rt->mem;
+    int32_t *shape = emo__malloc_array(mem, 2 * (size_t)c->layers, sizeof *shape);
+    if (shape == NULL)
+        return emo__fail_memory(err, 2 * (size_t)c->layers * sizeof *shape);
+    for (int32_t l = 0; l < c->layers; l++) {
+        shape[l] = c->layer[l].experts;
+        shape[c->layers + l] = c->layer[l].shared;
+    }
+    emo_status status = emo__balance_create(t->rt, t->model->backend, c->layers, shape, shape + c->layers,
+                                            t->opt.balance_scope, t->opt.balance_window, &t->balance, err);
+    emo__free(mem, shape);
+    return status;
+}
+
+static emo_status create_compute(emo_trainer *t, emo_error *err) {
+    emo_model *m = t->model;
+    const emo__config *c = &m->config;
+    float *flat = NULL;
+    int64_t count = 0;
+    int64_t documents = t->micro_rows * t->opt.seq_len;
+    int64_t *offsets = emo__malloc_array(&t->rt->mem, m->n_params, sizeof *offsets);
+    if (offsets == NULL)
+        return emo__fail_memory(err, m->n_params * sizeof *offsets);
+    emo_status status = emo__model_to_f32(m, 1, &flat, &count, offsets, err);
+    emo__free(&t->rt->mem, offsets);
+    if (status != EMO_OK)
+        return status;
+    m->config.train_seq_len = t->opt.seq_len;
+    EMO_TRY(status = place_gradients(t, err));
+    size_t bytes;
+    if (!emo__mul_size((size_t)t->grad_count, sizeof(float), &bytes))
+        return emo__fail_memory(err, SIZE_MAX);
+    EMO_TRY(status = device_block(t, bytes, (void **)&t->g, err));
+    EMO_TRY(status = device_block(t, bytes, (void **)&t->m, err));
+    EMO_TRY(status = device_block(t, bytes, (void **)&t->v, err));
+    EMO_TRY(status = device_block(t, sizeof *t->scalars, (void **)&t->scalars, err));
+    EMO_TRY(status = device_block(t, 4 * sizeof *t->exchange, (void **)&t->exchange, err));
+    t->n_sums = (size_t)(2 * t->opt.accumulate + c->layers + t->opt.accumulate * c->layers);
+    EMO_TRY(status = device_block(t, t->n_sums * sizeof *t->sums, (void **)&t->sums, err));
+    EMO_TRY(status = emo__grads_create(m, t->g, t->grad_offset, &t->grads, err));
+    emo__pass_config pass = {0};
+    pass.max_tokens = documents;
+    pass.max_documents = documents;
+    pass.save = true;
+    pass.document_balance = t->opt.balance_scope == EMO_BALANCE_DOCUMENT;
+    pass.shared_mode = -1;
+    EMO_TRY(status = emo__pass_create(m, &pass, &t->pass, err));
+    emo__pass_set_grads(t->pass, &t->grads);
+    EMO_TRY(status = create_balance(t, err));
+    status = create_balance_buffers(t, documents, err);
+done:
+    return status;
+}
+
+/* The experts of every layer that the mask leaves, [experts] flags each. */
+static emo_status keep_of_mask(emo_trainer *t, emo_error *err) {
+    const emo__config *c = &t->model->config;
+    t->keep = emo__calloc(&t->rt->mem, (size_t)c->layers, sizeof *t->keep);
+    if (t->keep == NULL)
+        return emo__fail_memory(err, (size_t)c->layers * sizeof *t->keep);
+    emo_status status = EMO_OK;
+    for (int32_t l = 0; status == EMO_OK && l < c->layers; l++) {
+        t->keep[l] = emo__calloc(&t->rt->mem, (size_t)c->layer[l].experts + 1, 1);
+        status = t->keep[l] != NULL ? emo__model_keep(t->model, t->mask, l, t->keep[l], err)
+                                    : emo__fail_memory(err, (size_t)c->layer[l].experts);
+    }
+    return status;
+}
+
+static emo_status retain_options(emo_trainer *t, const emo_train_options *o, emo_error *err) {
+    t->pool = emo__pool_retain((emo_pool_policy *)(uintptr_t)o->pool);
+    emo_status status = EMO_OK;
+    if (t->model->subset != NULL)
+        return emo__fail(err, EMO_E_UNSUPPORTED,
+                         "a model loaded as a subset cannot be saved again and so not be trained: prune it first, or "
+                         "load all of it and train with a mask");
+    if (o->mask != NULL) {
+        status = emo_mask_clone(o->mask, &t->mask, err);
+        if (status == EMO_OK)
+            status = keep_of_mask(t, err);
+    }
+    if (status == EMO_OK && o->out != NULL) {
+        t->out = emo__strdup(&t->rt->mem, o->out);
+        if (t->out == NULL)
+            status = emo__fail_memory(err, strlen(o->out));
+    }
+    t->opt.out = t->out;
+    t->opt.pool = t->pool;
+    t->opt.mask = t->mask;
+    return status;
+}
+
+static emo_status build(emo_trainer *t, const emo_dataset *data, emo_error *err) {
+    emo_status status;
+    EMO_TRY(status = check_ints(&t->opt, err));
+    EMO_TRY(status = check_floats(&t->opt, err));
+    t->comm = t->opt.comm;
+    t->ranks = t->comm != NULL ? emo_comm_size(t->comm) : 1;
+    t->rank = t->comm != NULL ? emo_comm_rank(t->comm) : 0;
+    if (t->comm != NULL)
+        emo__comm_retain(t->comm);
+    EMO_TRY(status = retain_options(t, &t->opt, err));
+    EMO_TRY(status = check_fit(t, data, err));
+    t->rank_rows = t->opt.batch_rows / t->ranks;
+    t->micro_rows = t->rank_rows / t->opt.accumulate;
+    if (t->opt.valid != NULL) {
+        t->valid = emo__dataset_retain((emo_dataset *)(uintptr_t)t->opt.valid);
+        t->opt.valid = t->valid;
+    }
+    EMO_TRY(status = t->ops->exec_create(t->model->backend, NULL, &t->exec, err));
+    EMO_TRY(status = emo__packer_create(data, t->opt.seed, t->opt.seq_len, &t->packer, err));
+    EMO_TRY(status = emo__step_data_create(t, err));
+    EMO_TRY(status = create_compute(t, err));
+    if (t->opt.max_steps > 0)
+        t->steps = t->opt.max_steps;
+    else if (t->opt.max_tokens > 0) {
+        int64_t step_tokens = (int64_t)t->opt.batch_rows * t->opt.seq_len;
+        t->steps = (t->opt.max_tokens + step_tokens - 1) / step_tokens;
+    }
+    if (t->out != NULL)
+        EMO_TRY(status = emo__run_open(t, err));
+    t->warmup = emo__schedule_warmup(&t->opt, t->steps);
+    t->decay = emo__schedule_decay(&t->opt, t->steps);
+done:
+    return status;
+}
+
+static void destroy(emo_trainer *t) {
+    const emo__mem *mem = &t->rt->mem;
+    emo_backend *be = t->model->backend;
+    emo__pass_destroy(t->pass);
+    emo__grads_free(&t->grads);
+    emo__balance_destroy(t->balance);
+    emo__step_data_destroy(t);
+    emo__packer_destroy(t->packer);
+    t->ops->mem_free(be, t->g);
+    t->ops->mem_free(be, t->m);
+    t->ops->mem_free(be, t->v);
+    t->ops->mem_free(be, t->scalars);
+    t->ops->mem_free(be, t->exchange);
+    t->ops->mem_free(be, t->sums);
+    t->ops->mem_free(be, t->balance_grads);
+    t->ops->exec_destroy(t->exec);
+    emo__lock_release(&t->lock);
+    emo__free(mem, t->grad_offset);
+    emo__free(mem, t->runs);
+    emo__free(mem, t->layer_grad);
+    emo__free(mem, t->route);
+    emo__free(mem, t->host_sums);
+    emo__free(mem, t->host_counts);
+    emo__free(mem, t->load);
+    emo__free(mem, t->out);
+    for (int32_t l = 0; t->keep != NULL && l < t->model->config.layers; l++)
+        emo__free(mem, t->keep[l]);
+    emo__free(mem, t->keep);
+    emo__pool_release(t->pool);
+    emo__mask_release(t->mask);
+    emo_dataset_release(t->valid);
+    emo_comm_release(t->comm);
+    emo_model *model = t->model;
+    emo_runtime *rt = t->rt;
+    emo__free(mem, t);
+    emo__guard_end_write(&model->guard);
+    emo_model_release(model);
+    emo_runtime_release(rt);
+}
+
+emo_status emo_trainer_create(emo_model *model, const emo_dataset *data, const emo_train_options *options,
+                              emo_trainer **out, emo_error *err) {
+    emo__error_clear(err);
+    if (out == NULL || model == NULL || data == NULL)
+        return emo__fail(err, EMO_E_INVALID_ARGUMENT, "model, data and out must not be NULL");
+    *out = NULL;
+    emo_train_options opt = EMO_TRAIN_OPTIONS_INIT;
+    emo_status status = emo__options_copy(&opt, sizeof opt, options, "emo_train_options", err);
+    if (status != EMO_OK)
+        return status;
+    if (!emo__guard_try_write(&model->guard))
+        return emo__fail(err, EMO_E_BUSY, "the model is in use; a trainer needs it to itself");
+    emo_trainer *t = emo__calloc(&model->rt->mem, 1, sizeof *t);
+    if (t == NULL) {
+        emo__guard_end_write(&model->guard);
+        return emo__fail_memory(err, sizeof *t);
+    }
+    emo__ref_init(&t->ref);
+    emo__guard_init(&t->guard);
+    t->rt = emo__runtime_retain(model->rt);
+    t->model = emo__model_retain(model);
+    t->ops = model->backend->ops;
+    t->opt = opt;
+    t->lock.fd = -1;
+    status = build(t, data, err);
+    if (status != EMO_OK) {
+        destroy(t);
+        return status;
+    }
+    *out = t;
+    return EMO_OK;
+}
+
+void emo_trainer_release(emo_trainer *trainer) {
+    if (trainer != NULL && emo__ref_put(&trainer->ref))
+        destroy(trainer);
+}

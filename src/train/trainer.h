@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The trainer as its own files see it. */
+#ifndef EMO_SRC_TRAIN_TRAINER_H
+#define EMO_SRC_TRAIN_TRAINER_H
+
+#include <emo/train.h>
+
+#include "data/pack.h"
+#include "io/files.h"
+#include "model/pass.h"
+#include "moe/balance.h"
+#include "train/schedule.h"
+
+/* Consecutive parameters that share everything adamw needs: one call. */
+typedef struct emo__adam_run {
+    float *p;
+    int64_t offset; /* in the gradient, m and v blocks */
+    int64_t count;
+    float weight_decay;
+} emo__adam_run;
+
+/* The rows of one step of this rank, on the host. */
+typedef struct emo__step_data {
+    int32_t *ids;        /* [rows, S] */
+    int32_t *labels;     /* [rows, S] */
+    int32_t *positions;  /* [rows, S] */
+    uint8_t *label_mask; /* [S] */
+    int64_t n_labels;
+    int64_t n_documents;
+} emo__step_data;
+
+/* Where rows come from: the packed stream, or rows recorded elsewhere. Fills ids and labels [seq_len] of a global row.
+ */
+typedef struct emo__row_source {
+    void *ctx;
+    emo_status (*row)(void *ctx, int64_t row, int32_t *ids, int32_t *labels, emo_error *err);
+} emo__row_source;
+
+/* One micro-batch's documents, on the host. */
+typedef struct emo__micro_data {
+    emo_attention_segment *attention;
+    int64_t n_attention;
+    int32_t *begin; /* [documents + 1] router documents */
+    int64_t n_documents;
+    int64_t *document_id;
+    int32_t **pool_size; /* [layers] -> [documents] */
+    uint8_t **allowed;   /* [layers] -> [documents, routed]; NULL without a mask */
+    int32_t *cut;        /* scratch: attention documents */
+} emo__micro_data;
+
+struct emo_trainer {
+    emo__ref ref;
+    emo__guard guard;
+    emo_runtime *rt;
+    emo_model *model; /* retained, its guard held */
+    const emo_backend_ops *ops;
+    emo_exec *exec;
+    emo_train_options opt; /* strings and objects copied or retained below */
+    char *out;
+    emo_dataset *valid;
+    emo_pool_policy *pool;
+    emo_mask *mask;
+    uint8_t **keep; /* [layers] -> [experts] what the mask leaves; NULL without a mask */
+    emo_comm *comm; /* NULL: single rank */
+    int32_t ranks;
+    int32_t rank;
+    emo__packer *packer;
+    emo__row_source rows; /* row NULL: the packer */
+    emo__lock lock;
+
+    int64_t micro_rows; /* rows of a micro-batch on this rank */
+    int64_t rank_rows;  /* rows of a step on this rank */
+    int64_t step;       /* finished steps */
+    int64_t steps;      /* planned, 0: not known yet */
+    int64_t warmup;
+    int64_t decay;
+    int64_t tokens;      /* trained, all ranks */
+    double seconds_done; /* of training in earlier processes and this one */
+
+    int64_t *grad_offset; /* [n_params], -1: frozen */
+    int64_t grad_count;
+    float *g;
+    float *m;
+    float *v;
+    emo__adam_run *runs;
+    size_t n_runs;
+    emo__grads grads;
+    emo__pass *pass;
+    emo__balance *balance;
+    emo_step_scalars *scalars; /* device */
+    double *sums; /* device: [accumulate][2] ce, z; then [layers] balance loss; then [accumulate][layers] z */
+    size_t n_sums;
+    double *exchange;    /* device: [4] numbers on their way to the other ranks */
+    float **layer_grad;  /* device addresses per layer inside balance_grads */
+    void *balance_grads; /* device block */
+    emo__route_gradient *route;
+    emo__step_data data;
+    emo__micro_data micro;
+    double *host_sums;
+    int32_t *host_counts; /* [widest layer] */
+    double *load;         /* [widest layer] */
+};
+
+/* Step data and documents (batch.c). */
+EMO_MUST_CHECK emo_status emo__step_data_create(emo_trainer *t, emo_error *err);
+void emo__step_data_destroy(emo_trainer *t);
+EMO_MUST_CHECK emo_status emo__step_data_load(emo_trainer *t, int64_t step, emo_error *err);
+/* Fills t->micro and *batch for micro-batch `index` of `step` (the step being made, from 1). */
+EMO_MUST_CHECK emo_status emo__micro_prepare(emo_trainer *t, int64_t step, int32_t index, emo__batch *batch,
+                                             emo_error *err);
+
+/* One step (step.c). With `dry`, the compute alone: no weights, no state change. */
+EMO_MUST_CHECK emo_status emo__trainer_step(emo_trainer *t, bool dry, emo_step_metrics *metrics, emo_error *err);
+
+/* Unscaled router losses of a MoE layer in the last step, summed over micro-batches, this rank. */
+void emo__trainer_layer_losses(const emo_trainer *t, int32_t layer, double *balance, double *z);
+
+/* The run folder (checkpoint.c, resume.c). */
+EMO_MUST_CHECK emo_status emo__checkpoint_write(emo_trainer *t, emo_error *err);
+EMO_MUST_CHECK emo_status emo__run_open(emo_trainer *t, emo_error *err);
+/* Stores the planned number of steps, so that a resume before the first checkpoint keeps it. */
+EMO_MUST_CHECK emo_status emo__run_store_plan(emo_trainer *t, emo_error *err);
+EMO_MUST_CHECK emo_status emo__metrics_append(emo_trainer *t, const emo_step_metrics *metrics, emo_error *err);
+
+/* The loop (run.c). */
+EMO_MUST_CHECK emo_status emo__trainer_run(emo_trainer *t, emo_error *err);
+EMO_MUST_CHECK emo_status emo__trainer_plan(emo_trainer *t, emo_error *err);
+
+#endif
