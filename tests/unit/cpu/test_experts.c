@@ -331,6 +331,54 @@ static void test_primitives(void **state) {
     free(p);
 }
 
+/* A token alone gets the bits that it gets in the batch, so one that is decoded agrees with one that was prefilled. */
+static void test_token_alone(void **state) {
+    (void)state;
+    problem *p = make_problem();
+    for (size_t l = 0; l < 3; l++) {
+        if (!test_has_isa(levels[l]))
+            continue;
+        result *r = run(p, levels[l], 2, 1);
+        emo_error err = EMO_ERROR_INIT;
+        emo_runtime *rt = test_runtime(2, levels[l]);
+        emo_exec *exec = NULL;
+        EXPECT_OK(rt->cpu->ops->exec_create(rt->cpu, NULL, &exec, &err));
+        for (int32_t t = 0; t < TOKENS; t += 4) {
+            int32_t offsets[EXPERTS + 1], order[K], inverse[K], place = 0;
+            float y[HIDDEN];
+            for (int32_t j = 0; j < K; j++)
+                inverse[j] = -1;
+            for (int32_t e = 0; e < EXPERTS; e++) {
+                offsets[e] = place;
+                for (int32_t j = 0; j < K; j++)
+                    if (p->indices[t * K + j] == e) {
+                        order[place] = j;
+                        inverse[j] = place++;
+                    }
+            }
+            offsets[EXPERTS] = place;
+            emo_experts_args args = {.tokens = 1,
+                                     .hidden = HIDDEN,
+                                     .inner = INNER,
+                                     .k_total = K,
+                                     .experts = EXPERTS,
+                                     .x = p->x + t * HIDDEN,
+                                     .offsets = offsets,
+                                     .order = order,
+                                     .inverse = inverse,
+                                     .weights = p->weights + t * K,
+                                     .table = {p->slots, EXPERTS, NULL},
+                                     .y = y};
+            EXPECT_OK(rt->cpu->ops->experts_forward(exec, &args, &err));
+            assert_memory_equal(y, r->y + t * HIDDEN, sizeof y);
+        }
+        rt->cpu->ops->exec_destroy(exec);
+        emo_runtime_release(rt);
+        free(r);
+    }
+    free(p);
+}
+
 static void test_not_loaded_and_frozen(void **state) {
     (void)state;
     problem *p = make_problem();
@@ -366,8 +414,9 @@ static void test_not_loaded_and_frozen(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_forward), cmocka_unit_test(test_gradients),
-                                       cmocka_unit_test(test_threads), cmocka_unit_test(test_primitives),
-                                       cmocka_unit_test(test_not_loaded_and_frozen)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_forward),     cmocka_unit_test(test_gradients),
+        cmocka_unit_test(test_threads),     cmocka_unit_test(test_primitives),
+        cmocka_unit_test(test_token_alone), cmocka_unit_test(test_not_loaded_and_frozen)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
