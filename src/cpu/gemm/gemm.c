@@ -58,13 +58,16 @@ void emo__gemm_cut(const emo__gemm_kernels *kernels, int64_t m, int64_t n, int64
 }
 
 static void add_bias(const emo_weight *bias, float *c, int64_t ldc, int64_t rows, int64_t n0, int64_t n1) {
-    const char *data = bias->data;
+    enum { COLUMNS = 64 };
     size_t size = emo__dtype_size(bias->dtype);
-    for (int64_t j = n0; j < n1; j++) {
-        float value = 0.0f;
-        (void)emo__convert(&value, EMO_DTYPE_F32, data + (size_t)j * size, bias->dtype, 1);
+    for (int64_t j = n0; j < n1; j += COLUMNS) {
+        float values[COLUMNS];
+        int64_t count = n1 - j < COLUMNS ? n1 - j : COLUMNS;
+        (void)emo__convert(values, EMO_DTYPE_F32, (const char *)bias->data + (size_t)j * size, bias->dtype,
+                           (size_t)count);
         for (int64_t i = 0; i < rows; i++)
-            c[i * ldc + j] += value;
+            for (int64_t l = 0; l < count; l++)
+                c[i * ldc + j + l] += values[l];
     }
 }
 
