@@ -128,13 +128,16 @@ EMO_API void emo_tokenizer_encode_options_init(emo_tokenizer_encode_options *opt
 
 /**
  * Encodes a text. No token is added at either end, and added or special tokens that the text spells out are not
- * recognised: text from outside cannot forge them. Time is O(n log n) whatever the text.
+ * recognised: text from outside cannot forge them. Time is O(n log n) whatever the text (a pattern of the file's own
+ * that takes too long is stopped).
  * @param text `length` bytes; may hold NULs and invalid UTF-8 (see above). NULL with length 0 is the empty text.
  * @param ids room for `capacity` ids; NULL with capacity 0 asks for the count.
- * @param count the ids needed; set on EMO_OK and EMO_E_LIMIT. Never more than 3 * length + 1 (and length where the text
- *        is valid UTF-8 and neither a space nor a normalisation is added).
+ * @param count the ids needed; set on EMO_OK and EMO_E_LIMIT. Never more than `length` where the
+ *        text is valid UTF-8, added tokens are not parsed and neither a space nor a normalisation is asked for; an
+ *        invalid byte may become three.
  * @return EMO_OK, EMO_E_LIMIT (capacity is not 0 and too small; the first `capacity` ids are written),
- *         EMO_E_OUT_OF_MEMORY. Safe to call from many threads at once.
+ *         EMO_E_OUT_OF_MEMORY; EMO_E_LIMIT with *count 0 when the file's pattern takes too long. Safe to call from many
+ *         threads at once.
  */
 EMO_API EMO_MUST_CHECK emo_status emo_tokenizer_encode(const emo_tokenizer *tokenizer, const char *text, size_t length,
                                                        int32_t *ids, size_t capacity, size_t *count, emo_error *err);

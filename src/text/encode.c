@@ -99,16 +99,15 @@ static emo_status cut_added(work *w, bool normalized, const char *text, size_t l
             at++;
             continue;
         }
-        size_t before = at - done;
-        if (added->lstrip)
-            before -= strip(text + done, before, true);
-        if (before > 0)
-            status = fn(w, text + done, before, err);
+        size_t begin = at;
+        if (added->lstrip && begin > done)
+            begin -= strip(text + done, begin - done, true);
+        if (begin > done)
+            status = fn(w, text + done, begin - done, err);
         emo__emit(w->sink, added->id);
+        /* white space that is taken may still hold a token, and the text goes on behind that one: as Hugging Face's */
         at += w->tok->tokens[added->id].length;
-        if (added->rstrip)
-            at += strip(text + at, length - at, false);
-        done = at;
+        done = at + (added->rstrip ? strip(text + at, length - at, false) : 0);
     }
     return status == EMO_OK && done < length ? fn(w, text + done, length - done, err) : status;
 }

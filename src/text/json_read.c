@@ -164,9 +164,14 @@ static emo_status read_vocab(emo_tokenizer *tok, const emo__json *vocab, size_t 
         if (known != NULL && (known->flags & EMO__TOKEN_ADDED) != 0) {
             const char *content = emo__tok_bytes(tok, (int32_t)id);
             if (known->length == length && memcmp(content, it.key, length) == 0) {
-                bool raw = !ok || bytes.size != length || memcmp(bytes.data, it.key, length) != 0;
-                status = emo__tok_set(tok, (int32_t)id, it.key, length,
-                                      EMO__TOKEN_MODEL | (raw ? (uint32_t)EMO__TOKEN_RAW : 0u), err);
+                bool same = ok && bytes.size == length && memcmp(bytes.data, it.key, length) == 0;
+                if (ok && !same) /* Hugging Face's finds it as text and spells it as bytes */
+                    status = emo__fail_at(err, EMO_E_UNSUPPORTED, EMO_DOMAIN_FILE, id,
+                                          WHERE ": added_tokens: '%.80s' is the vocabulary's spelling of other bytes",
+                                          it.key);
+                else
+                    status = emo__tok_set(tok, (int32_t)id, it.key, length,
+                                          EMO__TOKEN_MODEL | (same ? 0u : (uint32_t)EMO__TOKEN_RAW), err);
                 continue;
             }
         }
@@ -192,7 +197,8 @@ static emo_status find_spelled(const emo_tokenizer *tok, emo__buf *bytes, const 
     if (status != EMO_OK)
         return status;
     *id = ok ? emo__tok_find(tok, bytes->data, bytes->size) : emo__tok_find(tok, text, length);
-    if (*id >= 0 && (tok->tokens[*id].flags & EMO__TOKEN_MODEL) == 0)
+    uint32_t want = ok ? (uint32_t)EMO__TOKEN_MODEL : (uint32_t)(EMO__TOKEN_MODEL | EMO__TOKEN_RAW);
+    if (*id >= 0 && (tok->tokens[*id].flags & want) != want)
         *id = -1;
     return EMO_OK;
 }

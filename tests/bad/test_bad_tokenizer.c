@@ -45,6 +45,8 @@ static const bad_case cases[] = {
     {"", "", "{\"id\":256,\"content\":\"x!\",\"special\":1}", TEXT_BYTE_LEVEL, EMO_E_FORMAT, "special"},
     {"", "", "{\"id\":256,\"content\":\"x!\",\"single_word\":true}", TEXT_BYTE_LEVEL, EMO_E_UNSUPPORTED, "single_word"},
     {"", "", "3", TEXT_BYTE_LEVEL, EMO_E_FORMAT, "added_tokens[0]"},
+    {",\"\u00c3\u00a9\":256", "", "{\"id\":256,\"content\":\"\u00c3\u00a9\"}", TEXT_BYTE_LEVEL, EMO_E_UNSUPPORTED,
+     "spelling of other bytes"},
     {"", "", "", "", EMO_E_UNSUPPORTED, "pre_tokenizer"},
     {"", "", "", ",\"pre_tokenizer\":{\"type\":\"Metaspace\"}", EMO_E_UNSUPPORTED, "Metaspace"},
     {"", "", "", ",\"pre_tokenizer\":7", EMO_E_UNSUPPORTED, "pre_tokenizer"},

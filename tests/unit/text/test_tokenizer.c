@@ -73,7 +73,7 @@ static void the_byte_tokenizer(void **state) {
     expect_ids(tok, 0, "A\xC3\xA9", (int32_t[]){0x41, 0xC3, 0xA9}, 3);
     expect_ids(tok, 1, "A<|endoftext|>", (int32_t[]){0x41, 256}, 2);
     expect_ids(tok, 0, "\xFF", (int32_t[]){0xEF, 0xBF, 0xBD}, 3); /* U+FFFD */
-    expect_ids(tok, 0, "", NULL, 0);
+    expect_ids(tok, 0, "", (int32_t[]){0}, 0);
     round_trip(tok, "a\0b", 3);
     emo_tokenizer_release(tok);
     emo_tokenizer_release(NULL);
@@ -169,6 +169,7 @@ static void added_tokens(void **state) {
     expect_ids(tok, 1, "<a>c<a>ba", (int32_t[]){300, c, 301, a}, 4); /* the longest */
     expect_ids(tok, 1, "hello \t<m>\xE3\x80\x80\nhello", (int32_t[]){259, 302, 259}, 3);
     expect_ids(tok, 1, "<m><m>", (int32_t[]){302, 302}, 2);
+    expect_ids(tok, 1, "<m> <m>", (int32_t[]){302, 302}, 2);
     expect_ids(tok, 1, "<", &lt, 1);
     assert_int_equal(emo_tokenizer_is_special(tok, 300), 0);
     assert_int_equal(emo_tokenizer_is_special(tok, 301), 1);
@@ -204,6 +205,49 @@ static void what_comes_before_the_merges(void **state) {
                      "{\"Regex\":\"he\"},\"behavior\":\"Isolated\",\"invert\":false},{\"type\":\"ByteLevel\","
                      "\"add_prefix_space\":false,\"use_regex\":false}]}");
     expect_ids(tok, 0, "hello", (int32_t[]){256, 257, byte_id(tok, 'o')}, 3);
+    emo_tokenizer_release(tok);
+    emo_runtime_release(rt);
+}
+
+/* One tokenizer, many threads at once: the same ids everywhere. */
+typedef struct shared {
+    const emo_tokenizer *tok;
+    const int32_t *want;
+    size_t count;
+    _Atomic int wrong;
+} shared;
+
+static const char shared_text[] = "hello he said, l\xC3\xA9l\xC3\xA9 12345 'll hellohello \xE4\xB8\xAD\n\n hel";
+
+static void encode_often(void *task, size_t index, size_t worker) {
+    (void)index;
+    (void)worker;
+    shared *s = task;
+    for (int round = 0; round < 200; round++) {
+        emo_error err = EMO_ERROR_INIT;
+        int32_t ids[128];
+        size_t count = 0;
+        if (emo_tokenizer_encode(s->tok, shared_text, sizeof shared_text - 1, ids, 128, &count, &err) != EMO_OK ||
+            count != s->count || memcmp(ids, s->want, count * sizeof *ids) != 0)
+            s->wrong++;
+    }
+}
+
+static void many_threads_share_one(void **state) {
+    (void)state;
+    emo_error err = EMO_ERROR_INIT;
+    emo_runtime *rt = test_runtime(4, EMO_ISA_AUTO);
+    /* a pattern without a scanner: PCRE2 runs in every thread */
+    emo_tokenizer *tok =
+        from_parts(rt, VOCAB, MERGES, EOT,
+                   ",\"normalizer\":{\"type\":\"NFC\"},\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":["
+                   "{\"type\":\"Split\",\"pattern\":{\"Regex\":\" ?\\\\p{L}+|\\\\s\"},\"behavior\":\"Isolated\"},"
+                   "{\"type\":\"ByteLevel\"}]}");
+    int32_t want[128];
+    shared s = {tok, want, 0, 0};
+    EXPECT_OK(emo_tokenizer_encode(tok, shared_text, sizeof shared_text - 1, want, 128, &s.count, &err));
+    emo__parallel_for(rt, 16, encode_often, &s);
+    assert_int_equal(s.wrong, 0);
     emo_tokenizer_release(tok);
     emo_runtime_release(rt);
 }
@@ -356,6 +400,7 @@ int main(void) {
         cmocka_unit_test(every_plane_comes_back),
         cmocka_unit_test(added_tokens),
         cmocka_unit_test(what_comes_before_the_merges),
+        cmocka_unit_test(many_threads_share_one),
         cmocka_unit_test(ignore_merges_takes_whole_words),
         cmocka_unit_test(saving_keeps_everything),
         cmocka_unit_test(buffers_too_small),
