@@ -99,6 +99,27 @@ static void test_linear(void **state) {
             for (int i = 0; i < OUT; i++)
                 near("db", i, linear_slope(l, &l->b[i]) + 4.0, (double)db[i], 1e-5);
         }
+        float y[T * Y_STRIDE];
+        emo_linear_args forward = {.tokens = T,
+                                   .x = l->x,
+                                   .x_stride = X_STRIDE,
+                                   .weight = {l->w, NULL, EMO_DTYPE_F32, 0, OUT, IN, IN},
+                                   .bias = {l->b, NULL, EMO_DTYPE_F32, 0, 1, OUT, OUT},
+                                   .y = y,
+                                   .y_stride = Y_STRIDE};
+        for (size_t i = 0; i < sizeof y / sizeof y[0]; i++)
+            y[i] = 5.0f;
+        for (int accumulate = 0; accumulate < 2; accumulate++) {
+            forward.accumulate = accumulate; /* the second call doubles y */
+            EXPECT_OK(mc.ops->linear_forward(mc.exec, &forward, &err));
+            for (int i = 0; i < T * Y_STRIDE; i++) {
+                int t = i / Y_STRIDE, o = i % Y_STRIDE;
+                double want = o < OUT ? (double)l->b[o] : 5.0;
+                for (int c = 0; o < OUT && c < IN; c++)
+                    want += (double)l->w[o * IN + c] * (double)l->x[t * X_STRIDE + c];
+                near("y", i, o < OUT ? want * (1 + accumulate) : 5.0, (double)y[i], 1e-5);
+            }
+        }
         close_machine(&mc);
     }
     free(l);
