@@ -211,8 +211,11 @@ static void run_rank(rank_job *job) {
     emo_router_release(router);
 }
 
-static void *rank_thread(void *job) {
+static void *rank_thread(void *arg) {
+    rank_job *job = arg;
     run_rank(job);
+    if (job->r.failed)
+        emo_comm_abort(job->comm); /* the others may be waiting for this rank */
     return NULL;
 }
 
