@@ -215,6 +215,48 @@ static void pool_draws(void **state) {
     emo_runtime_release(rt);
 }
 
+/* The size of a pool by mass against the definition, from the usage that the router reports. */
+static void pools_by_mass(void **state) {
+    (void)state;
+    emo_error err = EMO_ERROR_INIT;
+    emo_runtime *rt = test_runtime(2, EMO_ISA_AUTO);
+    static float x[T * D];
+    float w[E * D];
+    test_fill(x, T * D, 1, 1.0f);
+    test_fill(w, E * D, 2, 2.0f);
+    emo_router *router = make(rt, E, w);
+    int sizes_seen[E] = {0};
+    static const char *const policies[] = {"mass:0.5:3:18", "mass:0.8:3:18", "mass:0.99:3:15", "mass:0.05:6:18"};
+    for (size_t i = 0; i < sizeof policies / sizeof policies[0]; i++) {
+        static const double mass[] = {0.5, 0.8, 0.99, 0.05};
+        static const int low[] = {3, 3, 3, 6};
+        static const int high[] = {18, 18, 15, 18};
+        emo_pool_policy *pool = NULL;
+        EXPECT_OK(emo_pool_policy_parse(rt, policies[i], &pool, &err));
+        emo_routing g = EMO_ROUTING_INIT;
+        forward(router, x, 30, pool, NULL, &g);
+        for (int d = 0; d < 30; d++) {
+            const float *usage = g.usage + d * (E - 1);
+            int below = 0;
+            int size = 0;
+            for (int e = 0; e < E - 1; e++) {
+                double before = 0.0; /* mass of this expert and all better ones */
+                for (int o = 0; o < E - 1; o++)
+                    before += usage[o] >= usage[e] ? (double)usage[o] : 0.0;
+                below += before < mass[i] * (T / 30);
+                size += g.allowed[d * (E - 1) + e];
+            }
+            int want = below + 1 < low[i] ? low[i] : below + 1 > high[i] ? high[i] : below + 1;
+            assert_int_equal(size, want);
+            sizes_seen[size]++;
+        }
+        emo_pool_policy_release(pool);
+    }
+    assert_true(sizes_seen[6] >= 30 && sizes_seen[15] > 0); /* both clamps were met */
+    emo_router_release(router);
+    emo_runtime_release(rt);
+}
+
 static void documents(void **state) {
     (void)state;
     /* eos 9: at the row's begin, in the middle twice in a row, at the row's end */
@@ -332,6 +374,7 @@ int main(void) {
         cmocka_unit_test(too_few_experts),
         cmocka_unit_test(pool_draws),
         cmocka_unit_test(documents),
+        cmocka_unit_test(pools_by_mass),
         cmocka_unit_test(balance_scopes),
         cmocka_unit_test(plan_sorts),
     };
