@@ -150,8 +150,11 @@ static void take_layers(bump *b, emo__pass *p, const widest *w) {
             take_route(b, p, &common, w->routed, w->columns, w->experts);
         if (w->dense)
             common.saved = floats(b, t * 2 * c->dense_inner);
-        for (int32_t l = 0; l < c->layers; l++)
+        for (int32_t l = 0; l < c->layers; l++) {
             share(&p->layers[l], &common);
+            if (emo__layer_is_moe(p, l))
+                p->layers[l].saved = NULL; /* the common buffer has the size of dense layers */
+        }
     }
     for (int32_t l = 0; l < c->layers; l++) {
         if (emo__layer_is_moe(p, l))
