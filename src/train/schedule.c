@@ -38,7 +38,7 @@ double emo__schedule_lr(const emo_train_options *o, int64_t steps, int64_t warmu
         if (step >= steps - decay && decay > 0) {
             int64_t left = steps - step < decay ? steps - step : decay;
             double low = (double)o->decay_min_lr;
-            return low + (peak - low) * (double)(left > 0 ? left : 0) / (double)decay;
+            return low + (peak - low) * (double)left / (double)decay; /* as the reference, also past the end */
         }
         return peak;
     default:

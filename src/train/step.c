@@ -237,7 +237,8 @@ emo_status emo__trainer_step(emo_trainer *t, bool dry, emo_step_metrics *metrics
     for (int32_t m = 0; m < t->opt.accumulate; m++)
         EMO_TRY(status = micro_step(t, step, m, err));
     if (!dry) {
-        out.lr = emo__schedule_lr(&t->opt, t->steps, t->warmup, t->decay, step);
+        int64_t planned = step < t->steps ? step : t->steps; /* steps past the end keep the last rate */
+        out.lr = emo__schedule_lr(&t->opt, t->steps, t->warmup, t->decay, planned);
         EMO_TRY(status = update(t, step, out.lr, err));
         EMO_TRY(status = collect(t, &out, err));
         EMO_TRY(status = emo__balance_end_step(t->balance, t->exec, err));
