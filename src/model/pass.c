@@ -302,6 +302,11 @@ done:
     return status;
 }
 
+emo_status emo__pass_download(emo__pass *p, void *dst, const void *src, size_t bytes, emo_error *err) {
+    emo_status status = p->ops->download(p->exec, dst, src, bytes, err);
+    return status == EMO_OK ? p->ops->synchronize(p->exec, err) : status;
+}
+
 const emo__route_view *emo__pass_route(const emo__pass *p, int32_t layer) {
     return emo__layer_is_moe(p, layer) ? &p->layers[layer].route : NULL;
 }

@@ -129,6 +129,9 @@ EMO_MUST_CHECK emo_status emo__pass_run(emo__pass *pass, const emo__batch *batch
  * must stand before EMO__STAGE_EXPERTS of that layer. Counts, score sums and z are as if the first run had not been. */
 EMO_MUST_CHECK emo_status emo__pass_reselect(emo__pass *pass, int32_t layer, emo_error *err);
 
+/* Copies results to the host and waits for them. */
+EMO_MUST_CHECK emo_status emo__pass_download(emo__pass *pass, void *dst, const void *src, size_t bytes, emo_error *err);
+
 /* Results of the run. */
 const emo__route_view *emo__pass_route(const emo__pass *pass, int32_t layer);
 const float *emo__pass_logits(const emo__pass *pass);     /* [n_logits, vocab], back end memory */
