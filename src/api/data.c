@@ -60,7 +60,8 @@ static emo_status open_in_memory(emo_runtime *rt, const emo__data_files *files, 
     draft.vocab_size = emo_tokenizer_vocab_size(tokenizer);
     emo_status status = emo__ingest(files, tokenizer, opt, &draft, NULL, err);
     if (status == EMO_OK && draft.doc_count == 0)
-        status = emo__fail(err, EMO_E_FORMAT, "there are no documents%s%.100s in the given files",
+        status = emo__fail(err, opt->domain != NULL ? EMO_E_NOT_FOUND : EMO_E_FORMAT,
+                           "there are no documents%s%.100s in the given files",
                            opt->domain != NULL ? " of domain " : "", opt->domain != NULL ? opt->domain : "");
     if (status == EMO_OK)
         status = emo__draft_finish(&draft, NULL, 0, 0, out, err);

@@ -219,7 +219,8 @@ static emo_status make_cache(emo_runtime *rt, const char *path, const emo__data_
     if (status == EMO_OK)
         status = emo__ingest(files, tokenizer, opt, &draft, &file, err);
     if (status == EMO_OK && draft.doc_count == 0)
-        status = emo__fail(err, EMO_E_FORMAT, "there are no documents%s%.100s in the given files",
+        status = emo__fail(err, opt->domain != NULL ? EMO_E_NOT_FOUND : EMO_E_FORMAT,
+                           "there are no documents%s%.100s in the given files",
                            opt->domain != NULL ? " of domain " : "", opt->domain != NULL ? opt->domain : "");
     if (status == EMO_OK)
         status = write_index(&draft, key, &file, err);

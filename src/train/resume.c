@@ -134,17 +134,22 @@ static emo_status read_param(emo_trainer *t, emo__st_set *set, const char *prefi
 }
 
 static emo_status read_balance(emo_trainer *t, emo__st_set *set, emo_error *err) {
-    size_t words = emo__balance_state_words(t->balance);
-    if (words == 0)
-        return EMO_OK;
     const emo__st *st = NULL;
     const emo__st_entry *entry = NULL;
-    int64_t shape[1] = {(int64_t)words};
+    if (emo__balance_state_words(t->balance) == 0)
+        return EMO_OK;
     emo_status status = emo__st_set_find(set, "balance", &st, &entry, err);
-    if (status == EMO_OK)
-        status = emo__st_check_shape(entry, shape, 1, err);
     if (status != EMO_OK)
         return status;
+    /* How much history there is depends on the steps done: the import checks it against its own header. */
+    int64_t shape[1] = {entry->n_dims == 1 ? entry->shape[0] : 0};
+    status = emo__st_check_shape(entry, shape, 1, err);
+    if (status != EMO_OK)
+        return status;
+    if (entry->dtype != EMO_DTYPE_I32 || shape[0] < 1)
+        return emo__fail(err, EMO_E_FORMAT, "tensor \"balance\" has %lld elements of type %s; I32 is expected",
+                         (long long)shape[0], entry->dtype_name);
+    size_t words = (size_t)shape[0];
     int32_t *counts = emo__malloc_array(&t->rt->mem, words, sizeof *counts);
     if (counts == NULL)
         return emo__fail_memory(err, words * sizeof *counts);

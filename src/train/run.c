@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/status.h"
+#include "infer/eval.h"
 #include "train/trainer.h"
 
 #define CALIBRATION_STEPS 7
@@ -62,9 +63,15 @@ emo_status emo__trainer_plan(emo_trainer *t, emo_error *err) {
 }
 
 static emo_status validate(emo_trainer *t, double *loss, emo_error *err) {
-    (void)t;
-    (void)loss;
-    return emo__fail(err, EMO_E_UNSUPPORTED, "validation is not there yet");
+    emo_eval_options options = EMO_EVAL_OPTIONS_INIT;
+    emo_eval_result total = {0};
+    options.seq_len = t->opt.seq_len;
+    options.mask = t->mask;
+    options.progress = t->opt.progress;
+    emo_status status = emo__eval_documents(t->model, t->valid, &options, &total, NULL, NULL, err);
+    if (status == EMO_OK && total.tokens > 0)
+        *loss = total.loss_sum / (double)total.tokens;
+    return status;
 }
 
 static bool due(int64_t every, int64_t step, int64_t steps) {
