@@ -43,8 +43,8 @@ static void print_result(cli *c, const emo_mask *mask, const emo_dataset *docume
         describe_mask(mask, words, sizeof(words));
         printf("%s: %s, by %s", out, words, method);
         if (documents != NULL)
-            printf(" from %" PRId64 " documents (%" PRId64 " tokens)", emo_dataset_count(documents),
-                   emo_dataset_tokens(documents));
+            printf(" from %" PRId64 " document%s (%" PRId64 " tokens)", emo_dataset_count(documents),
+                   emo_dataset_count(documents) == 1 ? "" : "s", emo_dataset_tokens(documents));
         putchar('\n');
     }
 }

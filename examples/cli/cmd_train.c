@@ -208,7 +208,10 @@ static void print_result(cli *c, const train_arguments *a, const train_settings 
         json_string(&json, "model", a->out);
         json_integer(&json, "steps", steps);
         json_integer(&json, "steps_now", report->steps_seen);
-        json_integer(&json, "tokens", report->last.tokens);
+        if (report->steps_seen > 0)
+            json_integer(&json, "tokens", report->last.tokens);
+        else
+            json_null(&json, "tokens");
         json_number(&json, "loss", report->last.loss);
         json_number(&json, "valid_loss", report->valid_loss);
         json_number(&json, "seconds", seconds);
@@ -288,8 +291,11 @@ static emo_status train(cli *c, train_arguments *a) {
     EMO_TRY(emo_trainer_create(t.model, t.data, &a->options, &t.trainer, &c->err));
     if (!c->common.json && !c->common.quiet)
         print_settings(&settings);
-    if (emo_trainer_run(t.trainer, &c->err) == EMO_E_CANCELLED)
+    if (emo_trainer_run(t.trainer, &c->err) == EMO_E_CANCELLED) {
         keep_progress(c, a, t.trainer);
+        cli_fail(c, EMO_E_CANCELLED, "stopped after step %" PRId64 " of %" PRId64, emo_trainer_at(t.trainer),
+                 emo_trainer_steps(t.trainer));
+    }
     if (c->err.code == EMO_OK && (c->common.json || !c->common.quiet))
         print_result(c, a, &settings, &report, t.trainer, seconds_now() - start);
 done:
