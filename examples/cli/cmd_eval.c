@@ -74,9 +74,20 @@ static void print_documents(const cli *c, const emo_dataset *data, const emo_eva
     static const char *const heads[] = {"", "documents", "tokens", "bytes", "loss", "perplexity", "bits/byte"};
     for (size_t i = 0; i < 7; i++)
         table_cell(&table, "%s", heads[i]);
-    for (int32_t d = 0; by_domain && d < n; d++) {
-        if (domains[d].documents > 0)
-            result_row(&table, shown_name(emo_dataset_domain_name(data, d)), &domains[d]);
+    const char *last = NULL; /* each round prints the next name: there are few domains */
+    for (int32_t round = 0; by_domain && round < n; round++) {
+        int32_t next = -1;
+        for (int32_t d = 0; d < n; d++) {
+            const char *name = emo_dataset_domain_name(data, d);
+            if ((last == NULL || strcmp(name, last) > 0) &&
+                (next < 0 || strcmp(name, emo_dataset_domain_name(data, next)) < 0))
+                next = d;
+        }
+        if (next < 0)
+            break;
+        last = emo_dataset_domain_name(data, next);
+        if (domains[next].documents > 0)
+            result_row(&table, shown_name(last), &domains[next]);
     }
     result_row(&table, "all", total);
     table_print(&table, stdout);
@@ -136,6 +147,19 @@ static int tally_add(tallies *all, const char *domain, const char *kind, int rig
     return 1;
 }
 
+/* By domain, then by kind; what is summed over all of them (NULL) comes last. */
+static int compare_names(const char *a, const char *b) {
+    if (a == NULL || b == NULL)
+        return (a == NULL) - (b == NULL);
+    return strcmp(a, b);
+}
+
+static int compare_tallies(const void *x, const void *y) {
+    const tally *a = x, *b = y;
+    int order = compare_names(a->domain, b->domain);
+    return order != 0 ? order : compare_names(a->kind, b->kind);
+}
+
 static double accuracy(const tally *t) { return t->items > 0 ? (double)t->correct / (double)t->items : NAN; }
 
 /* items, accuracy and kinds of a domain; NULL: of everything. */
@@ -184,16 +208,14 @@ static void print_choices(const cli *c, const tallies *all, int by_domain) {
     table_cell(&table, "kind");
     table_cell(&table, "items");
     table_cell(&table, "accuracy");
-    for (int pass = 0; pass < 2; pass++) { /* the domains, then everything together */
-        for (size_t i = 0; i < all->count; i++) {
-            const tally *row = &all->rows[i];
-            if ((row->domain == NULL) != (pass == 1) || (pass == 0 && !by_domain))
-                continue;
-            table_cell(&table, "%s", row->domain == NULL ? "all" : shown_name(row->domain));
-            table_cell(&table, "%s", row->kind == NULL ? "all" : shown_name(row->kind));
-            table_cell(&table, "%" PRId64, row->items);
-            table_cell(&table, "%.1f %%", 100 * accuracy(row));
-        }
+    for (size_t i = 0; i < all->count; i++) {
+        const tally *row = &all->rows[i];
+        if (row->domain != NULL && !by_domain)
+            continue;
+        table_cell(&table, "%s", row->domain == NULL ? "all" : shown_name(row->domain));
+        table_cell(&table, "%s", row->kind == NULL ? "all" : shown_name(row->kind));
+        table_cell(&table, "%" PRId64, row->items);
+        table_cell(&table, "%.1f %%", 100 * accuracy(row));
     }
     table_print(&table, stdout);
 }
@@ -229,6 +251,7 @@ static emo_status eval_choices(cli *c, const eval_arguments *a, emo_model *model
         cli_fail(c, EMO_E_NOT_FOUND, "%s has no item of the domain %s", a->choices, a->domain);
         goto done;
     }
+    qsort(all.rows, all.count, sizeof(*all.rows), compare_tallies);
     progress_clear(&c->line);
     print_choices(c, &all, a->by != NULL);
 done:
