@@ -25,7 +25,7 @@ static emo_status train(emo_runtime *rt, emo_model *model, const emo_dataset *da
     emo_trainer *trainer = NULL;
     emo_train_options options = EMO_TRAIN_OPTIONS_INIT;
 
-    EMO_TRY(emo_pool_policy_create_uniform(rt, 2, 16, &pool, err)); /* a random size per document and layer */
+    EMO_TRY(emo_pool_policy_create_uniform(rt, 4, 16, &pool, err)); /* a random size per document and layer */
     options.pool = pool;
     options.max_steps = 100;
     options.batch_rows = 8;
