@@ -129,6 +129,8 @@ done:
 }
 
 emo_status emo__checkpoint_write(emo_trainer *t, emo_error *err) {
+    if (t->saved == t->step) /* `latest` names it: it must not be taken away to be written again */
+        return EMO_OK;
     emo__buf state;
     emo__buf partial;
     emo__buf final;
@@ -140,7 +142,7 @@ emo_status emo__checkpoint_write(emo_trainer *t, emo_error *err) {
     emo__buf_init(&final, &t->rt->mem);
     emo__buf_init(&path, &t->rt->mem);
     (void)snprintf(name, sizeof name, "step-%lld", (long long)t->step);
-    (void)snprintf(partial_name, sizeof partial_name, "writing-%s", name);
+    (void)snprintf(partial_name, sizeof partial_name, EMO__WRITING "%s", name);
     emo_status status;
     EMO_TRY(status = emo__path_join(&state, t->out, "state", err));
     EMO_TRY(status = emo__path_join(&partial, state.data, partial_name, err));
@@ -149,11 +151,13 @@ emo_status emo__checkpoint_write(emo_trainer *t, emo_error *err) {
     EMO_TRY(status = emo__remove_tree(&t->rt->mem, final.data, err));
     EMO_TRY(status = emo__rename(partial.data, final.data, err));
     EMO_TRY(status = emo__sync_dir(state.data, err));
+    /* first the exported model: a run whose last checkpoint is complete is complete altogether */
+    emo_model_save_options save = EMO_MODEL_SAVE_OPTIONS_INIT;
+    EMO_TRY(status = emo__model_save(t->model, t->out, &save, err));
     EMO_TRY(status = emo__path_join(&path, state.data, "latest", err));
     EMO_TRY(status = emo__file_write(&t->rt->mem, path.data, name, strlen(name), err));
-    EMO_TRY(status = prune_old(t, state.data, err));
-    emo_model_save_options save = EMO_MODEL_SAVE_OPTIONS_INIT;
-    status = emo__model_save(t->model, t->out, &save, err);
+    t->saved = t->step;
+    status = prune_old(t, state.data, err);
 done:
     emo__buf_free(&state);
     emo__buf_free(&partial);

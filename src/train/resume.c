@@ -17,11 +17,33 @@ int64_t emo__checkpoint_step(const char *name) {
     return step;
 }
 
+#define FNV_START 0xcbf29ce484222325u
+static uint64_t fnv1a(uint64_t hash, const void *data, size_t size) {
+    const unsigned char *bytes = data;
+    for (size_t i = 0; i < size; i++)
+        hash = (hash ^ bytes[i]) * 0x100000001b3u;
+    return hash;
+}
+
+/* The experts that the run may use: "all", or a number that tells masks apart. */
+static void describe_mask(const emo_trainer *t, char text[24]) {
+    const emo__config *c = &t->model->config;
+    uint64_t hash = FNV_START;
+    for (int32_t l = 0; t->keep != NULL && l < c->layers; l++)
+        hash = fnv1a(hash, t->keep[l], (size_t)c->layer[l].experts);
+    if (t->keep != NULL)
+        (void)snprintf(text, 24, "%016llx", (unsigned long long)hash);
+    else
+        (void)snprintf(text, 24, "all");
+}
+
 /* The options that decide what a run computes, as JSON: a resume must have the same. */
 static emo_status describe(emo_trainer *t, emo__buf *text, emo_error *err) {
     const emo_train_options *o = &t->opt;
     char pool[256] = "none";
+    char mask[24];
     size_t size = 0;
+    describe_mask(t, mask);
     if (t->pool != NULL) {
         emo_status status = emo_pool_policy_describe(t->pool, pool, sizeof pool, &size, err);
         if (status != EMO_OK)
@@ -34,6 +56,8 @@ static emo_status describe(emo_trainer *t, emo__buf *text, emo_error *err) {
     emo__jw_i64(&w, "schedule", o->schedule);
     emo__jw_string(&w, "pool", pool);
     emo__jw_i64(&w, "pool_scope", t->pool != NULL ? t->pool->scope : 0);
+    emo__jw_i64(&w, "pool_forced", t->pool != NULL ? t->pool->forced : 0);
+    emo__jw_string(&w, "mask", mask);
     emo__jw_i64(&w, "balance_scope", o->balance_scope);
     emo__jw_i64(&w, "balance_window", o->balance_window);
     emo__jw_f32(&w, "balance_weight", o->balance_weight);
@@ -60,8 +84,6 @@ static emo_status describe(emo_trainer *t, emo__buf *text, emo_error *err) {
 }
 
 emo_status emo__run_store_plan(emo_trainer *t, emo_error *err) {
-    if (t->rank != 0)
-        return EMO_OK;
     emo__buf text;
     emo__buf path;
     emo__buf_init(&text, &t->rt->mem);
@@ -76,14 +98,28 @@ done:
     return status;
 }
 
+emo_status emo__run_hash(emo_trainer *t, uint64_t *hash, emo_error *err) {
+    emo__buf text;
+    emo__buf_init(&text, &t->rt->mem);
+    emo_status status = describe(t, &text, err);
+    if (status == EMO_OK)
+        *hash = fnv1a(FNV_START, text.data, text.size);
+    emo__buf_free(&text);
+    return status;
+}
+
 /* Two JSON scalars with the same text. */
 static bool same_scalar(const emo__json *a, const emo__json *b) {
     const char *x = emo__json_string(a, NULL);
     const char *y = emo__json_string(b, NULL);
     double u = 0.0;
     double v = 0.0;
+    int64_t i = 0;
+    int64_t k = 0;
     if (x != NULL || y != NULL)
         return x != NULL && y != NULL && strcmp(x, y) == 0;
+    if (emo__json_i64(a, &i) && emo__json_i64(b, &k))
+        return i == k;
     return emo__json_f64(a, &u) && emo__json_f64(b, &v) && !(u < v) && !(u > v);
 }
 
@@ -205,6 +241,7 @@ static emo_status read_checkpoint(emo_trainer *t, const char *folder, emo_error 
         EMO_TRY(status = read_param(t, moments, "exp_avg_sq.", i, t->v + t->grad_offset[i], err));
     }
     status = read_balance(t, moments, err);
+    t->saved = t->step;
 done:
     emo_source_release(source);
     emo__st_set_close(weights);
@@ -278,6 +315,24 @@ done:
     return status;
 }
 
+/* What an earlier process left when it died while it wrote a checkpoint. */
+static emo_status remove_unfinished(emo_trainer *t, const char *state, emo_error *err) {
+    emo__names names = {0};
+    emo__buf path;
+    emo__buf_init(&path, &t->rt->mem);
+    emo_status status = emo__list_dirs(&t->rt->mem, state, &names, err);
+    for (size_t i = 0; status == EMO_OK && i < names.count; i++) {
+        if (strncmp(names.items[i], EMO__WRITING, strlen(EMO__WRITING)) != 0)
+            continue;
+        status = emo__path_join(&path, state, names.items[i], err);
+        if (status == EMO_OK)
+            status = emo__remove_tree(&t->rt->mem, path.data, err);
+    }
+    emo__names_free(&names);
+    emo__buf_free(&path);
+    return status;
+}
+
 emo_status emo__run_open(emo_trainer *t, emo_error *err) {
     emo__buf state;
     emo__buf path;
@@ -286,19 +341,18 @@ emo_status emo__run_open(emo_trainer *t, emo_error *err) {
     emo_status status;
     EMO_TRY(status = emo__path_join(&state, t->out, "state", err));
     EMO_TRY(status = emo__mkdirs(&t->rt->mem, state.data, err));
-    if (t->rank == 0) {
-        EMO_TRY(status = emo__path_join(&path, state.data, "lock", err));
-        EMO_TRY(status = emo__lock_acquire(path.data, &t->lock, err));
-    }
+    EMO_TRY(status = emo__path_join(&path, state.data, "lock", err));
+    EMO_TRY(status = emo__lock_acquire(path.data, &t->lock, err));
     EMO_TRY(status = emo__path_join(&path, state.data, "run.json", err));
     bool has_plan = emo__path_exists(path.data);
     EMO_TRY(status = emo__path_join(&path, t->out, "model.safetensors", err));
     bool has_model = emo__path_exists(path.data);
-    if (t->opt.resume == 0 && (has_plan || has_model)) {
-        status = emo__fail(err, EMO_E_EXISTS, "'%s' holds a %s already; resume it, or choose another folder", t->out,
-                           has_plan ? "run" : "model");
+    if (has_plan ? t->opt.resume == 0 : has_model) {
+        status = emo__fail(err, EMO_E_EXISTS, "'%s' holds a %s already; %schoose another folder", t->out,
+                           has_plan ? "run" : "model", has_plan ? "resume it, or " : "");
         goto done;
     }
+    EMO_TRY(status = remove_unfinished(t, state.data, err));
     if (t->opt.resume != 0)
         EMO_TRY(status = resume(t, state.data, has_plan, err));
     if (!has_plan && t->steps > 0)

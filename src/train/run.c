@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/options.h"
 #include "base/status.h"
 #include "infer/eval.h"
 #include "train/trainer.h"
@@ -22,16 +23,19 @@ static emo_status calibrate(emo_trainer *t, emo_error *err) {
     double seconds[CALIBRATION_STEPS];
     double budget = t->opt.max_minutes * 60.0;
     uint64_t begin = emo__now_ns();
+    int32_t enough = 0;
     int n = 0;
-    for (int i = 0; i < CALIBRATION_STEPS; i++) {
+    for (int i = 0; i < CALIBRATION_STEPS && enough == 0; i++) {
         emo_step_metrics metrics;
         emo_status status = emo__trainer_step(t, true, &metrics, err);
         if (status != EMO_OK)
             return status;
         if (i > 0) /* the first one touches memory for the first time */
             seconds[n++] = metrics.seconds;
-        if ((double)(emo__now_ns() - begin) * 1e-9 > budget * 0.05 && n > 0)
-            break;
+        enough = (double)(emo__now_ns() - begin) * 1e-9 > budget * 0.05 && n > 0;
+        status = emo__ranks_tell(t, &enough, sizeof enough, err);
+        if (status != EMO_OK)
+            return status;
     }
     qsort(seconds, (size_t)n, sizeof seconds[0], compare);
     double left = budget - (double)(emo__now_ns() - begin) * 1e-9;
@@ -47,19 +51,11 @@ emo_status emo__trainer_plan(emo_trainer *t, emo_error *err) {
     if (!(t->opt.max_minutes > 0.0))
         return emo__fail(err, EMO_E_INVALID_ARGUMENT, "one of max_steps, max_tokens and max_minutes must be set");
     emo_status status = calibrate(t, err);
-    if (status == EMO_OK && t->comm != NULL) {
-        /* all ranks must plan the same: the first one's number counts */
-        status = t->ops->upload(t->exec, t->exchange, &t->steps, sizeof t->steps, err);
-        if (status == EMO_OK)
-            status = emo_comm_broadcast(t->comm, t->exchange, sizeof t->steps, 0, err);
-        if (status == EMO_OK)
-            status = t->ops->download(t->exec, &t->steps, t->exchange, sizeof t->steps, err);
-        if (status == EMO_OK)
-            status = t->ops->synchronize(t->exec, err);
-    }
+    if (status == EMO_OK) /* all ranks must plan the same: the first one's number counts */
+        status = emo__ranks_tell(t, &t->steps, sizeof t->steps, err);
     t->warmup = emo__schedule_warmup(&t->opt, t->steps);
     t->decay = emo__schedule_decay(&t->opt, t->steps);
-    return status == EMO_OK && t->out != NULL ? emo__run_store_plan(t, err) : status;
+    return status == EMO_OK && t->out != NULL && t->rank == 0 ? emo__run_store_plan(t, err) : status;
 }
 
 static emo_status validate(emo_trainer *t, double *loss, emo_error *err) {
@@ -89,7 +85,9 @@ static emo_status advance(emo_trainer *t, emo_step_metrics *metrics, emo_error *
         if (due(t->opt.checkpoint_every, t->step, t->steps))
             EMO_TRY(status = emo__checkpoint_write(t, err));
     }
-    if (t->opt.on_step != NULL && t->opt.on_step(t->opt.on_step_ctx, metrics) != 0)
+    bool stop = t->opt.on_step != NULL && t->opt.on_step(t->opt.on_step_ctx, metrics) != 0;
+    EMO_TRY(status = emo__ranks_stop(t, stop, &stop, err));
+    if (stop)
         status = emo__fail(err, EMO_E_CANCELLED, "stopped by on_step after step %lld", (long long)t->step);
 done:
     return status;
@@ -115,8 +113,8 @@ static emo_status enter(emo_trainer *t, emo_error *err) {
 
 /* A rank that stops must not leave the others waiting. */
 static emo_status leave(emo_trainer *t, emo_status status) {
-    if (status != EMO_OK && t->comm != NULL)
-        emo_comm_abort(t->comm);
+    if (status != EMO_OK && status != EMO_E_CANCELLED)
+        emo_comm_abort(t->comm); /* cancelling is agreed on */
     emo__guard_end_write(&t->guard);
     return status;
 }
@@ -148,7 +146,7 @@ emo_status emo_trainer_checkpoint(emo_trainer *trainer, emo_error *err) {
         return status;
     if (trainer->out == NULL)
         status = emo__fail(err, EMO_E_INVALID_ARGUMENT, "the trainer has no run folder (options.out)");
-    else
+    else if (trainer->rank == 0)
         status = emo__checkpoint_write(trainer, err);
     emo__guard_end_write(&trainer->guard);
     return status;
@@ -161,10 +159,15 @@ emo_status emo_schedule_lr(const emo_train_options *options, int64_t step, doubl
     emo__error_clear(err);
     if (options == NULL || lr == NULL)
         return emo__fail(err, EMO_E_INVALID_ARGUMENT, "options and lr must not be NULL");
-    if (step < 0 || options->max_steps < 1 || options->schedule < 0 || options->schedule > EMO_SCHEDULE_WSD)
-        return emo__fail(err, EMO_E_RANGE, "step %lld of max_steps %lld with schedule %d", (long long)step,
-                         (long long)options->max_steps, (int)options->schedule);
-    *lr = emo__schedule_lr(options, options->max_steps, emo__schedule_warmup(options, options->max_steps),
-                           emo__schedule_decay(options, options->max_steps), step);
+    emo_train_options o = EMO_TRAIN_OPTIONS_INIT;
+    emo_status status = emo__options_copy(&o, sizeof o, options, "emo_train_options", err);
+    if (status != EMO_OK)
+        return status;
+    if (step < 0 || o.max_steps < 1 || o.warmup < -1 || o.decay < -1 || o.schedule < 0 || o.schedule > EMO_SCHEDULE_WSD)
+        return emo__fail(err, EMO_E_RANGE, "step %lld of max_steps %lld with schedule %d, warmup %lld, decay %lld",
+                         (long long)step, (long long)o.max_steps, (int)o.schedule, (long long)o.warmup,
+                         (long long)o.decay);
+    *lr = emo__schedule_lr(&o, o.max_steps, emo__schedule_warmup(&o, o.max_steps), emo__schedule_decay(&o, o.max_steps),
+                           step);
     return EMO_OK;
 }

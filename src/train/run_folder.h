@@ -5,6 +5,9 @@
 
 #include "train/trainer.h"
 
+/* A checkpoint's folder begins so until it is complete. */
+#define EMO__WRITING "writing-"
+
 /* N of "step-N"; -1 for any other name. */
 int64_t emo__checkpoint_step(const char *name);
 

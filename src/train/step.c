@@ -7,6 +7,9 @@
 #include "base/status.h"
 #include "train/trainer.h"
 
+/* This rank's N. Without any label there is no loss of the language model, and 1 does as well. */
+static double label_count(const emo_trainer *t) { return (double)(t->data.n_labels > 0 ? t->data.n_labels : 1); }
+
 /* Places in t->sums. */
 static double *sum_ce(const emo_trainer *t, double *sums, int32_t m) { return sums + 2 * m; }
 static double *sum_balance(const emo_trainer *t, double *sums, int32_t l) { return sums + 2 * t->opt.accumulate + l; }
@@ -16,21 +19,20 @@ static double *sum_z(const emo_trainer *t, double *sums, int32_t m, int32_t l) {
 }
 
 static emo_status reduce(emo_trainer *t, void *data, size_t count, emo_dtype dtype, emo_error *err) {
-    return t->comm != NULL ? emo_comm_all_reduce_sum(t->comm, data, count, dtype, err) : EMO_OK;
+    return t->ranks > 1 ? emo_comm_all_reduce_sum(t->comm, data, count, dtype, err) : EMO_OK;
 }
 
-/* The same for a few host numbers: communicators work on the back end's memory. */
-static emo_status reduce_host(emo_trainer *t, double *values, size_t count, emo_error *err) {
-    if (t->comm == NULL)
-        return EMO_OK;
-    emo_status status = t->ops->upload(t->exec, t->exchange, values, count * sizeof *values, err);
-    if (status == EMO_OK)
-        status = reduce(t, t->exchange, count, EMO_DTYPE_F64, err);
-    if (status == EMO_OK)
-        status = t->ops->download(t->exec, values, t->exchange, count * sizeof *values, err);
-    if (status == EMO_OK)
-        status = t->ops->synchronize(t->exec, err);
-    return status;
+/* With several ranks the hook only takes a note: all must leave the step at the same place. */
+typedef struct note {
+    const emo_progress *hook;
+    bool wanted;
+} note;
+
+static int32_t take_note(void *ctx, const emo_progress_info *info) {
+    note *n = ctx;
+    if (!n->wanted && n->hook->report(n->hook->ctx, info) != 0)
+        n->wanted = true;
+    return 0;
 }
 
 /* The load-balancing loss of a layer and its gradient with respect to the scores. */
@@ -88,19 +90,27 @@ static emo_status micro_step(emo_trainer *t, int64_t step, int32_t m, emo_error 
     emo__batch batch;
     emo__limit limit = {0};
     bool done = false;
-    limit.progress = t->opt.progress.report != NULL ? &t->opt.progress : NULL;
+    bool stop = false;
+    note n = {&t->opt.progress, false};
+    emo_progress noting = {&n, take_note};
+    if (t->opt.progress.report != NULL)
+        limit.progress = t->ranks > 1 ? &noting : &t->opt.progress;
     emo_status status;
     EMO_TRY(status = emo__micro_prepare(t, step, m, &batch, err));
     EMO_TRY(status = emo__pass_begin(t->pass, &batch, err));
     EMO_TRY(status = emo__pass_advance(t->pass, &limit, &done, err));
+    if (t->ranks > 1) {
+        EMO_TRY(status = emo__ranks_stop(t, n.wanted, &stop, err));
+        if (stop)
+            return emo__fail(err, EMO_E_CANCELLED, "cancelled by the progress hook of a rank");
+    }
     EMO_TRY(status = keep_counts(t, m, err));
     EMO_TRY(status = t->ops->copy(t->exec, sum_ce(t, t->sums, m), emo__pass_ce_sum(t->pass), 2 * sizeof(double), err));
     for (int32_t l = 0; l < t->model->config.layers; l++) {
         if (emo__pass_route(t->pass, l) == NULL)
             continue;
         EMO_TRY(status = balance_layer(t, m, l, err));
-        t->route[l].z_scale =
-            (float)((double)t->opt.z_weight / t->model->config.layers / (double)t->data.n_labels / t->ranks);
+        t->route[l].z_scale = (float)((double)t->opt.z_weight / t->model->config.layers / label_count(t) / t->ranks);
     }
     status = emo__pass_backward(t->pass, &t->grads, t->route, err);
 done:
@@ -177,7 +187,7 @@ static emo_status collect(emo_trainer *t, emo_step_metrics *out, emo_error *err)
     EMO_TRY(status = t->ops->download(t->exec, sums, t->sums, t->n_sums * sizeof *sums, err));
     EMO_TRY(status = t->ops->download(t->exec, &s, t->scalars, sizeof s, err));
     EMO_TRY(status = t->ops->synchronize(t->exec, err));
-    double n = (double)(t->data.n_labels > 0 ? t->data.n_labels : 1);
+    double n = label_count(t);
     double lb = 0.0;
     double z = 0.0;
     int32_t moe = 0;
@@ -196,7 +206,7 @@ static emo_status collect(emo_trainer *t, emo_step_metrics *out, emo_error *err)
             z += *sum_z(t, sums, m, l) / n;
     }
     double values[4] = {out->loss, out->lm_z_loss, lb, z};
-    EMO_TRY(status = reduce_host(t, values, 4, err));
+    EMO_TRY(status = emo__ranks_sum(t, values, 4, err));
     out->loss = values[0] / t->ranks;
     out->lm_z_loss = values[1] / t->ranks;
     lb = values[2] / t->ranks;
@@ -216,7 +226,7 @@ void emo__trainer_layer_losses(const emo_trainer *t, int32_t layer, double *bala
     *balance = *sum_balance(t, t->host_sums, layer);
     *z = 0.0;
     for (int32_t m = 0; m < t->opt.accumulate; m++)
-        *z += *sum_z(t, t->host_sums, m, layer) / (double)t->data.n_labels;
+        *z += *sum_z(t, t->host_sums, m, layer) / label_count(t);
 }
 
 emo_status emo__trainer_step(emo_trainer *t, bool dry, emo_step_metrics *metrics, emo_error *err) {
@@ -227,8 +237,8 @@ emo_status emo__trainer_step(emo_trainer *t, bool dry, emo_step_metrics *metrics
     emo_status status;
     EMO_TRY(status = emo__step_data_load(t, step, err));
     double n_all = (double)t->data.n_labels;
-    EMO_TRY(status = reduce_host(t, &n_all, 1, err));
-    if (t->data.n_labels == 0)
+    EMO_TRY(status = emo__ranks_sum(t, &n_all, 1, err));
+    if (!(n_all > 0.0))
         return emo__fail(err, EMO_E_INVALID_ARGUMENT, "no token of step %lld counts for the loss", (long long)step);
     EMO_TRY(status = t->ops->zero(t->exec, t->g, (size_t)t->grad_count * sizeof(float), err));
     EMO_TRY(status = t->ops->zero(t->exec, t->sums, t->n_sums * sizeof(double), err));

@@ -76,6 +76,45 @@ static emo_status check_ints(const emo_train_options *o, emo_error *err) {
     return EMO_OK;
 }
 
+static emo_status check_data(const emo__config *c, const emo_dataset *data, const char *which, emo_error *err) {
+    if (emo_dataset_vocab_size(data) > c->vocab)
+        return emo__fail(err, EMO_E_MISMATCH, "the %s data need a vocabulary of %d; the model has %d (vocab_size)",
+                         which, (int)emo_dataset_vocab_size(data), (int)c->vocab);
+    if (emo_dataset_eos(data) != c->eos)
+        return emo__fail(err, EMO_E_MISMATCH,
+                         "the end-of-text token is %d in the %s data and %d in the model (eos_token_id)",
+                         (int)emo_dataset_eos(data), which, (int)c->eos);
+    return EMO_OK;
+}
+
+/* Every token must find enough experts, whatever pool is drawn. */
+static emo_status check_choice(const emo_trainer *t, emo_error *err) {
+    const emo__config *c = &t->model->config;
+    const emo_pool_policy *p = t->pool;
+    if (p != NULL && p->scope == EMO_POOL_SCOPE_PROMPT)
+        return emo__fail(err, EMO_E_INVALID_ARGUMENT,
+                         "a pool chosen from the prompt is for sessions, not for training");
+    bool sized = p != NULL && p->kind != EMO_POOL_NONE && p->kind != EMO_POOL_TABLE;
+    for (int32_t l = 0; l < c->layers; l++) {
+        int32_t chosen = emo__config_chosen(c, l);
+        int32_t left = 0;
+        if (c->layer[l].experts == 0)
+            continue;
+        if (sized && p->min < chosen && p->forced < chosen)
+            return emo__fail(err, EMO_E_RANGE, "a pool of %d experts is smaller than the %d that each token chooses",
+                             (int)p->min, (int)chosen);
+        for (int32_t e = 0; e < emo__config_routed(c, l); e++)
+            left += t->keep == NULL || t->keep[l][e] != 0 ? 1 : 0;
+        for (int32_t i = 0; i < c->layer[l].n_always; i++)
+            left--; /* these come on top of the chosen ones */
+        if (left < chosen)
+            return emo__fail(err, EMO_E_RANGE,
+                             "layer %d: the mask leaves %d experts to choose from; each token chooses %d", (int)l,
+                             (int)left, (int)chosen);
+    }
+    return EMO_OK;
+}
+
 static emo_status check_fit(const emo_trainer *t, const emo_dataset *data, emo_error *err) {
     const emo_train_options *o = &t->opt;
     const emo__config *c = &t->model->config;
@@ -85,19 +124,14 @@ static emo_status check_fit(const emo_trainer *t, const emo_dataset *data, emo_e
     if (o->seq_len > c->max_positions)
         return emo__fail(err, EMO_E_RANGE, "seq_len %d is above the model's max_position_embeddings %d",
                          (int)o->seq_len, (int)c->max_positions);
-    if (emo_dataset_vocab_size(data) > c->vocab)
-        return emo__fail(err, EMO_E_MISMATCH, "the data need a vocabulary of %d; the model has %d (vocab_size)",
-                         (int)emo_dataset_vocab_size(data), (int)c->vocab);
-    if (emo_dataset_eos(data) != c->eos)
-        return emo__fail(err, EMO_E_MISMATCH,
-                         "the end-of-text token is %d in the data and %d in the model (eos_token_id)",
-                         (int)emo_dataset_eos(data), (int)c->eos);
+    emo_status status = check_data(c, data, "training", err);
+    if (status == EMO_OK && o->valid != NULL)
+        status = check_data(c, o->valid, "validation", err);
+    if (status != EMO_OK)
+        return status;
     if (emo_dataset_tokens(data) == 0)
         return emo__fail(err, EMO_E_INVALID_ARGUMENT, "the training data hold no tokens");
-    if (t->pool != NULL && t->pool->scope == EMO_POOL_SCOPE_PROMPT)
-        return emo__fail(err, EMO_E_INVALID_ARGUMENT,
-                         "a pool chosen from the prompt is for sessions, not for training");
-    return EMO_OK;
+    return check_choice(t, err);
 }
 
 static bool trainable(const emo_trainer *t, const emo__param *p) {
@@ -194,13 +228,11 @@ static emo_status create_balance(emo_trainer *t, emo_error *err) {
 static emo_status create_compute(emo_trainer *t, emo_error *err) {
     emo_model *m = t->model;
     const emo__config *c = &m->config;
-    float *flat = NULL;
-    int64_t count = 0;
     int64_t documents = t->micro_rows * t->opt.seq_len;
     int64_t *offsets = emo__malloc_array(&t->rt->mem, m->n_params, sizeof *offsets);
     if (offsets == NULL)
         return emo__fail_memory(err, m->n_params * sizeof *offsets);
-    emo_status status = emo__model_to_f32(m, 1, &flat, &count, offsets, err);
+    emo_status status = emo__model_to_f32(m, 1, &t->flat, &t->flat_count, offsets, err);
     emo__free(&t->rt->mem, offsets);
     if (status != EMO_OK)
         return status;
@@ -213,7 +245,6 @@ static emo_status create_compute(emo_trainer *t, emo_error *err) {
     EMO_TRY(status = device_block(t, bytes, (void **)&t->m, err));
     EMO_TRY(status = device_block(t, bytes, (void **)&t->v, err));
     EMO_TRY(status = device_block(t, sizeof *t->scalars, (void **)&t->scalars, err));
-    EMO_TRY(status = device_block(t, 4 * sizeof *t->exchange, (void **)&t->exchange, err));
     t->n_sums = (size_t)(2 * t->opt.accumulate + c->layers + t->opt.accumulate * c->layers);
     EMO_TRY(status = device_block(t, t->n_sums * sizeof *t->sums, (void **)&t->sums, err));
     EMO_TRY(status = emo__grads_create(m, t->g, t->grad_offset, &t->grads, err));
@@ -269,15 +300,11 @@ static emo_status retain_options(emo_trainer *t, const emo_train_options *o, emo
     return status;
 }
 
-static emo_status build(emo_trainer *t, const emo_dataset *data, emo_error *err) {
+/* All that a rank does by itself. */
+static emo_status prepare(emo_trainer *t, const emo_dataset *data, emo_error *err) {
     emo_status status;
     EMO_TRY(status = check_ints(&t->opt, err));
     EMO_TRY(status = check_floats(&t->opt, err));
-    t->comm = t->opt.comm;
-    t->ranks = t->comm != NULL ? emo_comm_size(t->comm) : 1;
-    t->rank = t->comm != NULL ? emo_comm_rank(t->comm) : 0;
-    if (t->comm != NULL)
-        emo__comm_retain(t->comm);
     EMO_TRY(status = retain_options(t, &t->opt, err));
     EMO_TRY(status = check_fit(t, data, err));
     t->rank_rows = t->opt.batch_rows / t->ranks;
@@ -286,18 +313,36 @@ static emo_status build(emo_trainer *t, const emo_dataset *data, emo_error *err)
         t->valid = emo__dataset_retain((emo_dataset *)(uintptr_t)t->opt.valid);
         t->opt.valid = t->valid;
     }
-    EMO_TRY(status = t->ops->exec_create(t->model->backend, NULL, &t->exec, err));
     EMO_TRY(status = emo__packer_create(data, t->opt.seed, t->opt.seq_len, &t->packer, err));
     EMO_TRY(status = emo__step_data_create(t, err));
-    EMO_TRY(status = create_compute(t, err));
+    status = create_compute(t, err);
     if (t->opt.max_steps > 0)
         t->steps = t->opt.max_steps;
     else if (t->opt.max_tokens > 0) {
         int64_t step_tokens = (int64_t)t->opt.batch_rows * t->opt.seq_len;
         t->steps = (t->opt.max_tokens + step_tokens - 1) / step_tokens;
     }
-    if (t->out != NULL)
-        EMO_TRY(status = emo__run_open(t, err));
+done:
+    return status;
+}
+
+static emo_status build(emo_trainer *t, const emo_dataset *data, emo_error *err) {
+    emo_status status;
+    t->comm = emo__comm_retain(t->opt.comm);
+    t->ranks = emo_comm_size(t->comm);
+    t->rank = emo_comm_rank(t->comm);
+    t->saved = -1;
+    status = t->ops->exec_create(t->model->backend, NULL, &t->exec, err);
+    if (status == EMO_OK)
+        status = device_block(t, EMO__EXCHANGE * sizeof *t->exchange, (void **)&t->exchange, err);
+    if (status != EMO_OK) {
+        emo_comm_abort(t->comm); /* this rank cannot even say that it failed */
+        return status;
+    }
+    EMO_TRY(status = emo__ranks_agree(t, prepare(t, data, err), err));
+    bool folder = t->out != NULL && t->rank == 0;
+    EMO_TRY(status = emo__ranks_agree(t, folder ? emo__run_open(t, err) : EMO_OK, err));
+    EMO_TRY(status = emo__ranks_share_start(t, err));
     t->warmup = emo__schedule_warmup(&t->opt, t->steps);
     t->decay = emo__schedule_decay(&t->opt, t->steps);
 done:

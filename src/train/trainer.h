@@ -77,6 +77,9 @@ struct emo_trainer {
     int64_t tokens;      /* trained, all ranks */
     double seconds_done; /* of training in earlier processes and this one */
 
+    int64_t saved; /* step of the newest complete checkpoint, -1: none */
+    float *flat;   /* the weights, as one block */
+    int64_t flat_count;
     int64_t *grad_offset; /* [n_params], -1: frozen */
     int64_t grad_count;
     float *g;
@@ -90,7 +93,7 @@ struct emo_trainer {
     emo_step_scalars *scalars; /* device */
     double *sums; /* device: [accumulate][2] ce, z; then [layers] balance loss; then [accumulate][layers] z */
     size_t n_sums;
-    double *exchange;    /* device: [4] numbers on their way to the other ranks */
+    double *exchange;    /* device: [EMO__EXCHANGE] numbers on their way to the other ranks */
     float **layer_grad;  /* device addresses per layer inside balance_grads */
     void *balance_grads; /* device block */
     emo__route_gradient *route;
@@ -115,9 +118,24 @@ EMO_MUST_CHECK emo_status emo__trainer_step(emo_trainer *t, bool dry, emo_step_m
 /* Unscaled router losses of a MoE layer in the last step, summed over micro-batches, this rank. */
 void emo__trainer_layer_losses(const emo_trainer *t, int32_t layer, double *balance, double *z);
 
-/* The run folder (checkpoint.c, resume.c). */
+/* Between the ranks (ranks.c); all of them no-ops with a single one. EMO__EXCHANGE doubles at most. */
+#define EMO__EXCHANGE 8
+/* Sums a few host numbers. */
+EMO_MUST_CHECK emo_status emo__ranks_sum(emo_trainer *t, double *values, size_t count, emo_error *err);
+/* A few bytes of the first rank's to all. */
+EMO_MUST_CHECK emo_status emo__ranks_tell(emo_trainer *t, void *data, size_t bytes, emo_error *err);
+/* `mine` when it is an error, EMO_E_COMM when another rank has one. */
+EMO_MUST_CHECK emo_status emo__ranks_agree(emo_trainer *t, emo_status mine, emo_error *err);
+/* Whether any rank wants to stop. */
+EMO_MUST_CHECK emo_status emo__ranks_stop(emo_trainer *t, bool mine, bool *stop, emo_error *err);
+/* Every rank starts from the first one's weights, moments, counts and step. */
+EMO_MUST_CHECK emo_status emo__ranks_share_start(emo_trainer *t, emo_error *err);
+
+/* The run folder (checkpoint.c, resume.c), on the first rank. */
 EMO_MUST_CHECK emo_status emo__checkpoint_write(emo_trainer *t, emo_error *err);
 EMO_MUST_CHECK emo_status emo__run_open(emo_trainer *t, emo_error *err);
+/* A number that two trainers share when they do the same run. */
+EMO_MUST_CHECK emo_status emo__run_hash(emo_trainer *t, uint64_t *hash, emo_error *err);
 /* Stores the planned number of steps, so that a resume before the first checkpoint keeps it. */
 EMO_MUST_CHECK emo_status emo__run_store_plan(emo_trainer *t, emo_error *err);
 EMO_MUST_CHECK emo_status emo__metrics_append(emo_trainer *t, const emo_step_metrics *metrics, emo_error *err);
