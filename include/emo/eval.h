@@ -28,6 +28,8 @@ typedef struct emo_eval_options {
     {                                                                                                                  \
         (uint32_t)sizeof(emo_eval_options), 0, 0, 0, 0, 0, { 0, 0 }                                                    \
     }
+/** Fills in the defaults, for languages that cannot use the macro. */
+EMO_API void emo_eval_options_init(emo_eval_options *options);
 
 /** Sums over documents (or items). */
 typedef struct emo_eval_result {
@@ -41,9 +43,14 @@ typedef struct emo_eval_result {
 } emo_eval_result;
 
 /**
- * Each document is scored as eos + text in disjoint windows of seq_len tokens: every token of the text exactly once.
- * @param per_document [count of documents] or NULL: the result of each.
+ * Each document is scored as eos + text in disjoint windows of seq_len tokens: every token of the text exactly once,
+ * but for those of a prompt (and the first token, where the model has no eos). A window sees nothing of the others, and
+ * its result does not depend on what else is in the pass.
+ * @param total        the sums; may be NULL.
  * @param per_domain   [domains of the dataset] or NULL.
+ * @param per_document [count of documents] or NULL: the result of each.
+ * @return EMO_E_RANGE (an option, a token id, a pool below the chosen experts), EMO_E_MISMATCH (the mask),
+ *         EMO_E_CANCELLED, EMO_E_OUT_OF_MEMORY.
  */
 EMO_API EMO_MUST_CHECK emo_status emo_eval_documents(emo_model *model, const emo_dataset *documents,
                                                      const emo_eval_options *options, emo_eval_result *total,
@@ -52,13 +59,20 @@ EMO_API EMO_MUST_CHECK emo_status emo_eval_documents(emo_model *model, const emo
 
 /**
  * Each choice is scored by its log-likelihood after the context, divided by its bytes; the highest wins (ties: first).
+ * Context and choice are encoded each by itself with the model's tokenizer and follow each other after eos; what is
+ * longer than seq_len loses its beginning. tokens, bytes and loss_sum of the result are sums over all choices.
  * @param answers [items] or NULL: the index chosen for each item.
+ * @return as above; EMO_E_INVALID_ARGUMENT (no tokenizer), EMO_E_LIMIT (a choice longer than the window, by item).
  */
 EMO_API EMO_MUST_CHECK emo_status emo_eval_choices(emo_model *model, const emo_choices *items,
                                                    const emo_eval_options *options, emo_eval_result *total,
                                                    int32_t *answers, emo_error *err);
 
-/** Logits of every position of one sequence: out [n, vocab] f32, computed without a cache. */
+/**
+ * Logits of every position of one sequence: out [n, vocab] f32, computed without a cache. seq_len is not looked at; a
+ * pool is chosen from the whole sequence.
+ * @return as emo_eval_documents(); EMO_E_LIMIT (n is 0 or above max_positions, or the buffer is too small).
+ */
 EMO_API EMO_MUST_CHECK emo_status emo_eval_logits(emo_model *model, const int32_t *tokens, size_t n,
                                                   const emo_eval_options *options, float *out, size_t capacity,
                                                   emo_error *err);

@@ -33,6 +33,8 @@ typedef struct emo_model_create_options {
 } emo_model_create_options;
 #define EMO_MODEL_CREATE_OPTIONS_INIT                                                                                  \
     { (uint32_t)sizeof(emo_model_create_options), 0, 0 }
+/** Fills in the defaults, for languages that cannot use the macro. */
+EMO_API void emo_model_create_options_init(emo_model_create_options *options);
 
 /** Options of the load functions. */
 typedef struct emo_model_load_options {
@@ -48,6 +50,8 @@ typedef struct emo_model_load_options {
     {                                                                                                                  \
         (uint32_t)sizeof(emo_model_load_options), -1, 0, 0, 0, { 0, 0 }                                                \
     }
+/** Fills in the defaults, for languages that cannot use the macro. */
+EMO_API void emo_model_load_options_init(emo_model_load_options *options);
 
 /** Options of emo_model_save(). */
 typedef struct emo_model_save_options {
@@ -60,6 +64,8 @@ typedef struct emo_model_save_options {
     {                                                                                                                  \
         (uint32_t)sizeof(emo_model_save_options), -1, 0, { 0, 0 }                                                      \
     }
+/** Fills in the defaults, for languages that cannot use the macro. */
+EMO_API void emo_model_save_options_init(emo_model_save_options *options);
 
 /** What a model is. Filled by emo_model_get_info(); the caller sets struct_size (use the INIT macro). */
 typedef struct emo_model_info {
@@ -82,6 +88,8 @@ typedef struct emo_model_info {
 } emo_model_info;
 #define EMO_MODEL_INFO_INIT                                                                                            \
     { (uint32_t)sizeof(emo_model_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+/** Fills in the defaults, for languages that cannot use the macro. */
+EMO_API void emo_model_info_init(emo_model_info *info);
 
 /**
  * A new model with random weights from the text of a config.json (the reference's keys; missing ones take the
@@ -172,6 +180,8 @@ typedef struct emo_prune_options {
 } emo_prune_options;
 #define EMO_PRUNE_OPTIONS_INIT                                                                                         \
     { (uint32_t)sizeof(emo_prune_options), 0, 0, 0, 0 }
+/** Fills in the defaults, for languages that cannot use the macro. */
+EMO_API void emo_prune_options_init(emo_prune_options *options);
 
 /**
  * A smaller model with the mask's experts only, renumbered in ascending order (routed first, shared last) per layer;
@@ -194,6 +204,8 @@ typedef struct emo_merge_options {
 } emo_merge_options;
 #define EMO_MERGE_OPTIONS_INIT                                                                                         \
     { (uint32_t)sizeof(emo_merge_options), 0, 0, 0, 1.0f, 0 }
+/** Fills in the defaults, for languages that cannot use the macro. */
+EMO_API void emo_merge_options_init(emo_merge_options *options);
 
 /**
  * Puts the routed experts of a pruned (and tuned) child back to their original ids in a copy of the parent, in the

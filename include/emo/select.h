@@ -36,6 +36,8 @@ typedef struct emo_select_options {
     {                                                                                                                  \
         (uint32_t)sizeof(emo_select_options), EMO_SELECT_USAGE, 0, -1, 0, 0, 1, { 0, 0 }                               \
     }
+/** Fills in the defaults, for languages that cannot use the macro. */
+EMO_API void emo_select_options_init(emo_select_options *options);
 
 /**
  * Chooses `keep` experts per MoE layer: the best routed ones and the shared ones, ties to the lower id; always-active
