@@ -68,6 +68,9 @@ typedef struct emo_session_options {
         (uint32_t)sizeof(emo_session_options), 1, 0, 0, 0, 0, 0.0f, 0, 1.0f, 0.0f, 1.0f, 0, 0, 0, 1, 0, 0, { 0, 0 }    \
     }
 
+/** Fills in the defaults, for languages that cannot use the macro. */
+EMO_API void emo_session_options_init(emo_session_options *options);
+
 /** A session of a model (retained). The caller owns *out. */
 EMO_API EMO_MUST_CHECK emo_status emo_session_create(emo_model *model, const emo_session_options *options,
                                                      emo_session **out, emo_error *err);

@@ -107,6 +107,9 @@ void emo__pass_destroy(emo__pass *p) {
     emo_model_release(model);
 }
 
+void emo__pass_set_slice(emo__pass *p, int64_t tokens) { p->cfg.slice_tokens = p->cfg.save ? 0 : tokens; }
+uint64_t emo__pass_slices(const emo__pass *p) { return p->slices; }
+emo_exec *emo__pass_exec(const emo__pass *p) { return p->exec; }
 size_t emo__pass_bytes(const emo__pass *p) { return p->arena_bytes; }
 
 /* cos and sin as the reference computes them: f32 frequencies, f32 angles. */
@@ -264,6 +267,7 @@ emo_status emo__pass_advance(emo__pass *p, const emo__limit *limit, bool *done, 
             if (status != EMO_OK)
                 return status;
             slices++;
+            p->slices++;
         }
         p->at_row = last;
         if (last >= rows) {

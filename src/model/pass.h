@@ -116,6 +116,13 @@ typedef struct emo__route_view {
 EMO_MUST_CHECK emo_status emo__pass_create(emo_model *model, const emo__pass_config *config, emo__pass **out,
                                            emo_error *err);
 void emo__pass_destroy(emo__pass *pass);
+/* Another config.slice_tokens from the next step on, also in the middle of a run: slices do not change results. Ignored
+ * with save. */
+void emo__pass_set_slice(emo__pass *pass, int64_t tokens);
+/* Slices run since creation. */
+uint64_t emo__pass_slices(const emo__pass *pass);
+/* The stream the pass works on: what is enqueued there comes after its steps. */
+emo_exec *emo__pass_exec(const emo__pass *pass);
 /* Bytes of activations the pass holds. */
 size_t emo__pass_bytes(const emo__pass *pass);
 
@@ -134,8 +141,8 @@ EMO_MUST_CHECK emo_status emo__pass_download(emo__pass *pass, void *dst, const v
 
 /* Results of the run. */
 const emo__route_view *emo__pass_route(const emo__pass *pass, int32_t layer);
-const float *emo__pass_logits(const emo__pass *pass);     /* [n_logits, vocab], back end memory */
-const float *emo__pass_token_loss(const emo__pass *pass); /* [tokens], back end memory */
+const float *emo__pass_logits(const emo__pass *pass);           /* [n_logits, vocab], back end memory */
+const float *emo__pass_token_loss(const emo__pass *pass);       /* [tokens], back end memory */
 const int32_t *emo__pass_document_begin(const emo__pass *pass); /* [n_documents + 1], back end memory */
 /* device scalars: sum of CE and of logsumexp^2 over labelled tokens */
 double *emo__pass_ce_sum(const emo__pass *pass);

@@ -43,8 +43,9 @@ struct emo__pass {
 
     emo__step *steps;
     size_t n_steps;
-    size_t at_step; /* the cursor */
-    int64_t at_row; /* rows of the current step that are done */
+    size_t at_step;  /* the cursor */
+    int64_t at_row;  /* rows of the current step that are done */
+    uint64_t slices; /* run since creation */
 
     void *arena;
     size_t arena_bytes;

@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Batches of pending tokens. */
+#include <string.h>
+
+#include "base/status.h"
+#include "infer/session.h"
+
+/* ---- memory ---- */
+
+emo_status emo__session_batch_create(emo_session *s, emo_error *err) {
+    const emo__mem *mem = &s->rt->mem;
+    const emo__config *c = &s->model->config;
+    emo__session_batch *b = &s->b;
+    size_t n = (size_t)s->opt.sequences;
+    size_t layers = (size_t)c->layers;
+    size_t routed = emo__session_routed(s);
+    b->segments = emo__calloc(mem, n, sizeof *b->segments);
+    b->document_begin = emo__calloc(mem, n + 1, sizeof *b->document_begin);
+    b->logit_rows = emo__calloc(mem, n, sizeof *b->logit_rows);
+    b->parts = emo__calloc(mem, n, sizeof *b->parts);
+    b->take = emo__calloc(mem, n, sizeof *b->take);
+    b->held = emo__calloc(mem, n, sizeof *b->held);
+    b->ids_of = emo__calloc(mem, n, sizeof *b->ids_of);
+    b->how = emo__calloc(mem, n, sizeof *b->how);
+    b->drawn = emo__calloc(mem, n, sizeof *b->drawn);
+    b->logprobs = emo__calloc(mem, n, sizeof *b->logprobs);
+    b->allowed = emo__calloc(mem, layers, sizeof *b->allowed);
+    b->pool_size = emo__calloc(mem, layers, sizeof *b->pool_size);
+    b->allowed_block = emo__calloc(mem, n, routed + 1);
+    b->pool_block = emo__calloc(mem, n, layers * sizeof *b->pool_block);
+    if (b->segments == NULL || b->document_begin == NULL || b->logit_rows == NULL || b->parts == NULL ||
+        b->take == NULL || b->held == NULL || b->ids_of == NULL || b->how == NULL || b->drawn == NULL ||
+        b->logprobs == NULL || b->allowed == NULL || b->pool_size == NULL || b->allowed_block == NULL ||
+        b->pool_block == NULL)
+        return emo__fail_memory(err, n * (routed + layers * sizeof(int32_t)));
+    for (size_t l = 0; l < layers; l++) {
+        if (c->layer[l].experts == 0)
+            continue;
+        b->allowed[l] = b->allowed_block + n * s->route_offset[l];
+        b->pool_size[l] = b->pool_block + n * l;
+    }
+    emo_backend *backend = s->model->backend;
+    emo_status status = backend->ops->mem_alloc(backend, n * sizeof(int32_t), &b->device_drawn, err);
+    if (status == EMO_OK)
+        status = backend->ops->mem_alloc(backend, n * sizeof(float), &b->device_logprobs, err);
+    return status;
+}
+
+void emo__session_batch_free(emo_session *s) {
+    const emo__mem *mem = &s->rt->mem;
+    emo__session_batch *b = &s->b;
+    emo_backend *backend = s->model->backend;
+    backend->ops->mem_free(backend, b->device_drawn);
+    backend->ops->mem_free(backend, b->device_logprobs);
+    void *blocks[] = {b->ids,        b->positions,     b->segments,  b->document_begin,
+                      b->logit_rows, b->parts,         b->take,      b->held,
+                      b->ids_of,     b->how,           b->drawn,     b->logprobs,
+                      b->allowed,    b->allowed_block, b->pool_size, b->pool_block};
+    for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++)
+        emo__free(mem, blocks[i]);
+    *b = (emo__session_batch){0};
+}
+
+/* A power of two up to `most`; beyond it the very size. */
+static int64_t round_up(int64_t need, int64_t most) {
+    int64_t size = 1;
+    while (size < need)
+        size *= 2;
+    if (need > most)
+        return need;
+    return size < most ? size : most;
+}
+
+/* The pass is kept from batch to batch. One made for a long prompt whose pool had to be chosen is given back. */
+static emo_status ensure_pass(emo_session *s, int64_t tokens, int64_t documents, int64_t logits, emo_error *err) {
+    const emo__pass_config *have = &s->pass_config;
+    int64_t n = s->opt.sequences;
+    int64_t chunk = n > EMO__SESSION_CHUNK ? n : EMO__SESSION_CHUNK;
+    if (s->pass != NULL && have->max_tokens >= tokens && have->max_documents >= documents &&
+        have->max_logits >= logits && (have->max_tokens <= chunk || tokens > chunk))
+        return EMO_OK;
+    emo__pass_config config = {0};
+    config.max_tokens = round_up(tokens, chunk);
+    config.max_documents = round_up(documents, n);
+    config.max_logits = round_up(logits, n);
+    if (s->pass != NULL) { /* what it held for good reason is likely wanted again */
+        int64_t old = have->max_tokens < chunk ? have->max_tokens : chunk;
+        config.max_tokens = config.max_tokens > old ? config.max_tokens : old;
+        config.max_documents = config.max_documents > have->max_documents ? config.max_documents : have->max_documents;
+        config.max_logits = config.max_logits > have->max_logits ? config.max_logits : have->max_logits;
+    }
+    config.kv = true;
+    config.shared_mode = -1;
+    emo__pass_destroy(s->pass);
+    s->pass = NULL;
+    s->pass_config = config;
+    return emo__pass_create(s->model, &config, &s->pass, err);
+}
+
+/* ---- what goes in ---- */
+
+static size_t pending(const emo__sequence *q) { return q->stop == EMO_STOP_NONE ? q->n - q->cached : 0; }
+
+/* Whole prompts, as many as fit a batch and at least one: a pool is chosen from all of its prompt. */
+static size_t take_prompts(emo_session *s, size_t chunk) {
+    size_t total = 0;
+    for (int32_t i = 0; i < s->opt.sequences; i++) {
+        const emo__sequence *q = &s->sequences[i];
+        size_t want = q->frozen ? 0 : pending(q);
+        if (want > 0 && total > 0 && total + want > chunk)
+            want = 0;
+        s->b.take[i] = want;
+        total += want;
+    }
+    return total;
+}
+
+/* Every sequence gets an equal share, the first ones what the others leave. */
+static size_t take_shares(emo_session *s, size_t chunk) {
+    size_t active = 0;
+    size_t total = 0;
+    for (int32_t i = 0; i < s->opt.sequences; i++)
+        active += pending(&s->sequences[i]) > 0;
+    size_t share = active > 0 ? chunk / active : 0;
+    for (int32_t i = 0; i < s->opt.sequences; i++) {
+        size_t want = pending(&s->sequences[i]);
+        s->b.take[i] = want < share ? want : share;
+        total += s->b.take[i];
+    }
+    for (int32_t i = 0; total < chunk && i < s->opt.sequences; i++) {
+        size_t more = pending(&s->sequences[i]) - s->b.take[i];
+        more = more < chunk - total ? more : chunk - total;
+        s->b.take[i] += more;
+        total += more;
+    }
+    return total;
+}
+
+/* Room for what finishing the batch will write, so that it cannot fail half-way. */
+static emo_status reserve_results(emo_session *s, emo__sequence *q, emo_error *err) {
+    const emo__mem *mem = &s->rt->mem;
+    emo_status status;
+    EMO_TRY(status = emo__grow(mem, (void **)&q->tokens, &q->cap_tokens, q->n + 1, sizeof *q->tokens, err));
+    EMO_TRY(status = emo__grow(mem, (void **)&q->generated, &q->cap_generated, q->n_generated + 1, sizeof *q->generated,
+                               err));
+    EMO_TRY(status =
+                emo__grow(mem, (void **)&q->logprobs, &q->cap_logprobs, q->n_generated + 1, sizeof *q->logprobs, err));
+    if (q->logits == NULL) {
+        q->logits = emo__malloc_array(mem, (size_t)s->model->config.vocab, sizeof *q->logits);
+        if (q->logits == NULL)
+            return emo__fail_memory(err, (size_t)s->model->config.vocab * sizeof *q->logits);
+    }
+done:
+    return status;
+}
+
+/* ---- the arrays ---- */
+
+static emo_status lay_out(emo_session *s, size_t total, int64_t *rows, emo_error *err) {
+    emo__session_batch *b = &s->b;
+    const emo__mem *mem = &s->rt->mem;
+    emo_status status;
+    EMO_TRY(status = emo__grow(mem, (void **)&b->ids, &b->cap_ids, total, sizeof *b->ids, err));
+    EMO_TRY(status = emo__grow(mem, (void **)&b->positions, &b->cap_positions, total, sizeof *b->positions, err));
+    b->n_parts = 0;
+    b->n_logits = 0;
+    *rows = 0;
+    size_t at = 0;
+    for (int32_t i = 0; i < s->opt.sequences; i++) {
+        emo__sequence *q = &s->sequences[i];
+        size_t count = b->take[i];
+        b->held[i] = (int64_t)q->cached;
+        if (count == 0)
+            continue;
+        emo__part *part = &b->parts[b->n_parts];
+        *part = (emo__part){i, -1, count, q->cached + count};
+        memcpy(b->ids + at, q->tokens + q->cached, count * sizeof *b->ids);
+        for (size_t t = 0; t < count; t++)
+            b->positions[at + t] = (int32_t)(q->cached + t);
+        b->segments[b->n_parts] = (emo_attention_segment){(int64_t)at, (int64_t)count, 0, (int64_t)part->after};
+        b->document_begin[b->n_parts] = (int32_t)at;
+        b->ids_of[b->n_parts] = i;
+        at += count;
+        if (part->after == q->n) {
+            part->logit_row = b->n_logits;
+            b->logit_rows[b->n_logits++] = (int32_t)at - 1;
+            EMO_TRY(status = reserve_results(s, q, err));
+        }
+        *rows = (int64_t)part->after > *rows ? (int64_t)part->after : *rows;
+        b->n_parts++;
+    }
+    b->document_begin[b->n_parts] = (int32_t)at;
+done:
+    return status;
+}
+
+static void restrict_experts(emo_session *s) {
+    emo__session_batch *b = &s->b;
+    if (!s->restricted && s->pool == NULL)
+        return;
+    for (int32_t l = 0; l < s->model->config.layers; l++) {
+        size_t routed = s->route_offset[l + 1] - s->route_offset[l];
+        for (int32_t i = 0; b->allowed[l] != NULL && i < b->n_parts; i++)
+            memcpy(b->allowed[l] + (size_t)i * routed, emo__session_allowed(s, b->parts[i].sequence, l), routed);
+    }
+    b->batch.allowed = (const uint8_t *const *)b->allowed;
+}
+
+static emo_status choose_pools(emo_session *s, emo_error *err) {
+    emo__session_batch *b = &s->b;
+    const emo__config *c = &s->model->config;
+    if (!emo__guard_try_read(&s->pool->guard))
+        return emo__fail(err, EMO_E_BUSY, "the pool policy is being changed by another thread");
+    emo_status status = EMO_OK;
+    for (int32_t l = 0; status == EMO_OK && l < c->layers; l++) {
+        if (c->layer[l].experts == 0)
+            continue;
+        emo__pool_request request = {0};
+        emo__pool_rule rule;
+        request.seed = s->opt.seed;
+        request.layer = l;
+        request.routed = emo__config_routed(c, l);
+        request.chosen = emo__config_chosen(c, l);
+        request.documents = b->n_parts;
+        request.ids = b->ids_of;
+        status = emo__pool_sizes(s->pool, &request, b->pool_size[l], &rule, err);
+        if (status != EMO_OK || !rule.restricts)
+            continue;
+        b->batch.pool_size = (const int32_t *const *)b->pool_size;
+        b->batch.pool_mass = rule.mass;
+        b->batch.pool_min = rule.min;
+        b->batch.pool_max = rule.max;
+        b->batch.forced = rule.forced > b->batch.forced ? rule.forced : b->batch.forced;
+    }
+    emo__guard_end_read(&s->pool->guard);
+    return status;
+}
+
+emo_status emo__session_begin(emo_session *s, bool *work, emo_error *err) {
+    emo__session_batch *b = &s->b;
+    size_t n = (size_t)s->opt.sequences;
+    size_t chunk = n > EMO__SESSION_CHUNK ? n : EMO__SESSION_CHUNK;
+    size_t total = s->pool != NULL ? take_prompts(s, chunk) : 0;
+    emo_status status;
+    int64_t rows = 0;
+    b->chooses_pools = total > 0;
+    if (total == 0)
+        total = take_shares(s, chunk);
+    *work = total > 0;
+    if (total == 0)
+        return EMO_OK;
+    EMO_TRY(status = lay_out(s, total, &rows, err));
+    EMO_TRY(status = ensure_pass(s, (int64_t)total, b->n_parts, b->n_logits, err));
+    EMO_TRY(status = emo__kv_grow(&s->kv, emo__pass_exec(s->pass), rows, (int64_t)s->capacity, b->held, err));
+    for (int32_t i = 0; i < b->n_parts; i++)
+        b->segments[i].k_begin = emo__kv_row(&s->kv, b->parts[i].sequence);
+    b->batch = (emo__batch){0};
+    b->batch.tokens = (int64_t)total;
+    b->batch.ids = b->ids;
+    b->batch.positions = b->positions;
+    b->batch.n_attention = b->n_parts;
+    b->batch.attention = b->segments;
+    b->batch.n_documents = b->n_parts;
+    b->batch.document_begin = b->document_begin;
+    b->batch.n_logits = b->n_logits;
+    b->batch.logit_rows = b->logit_rows;
+    b->batch.kv = emo__kv_view_of(&s->kv);
+    restrict_experts(s);
+    if (b->chooses_pools)
+        EMO_TRY(status = choose_pools(s, err));
+    status = emo__pass_begin(s->pass, &b->batch, err);
+    s->in_flight = status == EMO_OK;
+done:
+    return status;
+}

@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From finished passes to tokens and text. */
+#include "base/status.h"
+#include "infer/session.h"
+
+/* ---- results of the pass ---- */
+
+static emo_status fetch_logits(emo_session *s, emo_error *err) {
+    const emo_backend_ops *ops = s->model->backend->ops;
+    size_t vocab = (size_t)s->model->config.vocab;
+    emo_status status = EMO_OK;
+    for (int32_t i = 0; status == EMO_OK && i < s->b.n_parts; i++) {
+        const emo__part *part = &s->b.parts[i];
+        if (part->logit_row >= 0)
+            status =
+                ops->download(emo__pass_exec(s->pass), s->sequences[part->sequence].logits,
+                              emo__pass_logits(s->pass) + (size_t)part->logit_row * vocab, vocab * sizeof(float), err);
+    }
+    return status;
+}
+
+static emo_status fetch_pools(emo_session *s, emo_error *err) {
+    const emo_backend_ops *ops = s->model->backend->ops;
+    emo_status status = EMO_OK;
+    for (int32_t l = 0; l < s->model->config.layers; l++) {
+        const emo__route_view *route = emo__pass_route(s->pass, l);
+        for (int32_t i = 0; status == EMO_OK && route != NULL && i < s->b.n_parts; i++)
+            status = ops->download(emo__pass_exec(s->pass),
+                                   s->sequences[s->b.parts[i].sequence].allowed + s->route_offset[l],
+                                   route->allowed + (size_t)i * (size_t)route->routed, (size_t)route->routed, err);
+    }
+    return status;
+}
+
+/* Whether a token is to be drawn for a part: its sequence got no tokens meanwhile and has room. */
+static bool wants(const emo_session *s, const emo__part *part) {
+    const emo__sequence *q = &s->sequences[part->sequence];
+    return part->logit_row >= 0 && part->after == q->n && s->opt.max_tokens >= 0 && q->n < s->capacity;
+}
+
+static emo_status sample(emo_session *s, emo_error *err) {
+    const emo_backend_ops *ops = s->model->backend->ops;
+    emo__session_batch *b = &s->b;
+    emo_exec *exec = emo__pass_exec(s->pass);
+    bool any = false;
+    for (int32_t i = 0; i < b->n_parts; i++) {
+        const emo__part *part = &b->parts[i];
+        const emo__sequence *q = &s->sequences[part->sequence];
+        if (part->logit_row < 0)
+            continue;
+        any = any || wants(s, part);
+        size_t window = s->opt.repetition_window > 0 ? (size_t)s->opt.repetition_window : part->after;
+        window = window < part->after ? window : part->after;
+        emo_sample_row *how = &b->how[part->logit_row];
+        *how = (emo_sample_row){0};
+        how->temperature = s->opt.temperature;
+        how->top_k = s->opt.top_k;
+        how->top_p = s->opt.top_p;
+        how->min_p = s->opt.min_p;
+        how->repetition_penalty = s->opt.repetition_penalty;
+        how->history = q->tokens + part->after - window;
+        how->history_count = (int32_t)window;
+        how->seed = s->opt.seed;
+        how->sequence = (uint64_t)part->sequence;
+        how->position = (uint64_t)part->after;
+    }
+    if (!any)
+        return EMO_OK;
+    emo_sample_args args = {0};
+    args.rows = b->n_logits;
+    args.vocab = s->model->config.vocab;
+    args.logits = emo__pass_logits(s->pass);
+    args.how = b->how;
+    args.ids = b->device_drawn;
+    args.logprobs = b->device_logprobs;
+    size_t rows = (size_t)b->n_logits;
+    emo_status status = ops->sample(exec, &args, err);
+    if (status == EMO_OK)
+        status = ops->download(exec, b->drawn, b->device_drawn, rows * sizeof *b->drawn, err);
+    if (status == EMO_OK)
+        status = ops->download(exec, b->logprobs, b->device_logprobs, rows * sizeof *b->logprobs, err);
+    return status;
+}
+
+static void stop(emo__sequence *q, emo_stop_reason reason) {
+    q->stop = reason;
+    q->flush_due = true;
+}
+
+static void take_token(emo_session *s, emo__sequence *q, int32_t id, float logprob) {
+    q->tokens[q->n++] = id;
+    q->generated[q->n_generated] = id;
+    q->logprobs[q->n_generated++] = logprob;
+    q->unseen = true;
+    if (id == s->eos && s->opt.ignore_eos == 0)
+        stop(q, EMO_STOP_EOS);
+    else if (q->n >= s->capacity || (s->opt.max_tokens > 0 && q->n_generated - q->turn >= (size_t)s->opt.max_tokens))
+        stop(q, EMO_STOP_LENGTH);
+}
+
+emo_status emo__session_finish(emo_session *s, emo_error *err) {
+    emo__session_batch *b = &s->b;
+    emo_status status;
+    EMO_TRY(status = fetch_logits(s, err));
+    if (b->chooses_pools)
+        EMO_TRY(status = fetch_pools(s, err));
+    EMO_TRY(status = sample(s, err));
+    EMO_TRY(status = s->model->backend->ops->synchronize(emo__pass_exec(s->pass), err));
+    for (int32_t i = 0; i < b->n_parts; i++) { /* nothing can fail from here on */
+        const emo__part *part = &b->parts[i];
+        emo__sequence *q = &s->sequences[part->sequence];
+        bool draws = wants(s, part);
+        q->cached = part->after;
+        q->frozen = q->frozen || b->chooses_pools;
+        q->has_logits = q->cached == q->n;
+        if (draws)
+            take_token(s, q, b->drawn[part->logit_row], b->logprobs[part->logit_row]);
+        else if (q->has_logits)
+            stop(q, EMO_STOP_LENGTH);
+    }
+    s->in_flight = false;
+done:
+    return status;
+}
+
+/* ---- text ---- */
+
+static emo_status release_held(emo__sequence *q, size_t keep, emo_error *err) {
+    size_t n = q->held.size - keep;
+    if (n == 0)
+        return EMO_OK;
+    emo_status status = emo__buf_append(&q->text, q->held.data, n, err);
+    if (status != EMO_OK)
+        return status;
+    for (size_t i = 0; i < keep; i++)
+        q->held.data[i] = q->held.data[n + i];
+    q->held.size = keep;
+    q->unseen = true;
+    return EMO_OK;
+}
+
+/* Moves on what cannot become a stop string any more; `last`: everything. */
+static emo_status filter(const emo_session *s, emo__sequence *q, bool last, emo_error *err) {
+    size_t at = 0;
+    bool found = emo__stops_find(&s->stops, q->held.data, q->held.size, &at);
+    size_t keep = found ? q->held.size - at : 0;
+    if (!found && !last)
+        keep = emo__stops_held(&s->stops, q->held.data, q->held.size);
+    emo_status status = release_held(q, keep, err);
+    if (status == EMO_OK && found) {
+        q->held.size = 0;
+        stop(q, EMO_STOP_STRING);
+    }
+    return status;
+}
+
+static emo_status take_text(const emo_session *s, emo__sequence *q, int32_t id, emo_error *err) {
+    const char *bytes = NULL;
+    size_t size = 0;
+    const char *text = NULL;
+    size_t length = 0;
+    /* a padded vocabulary has rows without a token: they give no text */
+    if (emo_tokenizer_id_to_token(s->tokenizer, id, &bytes, &size, NULL) != EMO_OK || id == s->eos)
+        return EMO_OK;
+    /* room first: a decoder that took the id cannot be asked again */
+    emo_status status = emo__buf_reserve(&q->held, 3 * (size + 8), err);
+    if (status == EMO_OK)
+        status = emo_decoder_push(q->decoder, id, &text, &length, err);
+    if (status == EMO_OK)
+        status = emo__buf_append(&q->held, text, length, err);
+    return status;
+}
+
+static emo_status flush_text(const emo_session *s, emo__sequence *q, emo_error *err) {
+    const char *text = NULL;
+    size_t length = 0;
+    emo_status status = emo__buf_reserve(&q->held, 16, err);
+    if (status == EMO_OK)
+        status = emo_decoder_flush(q->decoder, &text, &length, err);
+    if (status == EMO_OK && q->stop != EMO_STOP_STRING)
+        status = emo__buf_append(&q->held, text, length, err);
+    if (status == EMO_OK)
+        status = filter(s, q, true, err);
+    return status;
+}
+
+emo_status emo__session_emit(emo_session *s, emo__sequence *q, emo_error *err) {
+    if (s->tokenizer == NULL) {
+        q->texted = q->n_generated;
+        q->flush_due = false;
+        return EMO_OK;
+    }
+    emo_status status;
+    while (q->texted < q->n_generated) {
+        if (q->stop != EMO_STOP_STRING)
+            EMO_TRY(status = take_text(s, q, q->generated[q->texted], err));
+        q->texted++;
+    }
+    if (q->held.size > 0)
+        EMO_TRY(status = filter(s, q, false, err));
+    if (q->flush_due) {
+        EMO_TRY(status = flush_text(s, q, err));
+        q->flush_due = false;
+    }
+    status = EMO_OK;
+done:
+    return status;
+}
