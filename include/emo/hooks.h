@@ -30,6 +30,7 @@ typedef struct emo_log_sink {
     void *ctx;
     void (*log)(void *ctx, emo_log_level level, const char *message);
     emo_log_level level; /**< messages above this level are not produced */
+    int32_t reserved;    /**< 0 */
 } emo_log_sink;
 
 /** How far a long call is. */

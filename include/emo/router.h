@@ -64,15 +64,16 @@ typedef struct emo_router_options {
     float z_weight;        /**< of the z-loss; default 0.001 */
     emo_balance_scope balance_scope; /**< default EMO_BALANCE_MICROBATCH */
     int32_t balance_window;          /**< steps of EMO_BALANCE_WINDOW, 1 to 65536; default 1 */
-    int32_t layer;  /**< the layer this router stands for: in random draws, masks and pool tables; default 0 */
-    uint64_t seed;  /**< of pools and jitter; default 0 */
-    emo_comm *comm; /**< counts and loss divisors are summed over its ranks; retained; NULL: one rank */
+    int32_t layer;    /**< the layer this router stands for: in random draws, masks and pool tables; default 0 */
+    int32_t reserved; /**< 0 */
+    uint64_t seed;    /**< of pools and jitter; default 0 */
+    emo_comm *comm;   /**< counts and loss divisors are summed over its ranks; retained; NULL: one rank */
 } emo_router_options;
 
 #define EMO_ROUTER_OPTIONS_INIT                                                                                        \
     {                                                                                                                  \
         (uint32_t)sizeof(emo_router_options), 0, 0, 0, 0, EMO_ROUTER_SOFTMAX, EMO_ROUTER_SHARED_ONE, 0.0f, 0.0f, 0, 0, \
-            0.1f, 0.001f, EMO_BALANCE_MICROBATCH, 1, 0, 0, 0                                                           \
+            0.1f, 0.001f, EMO_BALANCE_MICROBATCH, 1, 0, 0, 0, 0                                                        \
     }
 
 /** Fills in the defaults, for languages that cannot use the macro. */

@@ -38,7 +38,7 @@ typedef struct emo_runtime_options {
 
 #define EMO_RUNTIME_OPTIONS_INIT                                                                                       \
     {                                                                                                                  \
-        (uint32_t)sizeof(emo_runtime_options), 0, EMO_ISA_AUTO, 0, {0, 0, 0}, {0, 0, EMO_LOG_WARNING}, { 0, 0, 0 }     \
+        (uint32_t)sizeof(emo_runtime_options), 0, EMO_ISA_AUTO, 0, {0, 0, 0}, {0, 0, EMO_LOG_WARNING, 0}, { 0, 0, 0 }  \
     }
 
 /** Fills in the defaults, for languages that cannot use the macro. */
@@ -48,7 +48,7 @@ EMO_API void emo_runtime_options_init(emo_runtime_options *options);
  * Creates a runtime. The caller owns *out and releases it with emo_runtime_release().
  * @param options NULL for defaults.
  * @return EMO_OK, EMO_E_RANGE (an option, by name), EMO_E_UNSUPPORTED (the machine lacks the asked instruction set),
- *         EMO_E_OUT_OF_MEMORY. Any thread.
+ *         EMO_E_LIMIT (the system starts no more threads), EMO_E_OUT_OF_MEMORY. Any thread.
  */
 EMO_API EMO_MUST_CHECK emo_status emo_runtime_create(const emo_runtime_options *options, emo_runtime **out,
                                                      emo_error *err);

@@ -33,7 +33,7 @@ typedef struct emo_budget {
 } emo_budget;
 
 static inline emo_budget emo_budget_ms(uint32_t milliseconds) {
-    emo_budget budget = {(uint64_t)milliseconds * 1000000u, 0, 0};
+    emo_budget budget = {UINT64_C(1000000) * milliseconds, 0, 0};
     return budget;
 }
 static inline emo_budget emo_budget_unlimited(void) {

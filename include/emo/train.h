@@ -75,6 +75,7 @@ typedef struct emo_train_options {
     uint64_t seed;             /**< order of documents, pools */
     int64_t checkpoint_every;  /**< steps; 0: only at the end */
     int32_t keep_checkpoints;  /**< 2 */
+    int32_t reserved_2;        /**< 0 */
     int64_t valid_every;       /**< steps; 0: at the end only */
     const char *out;           /**< folder of the run; NULL: nothing is written */
     int32_t resume;            /**< continue from `out`; a folder without a run starts fresh */
@@ -91,7 +92,7 @@ typedef struct emo_train_options {
     {                                                                                                                  \
         (uint32_t)sizeof(emo_train_options), EMO_SCHEDULE_COSINE, 0, EMO_BALANCE_BATCH, 30, 0.1f, 0.001f, 1e-5f,       \
             4e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, 1.0f, 0.1f, 0.0f, 0.0f, -1, -1, 0, 0, 0.0, 12, 1, 256, EMO_TRAIN_ALL, 0,  \
-            0, 2, 0, 0, 0, 0, 0, 0, 0, {0, 0}, 0, 0                                                                    \
+            0, 2, 0, 0, 0, 0, 0, 0, 0, 0, {0, 0}, 0, 0                                                                 \
     }
 
 /**

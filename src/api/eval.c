@@ -15,6 +15,8 @@ static emo_status missing(emo_error *err, const char *what) {
 static emo_status begin(emo_model *model, const emo_eval_options *options, emo_eval_options *o, emo_error *err) {
     emo_status status = emo__options_copy(o, sizeof *o, options, "emo_eval_options", err);
     if (status == EMO_OK)
+        status = emo__options_reserved(o->reserved, "emo_eval_options", err);
+    if (status == EMO_OK)
         status = emo__eval_check(o, err);
     return status == EMO_OK ? emo__model_begin_read(model, err) : status;
 }

@@ -50,12 +50,12 @@ emo_status emo_mask_create_with(emo_runtime *runtime, const emo_mask_options *op
         return emo__fail(err, EMO_E_INVALID_ARGUMENT, "%s is NULL", runtime == NULL ? "runtime" : "options");
     emo_mask_options o = EMO_MASK_OPTIONS_INIT;
     emo_status status = emo__options_copy(&o, sizeof o, options, "emo_mask_options", err);
+    if (status == EMO_OK)
+        status = emo__options_reserved(o.reserved, "emo_mask_options", err);
     if (status != EMO_OK)
         return status;
     if (o.experts == NULL)
         return emo__fail(err, EMO_E_INVALID_ARGUMENT, "experts is NULL");
-    if (o.reserved != 0)
-        return emo__fail(err, EMO_E_RANGE, "reserved is %d; it must be 0", (int)o.reserved);
     emo_mask *mask;
     status = emo__mask_new(runtime, o.layers, o.experts, o.shared, &mask, err);
     if (status != EMO_OK)

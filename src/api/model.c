@@ -25,11 +25,15 @@ emo_status emo_model_create_json(emo_runtime *rt, const char *config, size_t len
         return missing(err, rt == NULL ? "rt" : "config");
     emo_model_create_options o = EMO_MODEL_CREATE_OPTIONS_INIT;
     emo_status status = emo__options_copy(&o, sizeof o, options, "emo_model_create_options", err);
+    if (status == EMO_OK)
+        status = emo__options_reserved(o.reserved, "emo_model_create_options", err);
     return status == EMO_OK ? emo__model_create(rt, config, length, o.seed, out, err) : status;
 }
 
 static emo_status load_options(const emo_model_load_options *options, emo_model_load_options *o, emo_error *err) {
     emo_status status = emo__options_copy(o, sizeof *o, options, "emo_model_load_options", err);
+    if (status == EMO_OK)
+        status = emo__options_reserved(o->reserved, "emo_model_load_options", err);
     if (status == EMO_OK && o->dtype != -1 && !is_float(o->dtype))
         status = emo__fail(err, EMO_E_RANGE, "emo_model_load_options.dtype is %d; it must be -1, F32, F16 or BF16",
                            (int)o->dtype);
@@ -248,6 +252,8 @@ emo_status emo_model_prune(const emo_model *model, const emo_mask *mask, const e
     *out = NULL;
     emo_prune_options o = EMO_PRUNE_OPTIONS_INIT;
     emo_status status = emo__options_copy(&o, sizeof o, options, "emo_prune_options", err);
+    if (status == EMO_OK)
+        status = emo__options_reserved(o.reserved, "emo_prune_options", err);
     if (status != EMO_OK)
         return status;
     if (model == NULL)
@@ -280,6 +286,8 @@ emo_status emo_model_merge(const emo_model *parent, const emo_model *child, cons
         return missing(err, parent == NULL ? "parent" : "child");
     emo_merge_options o = EMO_MERGE_OPTIONS_INIT;
     emo_status status = emo__options_copy(&o, sizeof o, options, "emo_merge_options", err);
+    if (status == EMO_OK)
+        status = emo__options_reserved(o.reserved, "emo_merge_options", err);
     if (status == EMO_OK && !(o.average >= 0.0f && o.average <= 1.0f))
         status =
             emo__fail(err, EMO_E_RANGE, "emo_merge_options.average is %g; it must be in [0, 1]", (double)o.average);

@@ -133,6 +133,8 @@ emo_status emo_router_create(emo_runtime *runtime, const emo_router_options *opt
     emo_router_options o = EMO_ROUTER_OPTIONS_INIT;
     emo_status status = emo__options_copy(&o, sizeof o, options, "emo_router_options", err);
     if (status == EMO_OK)
+        status = emo__options_reserved(o.reserved, "emo_router_options", err);
+    if (status == EMO_OK)
         status = check_options(&o, err);
     if (status != EMO_OK)
         return status;

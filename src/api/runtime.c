@@ -29,8 +29,11 @@ static emo_status check(const emo_runtime_options *options, emo_error *err) {
     if (options->threads < 0 || options->threads > MAX_THREADS)
         return emo__fail(err, EMO_E_RANGE, "threads is %d; it must be 1 to %d, or 0 for the CPUs of the process",
                          (int)options->threads, MAX_THREADS);
-    if (options->reserved != 0)
-        return emo__fail(err, EMO_E_RANGE, "reserved is %d; it must be 0", (int)options->reserved);
+    emo_status status = emo__options_reserved(options->reserved, "emo_runtime_options", err);
+    if (status == EMO_OK)
+        status = emo__options_reserved(options->log.reserved, "emo_log_sink", err);
+    if (status != EMO_OK)
+        return status;
     if (options->isa != EMO_ISA_AUTO) {
         if (emo_isa_name(options->isa) == NULL)
             return emo__fail(err, EMO_E_RANGE, "isa is %d, which is no instruction-set level", (int)options->isa);

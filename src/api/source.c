@@ -41,10 +41,10 @@ emo_status emo_source_create(emo_runtime *rt, const emo_source_vtable *vtable, v
         return emo__fail(err, EMO_E_INVALID_ARGUMENT, "vtable is NULL");
     emo_source_vtable table = EMO_SOURCE_VTABLE_INIT;
     status = emo__options_copy(&table, sizeof table, vtable, "emo_source_vtable", err);
+    if (status == EMO_OK)
+        status = emo__options_reserved(table.reserved, "emo_source_vtable", err);
     if (status != EMO_OK)
         return status;
-    if (table.reserved != 0)
-        return emo__fail(err, EMO_E_RANGE, "emo_source_vtable.reserved is %u; it must be 0", (unsigned)table.reserved);
     if (table.size == NULL || table.read_at == NULL)
         return emo__fail(err, EMO_E_INVALID_ARGUMENT, "emo_source_vtable needs size and read_at");
     return emo__source_create(rt, &table, ctx, out, err);

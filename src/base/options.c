@@ -27,3 +27,9 @@ emo_status emo__options_copy(void *dst, uint32_t dst_size, const void *src, cons
     memcpy(dst, &dst_size, sizeof dst_size);
     return EMO_OK;
 }
+
+emo_status emo__options_reserved(int64_t value, const char *name, emo_error *err) {
+    if (value != 0)
+        return emo__fail(err, EMO_E_RANGE, "%s.reserved is %lld; it must be 0", name, (long long)value);
+    return EMO_OK;
+}

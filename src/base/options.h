@@ -11,4 +11,7 @@
 EMO_MUST_CHECK emo_status emo__options_copy(void *dst, uint32_t dst_size, const void *src, const char *name,
                                             emo_error *err);
 
+/* A reserved field of the struct `name`: EMO_E_RANGE unless it is 0, so that it can mean something later. */
+EMO_MUST_CHECK emo_status emo__options_reserved(int64_t value, const char *name, emo_error *err);
+
 #endif

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -142,6 +143,20 @@ void emo__threads_for(emo__threads *pool, size_t count, emo_task_fn fn, void *ta
     (void)pthread_mutex_unlock(&pool->turn);
 }
 
+/* The host's signals are the host's: a worker is created with all of them blocked, so that none is ever delivered to
+ * it. */
+static int start_worker(pthread_t *thread, worker_arg *arg) {
+    sigset_t all;
+    sigset_t before;
+    (void)sigfillset(&all);
+    int rc = pthread_sigmask(SIG_SETMASK, &all, &before);
+    if (rc != 0)
+        return rc;
+    rc = pthread_create(thread, NULL, worker_main, arg);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return rc;
+}
+
 emo_status emo__threads_create(const emo__mem *mem, size_t workers, emo__threads **out, emo_error *err) {
     *out = NULL;
     emo__threads *pool = emo__calloc(mem, 1, sizeof *pool);
@@ -167,7 +182,7 @@ emo_status emo__threads_create(const emo__mem *mem, size_t workers, emo__threads
     for (size_t i = 0; i + 1 < pool->workers; i++) {
         pool->args[i].pool = pool;
         pool->args[i].index = i + 1;
-        int rc = pthread_create(&pool->threads[i], NULL, worker_main, &pool->args[i]);
+        int rc = start_worker(&pool->threads[i], &pool->args[i]);
         if (rc != 0) {
             emo__threads_destroy(pool);
             return emo__fail_at(err, EMO_E_LIMIT, EMO_DOMAIN_SYSTEM, rc, "thread %zu of %zu could not be started",

@@ -67,6 +67,7 @@ static emo_status check_ints(const emo_train_options *o, emo_error *err) {
         {"valid_every", o->valid_every, 0, INT64_MAX / 4},
         {"resume", o->resume, 0, 1},
         {"reserved", o->reserved, 0, 0},
+        {"reserved_2", o->reserved_2, 0, 0},
     };
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
         if (fields[i].value < fields[i].min || fields[i].value > fields[i].max)
