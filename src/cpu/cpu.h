@@ -51,5 +51,10 @@ void emo__cpu_register_all(emo_backend_ops *ops);
 void emo__cpu_register_gemm(emo_backend_ops *ops);
 void emo__cpu_register_swiglu(emo_backend_ops *ops);
 void emo__cpu_register_experts(emo_backend_ops *ops);
+void emo__cpu_register_primitives(emo_backend_ops *ops);
+void emo__cpu_register_sets(emo_backend_ops *ops);
+
+/* row(args, r) for every row, in groups over the workers. */
+void emo__cpu_each_row(emo_exec *exec, int64_t rows, void (*row)(const void *args, int64_t r), const void *args);
 
 #endif

@@ -163,16 +163,19 @@ static void gather_rows(void *arg, size_t index, size_t worker) {
     const emo_gather_args *args = arg;
     (void)worker;
     int64_t end = ((int64_t)index + 1) * ROWS_PER_TASK;
-    end = end < *args->count ? end : *args->count;
+    int64_t count = args->count != NULL ? *args->count : args->max_rows;
+    end = end < count ? end : count;
     for (int64_t i = (int64_t)index * ROWS_PER_TASK; i < end; i++)
-        memcpy(args->dst + i * args->width, args->src + args->order[i] / args->k_total * args->width,
+        memcpy(args->dst + i * args->width,
+               args->src + (args->order != NULL ? args->order[i] : i) / args->k_total * args->width,
                (size_t)args->width * sizeof(float));
 }
 
 static emo_status gather(emo_exec *exec, const emo_gather_args *args, emo_error *err) {
     (void)err;
     emo_gather_args copy = *args;
-    emo__parallel_for(emo__cpu(exec)->rt, row_tasks(*args->count), gather_rows, &copy);
+    emo__parallel_for(emo__cpu(exec)->rt, row_tasks(args->count != NULL ? *args->count : args->max_rows), gather_rows,
+                      &copy);
     return EMO_OK;
 }
 

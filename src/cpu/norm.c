@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* RMSNorm, RoPE and the softmax of rows. */
+/* RMSNorm and RoPE. */
 #include <math.h>
 #include <string.h>
 
@@ -126,53 +126,8 @@ static emo_status rope(emo_exec *exec, const emo_rope_args *args, emo_error *err
     return EMO_OK;
 }
 
-typedef struct softmax_task {
-    const emo_softmax_args *args;
-    const emo__ops_kernels *kernels;
-} softmax_task;
-
-static int any(const uint8_t *flags, int64_t n) {
-    for (int64_t i = 0; i < n; i++) {
-        if (flags[i])
-            return 1;
-    }
-    return 0;
-}
-
-static void softmax_rows(void *task, size_t index, size_t worker) {
-    const softmax_task *t = task;
-    const emo_softmax_args *a = t->args;
-    int64_t first = (int64_t)index * ROWS_PER_TASK;
-    (void)worker;
-    for (int64_t i = first; i < first + ROWS_PER_TASK && i < a->rows; i++) {
-        const float *x = a->x + i * a->x_stride;
-        float *y = a->probs + i * a->cols;
-        const uint8_t *allowed =
-            a->allowed != NULL ? a->allowed + (a->set_of != NULL ? a->set_of[i] : 0) * a->cols : NULL;
-        for (int64_t j = 0; j < a->cols; j++)
-            y[j] = allowed == NULL || allowed[j] ? x[j] : -INFINITY;
-        float top = t->kernels->max(a->cols, y);
-        int none = allowed != NULL && top == -INFINITY && !any(allowed, a->cols);
-        float sum = none ? 0.0f : t->kernels->exp_sum(a->cols, y, top, y);
-        if (none)
-            memset(y, 0, (size_t)a->cols * sizeof(float));
-        else
-            t->kernels->scale(a->cols, 1.0f / sum, y);
-        if (a->lse != NULL)
-            a->lse[i] = top + logf(sum);
-    }
-}
-
-static emo_status softmax(emo_exec *exec, const emo_softmax_args *args, emo_error *err) {
-    (void)err;
-    softmax_task t = {args, emo__ops_kernels_of(emo__cpu(exec))};
-    emo__parallel_for(emo__cpu(exec)->rt, tasks_for(args->rows, ROWS_PER_TASK), softmax_rows, &t);
-    return EMO_OK;
-}
-
 void emo__cpu_register_norm(emo_backend_ops *ops) {
     ops->norm_forward = norm_forward;
     ops->norm_backward = norm_backward;
     ops->rope = rope;
-    ops->softmax = softmax;
 }

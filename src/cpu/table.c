@@ -14,4 +14,5 @@ void emo__cpu_register_all(emo_backend_ops *ops) {
     emo__cpu_register_head(ops);
     emo__cpu_register_optim(ops);
     emo__cpu_register_sample(ops);
+    emo__cpu_register_primitives(ops);
 }

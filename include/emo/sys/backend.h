@@ -451,10 +451,10 @@ typedef struct emo_grouped_gemm_args {
     int32_t accumulate;
 } emo_grouped_gemm_args;
 
-/** dst[i] = src[order[i] / k_total] for i < *count (device). */
+/** dst[i] = src[order[i] / k_total] for i < *count (device); without order: src[i / k_total]. */
 typedef struct emo_gather_args {
     int64_t max_rows;
-    const int32_t *count;
+    const int32_t *count; /**< [1], or NULL: max_rows */
     int64_t width;
     int32_t k_total;
     const int32_t *order;
@@ -477,7 +477,7 @@ typedef struct emo_combine_args {
     float *d_weights;
 } emo_combine_args;
 
-/** probs = softmax over the allowed columns of each row (0 elsewhere), lse. */
+/** probs = softmax over the allowed columns of each row (0 elsewhere), lse. A row without any: all 0, lse 0. */
 typedef struct emo_softmax_args {
     int64_t rows;
     int64_t cols;
@@ -485,9 +485,129 @@ typedef struct emo_softmax_args {
     int64_t x_stride;
     const uint8_t *allowed; /**< [n_sets, cols] or NULL */
     const int32_t *set_of;  /**< [rows] set of each row, or NULL: row i has set 0 */
-    float *probs;           /**< stride cols */
+    float *probs;           /**< stride cols; may be x when x_stride is cols */
     float *lse;             /**< [rows] or NULL */
+    int64_t causal;         /**< > 0: row i sees the columns below causal + i only */
+    int32_t sigmoid;        /**< probs = sigmoid(x) + floor over the allowed columns instead; lse as ever */
+    float floor;
 } emo_softmax_args;
+
+/** Element (r, c) lies at data[r * row + c * col]; a stride of 0 repeats a row, a column or one number. */
+typedef struct emo_array {
+    float *data; /**< read only where an argument is an input */
+    int64_t row;
+    int64_t col;
+} emo_array;
+
+enum {
+    EMO_ELEMENT_ADD = 0, /**< alpha x + beta y; without y: alpha x + beta; without x: beta */
+    EMO_ELEMENT_MUL = 1, /**< alpha x y */
+    EMO_ELEMENT_DIV = 2, /**< alpha x / y, 0 where y is 0 */
+    EMO_ELEMENT_POW = 3, /**< x^alpha, x >= 0 */
+    EMO_ELEMENT_SIGMOID = 4
+};
+
+/** out (+)= op(x, y), element by element; out may be x or y. */
+typedef struct emo_elementwise_args {
+    int32_t op;
+    int32_t accumulate;
+    int64_t rows;
+    int64_t cols;
+    float alpha;
+    float beta;
+    emo_array x;
+    emo_array y;
+    emo_array out;
+} emo_elementwise_args;
+
+/** out[r] = sum_c x[r,c] y[r,c]; total += the sum of them all, in f64 and a fixed order. */
+typedef struct emo_row_dot_args {
+    int64_t rows;
+    int64_t cols;
+    emo_array x;
+    emo_array y;   /**< data NULL: 1 */
+    float *out;    /**< [rows] or NULL */
+    double *total; /**< [1] or NULL */
+} emo_row_dot_args;
+
+/** values[r,j] = x[r, indices[r,j]], or with `add` x[r, indices[r,j]] += alpha values[r,j] in the order of j. An index
+ *  outside [0, cols) reads 0 and adds nothing. */
+typedef struct emo_pick_args {
+    int64_t rows;
+    int64_t cols;
+    int32_t k;
+    int32_t add;
+    float alpha;
+    const int32_t *indices;
+    int64_t index_stride;
+    float *x; /**< NULL when reading: 1 everywhere */
+    int64_t x_stride;
+    float *values; /**< NULL when adding: 1 everywhere */
+    int64_t value_stride;
+} emo_pick_args;
+
+/** The k allowed columns of largest x + bias of each row, descending, ties to the lower column, then the fixed ones,
+ *  which do not compete. Values are x without the bias. Missing or not allowed: index -1, value 0. Fixed ids from
+ *  `cols` on are always taken, with value 1. */
+typedef struct emo_topk_args {
+    int64_t rows;
+    int64_t cols;
+    int32_t k;
+    int32_t n_fixed;
+    const int32_t *fixed; /**< [n_fixed] */
+    const float *x;
+    int64_t x_stride;
+    const float *bias;      /**< [cols] or NULL */
+    const uint8_t *allowed; /**< as in softmax */
+    const int32_t *set_of;
+    int32_t *indices; /**< [rows, k + n_fixed] */
+    float *values;    /**< [rows, k + n_fixed] */
+} emo_topk_args;
+
+/** allowed = allowed_in (or all) and the fixed columns, narrowed to the columns of largest x: `size` of them, or by
+ *  mass as in route's POOL. Fixed columns and the last `forced` ones stay. */
+typedef struct emo_keep_top_args {
+    int64_t rows;
+    int64_t cols;
+    const float *x;            /**< [rows, cols]; NULL: nothing is narrowed */
+    const uint8_t *allowed_in; /**< [rows, cols] or NULL */
+    uint8_t *allowed;          /**< [rows, cols] */
+    const int32_t *size;       /**< [rows] or NULL */
+    float mass;                /**< > 0: this share of the row's weight instead of size */
+    int32_t min;
+    int32_t max;
+    const int32_t *row_begin; /**< by mass: row r weighs row_begin[r + 1] - row_begin[r] */
+    int32_t forced;
+    int32_t n_fixed;
+    const int32_t *fixed; /**< [n_fixed] */
+} emo_keep_top_args;
+
+/** set_of[t] = s for begin[s] <= t < begin[s + 1]. */
+typedef struct emo_segment_ids_args {
+    int64_t tokens;
+    int64_t n_segments;
+    const int32_t *begin; /**< [n_segments + 1] */
+    int32_t *set_of;      /**< [tokens] */
+} emo_segment_ids_args;
+
+/** out[set_of[r]] += x[r], r ascending. */
+typedef struct emo_segment_sum_args {
+    int64_t rows;
+    int64_t cols;
+    const int32_t *set_of; /**< [rows] */
+    const float *x;        /**< [rows, cols] */
+    float *out;            /**< [sets, cols] */
+} emo_segment_sum_args;
+
+/** counts[set_of[r], indices[r,j]] += 1; indices outside [0, bins) are left out. */
+typedef struct emo_count_args {
+    int64_t rows;
+    int32_t k;
+    int32_t bins;
+    const int32_t *indices; /**< [rows, k] */
+    const int32_t *set_of;  /**< [rows] or NULL: set 0 */
+    int32_t *counts;        /**< [sets, bins] */
+} emo_count_args;
 
 /* ---- the table ---- */
 
@@ -520,6 +640,13 @@ enum {
     EMO_OP_ROWS
 };
 
+/** What a device says of itself; the caller zeroes it. */
+typedef struct emo_backend_device_info {
+    char name[64];         /**< "NVIDIA H100" */
+    int32_t kind;          /**< EMO_DEVICE_* of emo/device.h */
+    uint64_t memory_bytes; /**< 0: not known */
+} emo_backend_device_info;
+
 /** An operator: enqueue on exec, fill err on failure (EMO_E_OUT_OF_MEMORY, EMO_E_UNSUPPORTED, EMO_E_BACKEND). */
 #define EMO_OPERATOR(name, args_type) emo_status (*name)(emo_exec * exec, const args_type *args, emo_error *err)
 
@@ -531,7 +658,8 @@ typedef struct emo_backend_ops {
     int32_t (*supports)(const emo_backend *backend, int32_t op, emo_dtype weight_dtype);
 
     /* memory: 64-byte aligned or better; uploads and downloads are ordered with the exec's work, and the host memory
-     * may be reused on return (upload) or read after `synchronize` (download) */
+     * may be reused on return (upload) or read after `synchronize` (download); mem_free may come while work that uses
+     * the memory is under way: the back end waits for it or frees later */
     emo_status (*mem_alloc)(emo_backend *backend, size_t bytes, void **out, emo_error *err);
     void (*mem_free)(emo_backend *backend, void *ptr);
     emo_status (*upload)(emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err);
@@ -578,6 +706,17 @@ typedef struct emo_backend_ops {
     EMO_OPERATOR(gather, emo_gather_args);
     EMO_OPERATOR(combine, emo_combine_args);
     EMO_OPERATOR(softmax, emo_softmax_args);
+    EMO_OPERATOR(elementwise, emo_elementwise_args);
+    EMO_OPERATOR(row_dot, emo_row_dot_args);
+    EMO_OPERATOR(pick, emo_pick_args);
+    EMO_OPERATOR(topk, emo_topk_args);
+    EMO_OPERATOR(keep_top, emo_keep_top_args);
+    EMO_OPERATOR(segment_ids, emo_segment_ids_args);
+    EMO_OPERATOR(segment_sum, emo_segment_sum_args);
+    EMO_OPERATOR(count, emo_count_args);
+
+    /** Fills in what the device says of itself; NULL: only its name is known. */
+    emo_status (*device_info)(const emo_backend *backend, emo_backend_device_info *out, emo_error *err);
 } emo_backend_ops;
 
 /** What every back end instance and exec begins with; the back end's own fields follow. */
@@ -588,6 +727,35 @@ struct emo_backend {
 struct emo_exec {
     emo_backend *backend;
 };
+
+/* ---- plug-ins ---- */
+
+/** What a plug-in may ask of the library, so that it has no undefined emo_ symbol. Valid as long as the back end. */
+typedef struct emo_backend_services {
+    uint32_t struct_size;
+    uint32_t abi;                            /**< the library's EMO_BACKEND_ABI */
+    void *ctx;                               /**< handed to every function below */
+    void *(*alloc)(void *ctx, size_t bytes); /**< host memory, 64-byte aligned; NULL on failure */
+    void (*free)(void *ctx, void *ptr);
+    void (*log)(void *ctx, emo_log_level level, const char *message);
+    size_t workers;
+    void (*parallel_for)(void *ctx, size_t count, emo_task_fn fn, void *task);
+} emo_backend_services;
+
+/**
+ * A plug-in is a shared library with one exported object, `const emo_backend_plugin_entry emo_backend_plugin`. The
+ * library is never unloaded. The back end fills its table (with its own struct_size and abi); the library works on a
+ * completed copy of it, which takes the place of `ops` in the opened back end.
+ */
+typedef struct emo_backend_plugin_entry {
+    uint32_t struct_size;
+    uint32_t abi;     /**< EMO_BACKEND_ABI of the header it was built with */
+    const char *name; /**< "cuda" */
+    emo_status (*count)(const emo_backend_services *services, int32_t *out, emo_error *err); /**< devices it can open */
+    emo_status (*open)(const emo_backend_services *services, int32_t index, emo_backend **out, emo_error *err);
+} emo_backend_plugin_entry;
+
+#define EMO_BACKEND_PLUGIN_SYMBOL "emo_backend_plugin"
 
 #ifdef __cplusplus
 }

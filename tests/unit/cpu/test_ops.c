@@ -179,7 +179,14 @@ static void softmax_keeps_to_the_allowed(void **state) {
     size_t n_levels = test_levels(levels);
     for (size_t l = 0; l < n_levels; l++) {
         float *x = test_floats(ROWS * STRIDE, 1, 20.0f), *p = test_floats(ROWS * COLS, 2, 1.0f), lse[ROWS];
-        emo_softmax_args a = {ROWS, COLS, x, STRIDE, allowed, set_of, p, lse};
+        emo_softmax_args a = {.rows = ROWS,
+                              .cols = COLS,
+                              .x = x,
+                              .x_stride = STRIDE,
+                              .allowed = allowed,
+                              .set_of = set_of,
+                              .probs = p,
+                              .lse = lse};
         test_device d = test_device_open(2, levels[l]);
         EXPECT_OK(d.ops->softmax(d.exec, &a, &err));
         test_device_close(&d);
@@ -194,7 +201,7 @@ static void softmax_keeps_to_the_allowed(void **state) {
             if (sum > 0.0)
                 assert_true(fabs((double)lse[r] - log(sum)) < 3e-6);
             else
-                assert_true(lse[r] == -INFINITY);
+                assert_true(lse[r] == 0.0f);
         }
         free(x);
         free(p);
