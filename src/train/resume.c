@@ -315,20 +315,35 @@ done:
     return status;
 }
 
-/* What an earlier process left when it died while it wrote a checkpoint. */
-static emo_status remove_unfinished(emo_trainer *t, const char *state, emo_error *err) {
-    emo__names names = {0};
+static bool unfinished(const char *name) {
+    static const char *const files[] = {".json.tmp-", ".jsonl.tmp-", ".safetensors.tmp-", "latest.tmp-"};
+    if (strncmp(name, EMO__WRITING, strlen(EMO__WRITING)) == 0)
+        return true;
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        if (strstr(name, files[i]) != NULL)
+            return true;
+    }
+    return false;
+}
+
+/* What an earlier process left in a folder when it died while it wrote. */
+static emo_status remove_unfinished(emo_trainer *t, const char *folder, emo_error *err) {
     emo__buf path;
     emo__buf_init(&path, &t->rt->mem);
-    emo_status status = emo__list_dirs(&t->rt->mem, state, &names, err);
-    for (size_t i = 0; status == EMO_OK && i < names.count; i++) {
-        if (strncmp(names.items[i], EMO__WRITING, strlen(EMO__WRITING)) != 0)
-            continue;
-        status = emo__path_join(&path, state, names.items[i], err);
-        if (status == EMO_OK)
-            status = emo__remove_tree(&t->rt->mem, path.data, err);
+    emo_status status = EMO_OK;
+    for (int files = 0; status == EMO_OK && files < 2; files++) {
+        emo__names names = {0};
+        status = files != 0 ? emo__list_files(&t->rt->mem, folder, false, &names, err)
+                            : emo__list_dirs(&t->rt->mem, folder, &names, err);
+        for (size_t i = 0; status == EMO_OK && i < names.count; i++) {
+            if (!unfinished(names.items[i]))
+                continue;
+            status = emo__path_join(&path, folder, names.items[i], err);
+            if (status == EMO_OK)
+                status = emo__remove_tree(&t->rt->mem, path.data, err);
+        }
+        emo__names_free(&names);
     }
-    emo__names_free(&names);
     emo__buf_free(&path);
     return status;
 }
@@ -353,6 +368,7 @@ emo_status emo__run_open(emo_trainer *t, emo_error *err) {
         goto done;
     }
     EMO_TRY(status = remove_unfinished(t, state.data, err));
+    EMO_TRY(status = remove_unfinished(t, t->out, err));
     if (t->opt.resume != 0)
         EMO_TRY(status = resume(t, state.data, has_plan, err));
     if (!has_plan && t->steps > 0)
