@@ -79,7 +79,7 @@ sed 's/{/{"vocab_size": 280, "eos_token_id": 5, /' config.json >small.json
 # ---- Help and usage ----
 must "$EMO" --help
 for command in "" tokenizer "tokenizer train" "tokenizer encode" "tokenizer decode" train eval select prune merge \
-    info mask; do
+    generate info mask; do
     # shellcheck disable=SC2086
     must "$EMO" $command --help
     grep -q '^Usage: emo' out || fail "emo $command --help prints no usage"
@@ -195,7 +195,6 @@ close "$(number loss out)" "$(number loss full)" 1e-9 && fail 'merging a tuned c
 ends 2 'name another folder' "$EMO" prune --model model --mask river.json --out model
 
 # ---- Generation ----
-if "$EMO" generate --help >/dev/null 2>&1; then
 generate=(--prompt 'the river of' --tokens 12 --ignore-eos --json)
 must "$EMO" generate --model small "${generate[@]}"
 parses out 'generate'
@@ -207,8 +206,6 @@ must "$EMO" generate --model model --pool prompt:4 --prompt 'the river of' --tok
     --top-p 0.9 --min-p 0.01 --repetition-penalty 1.1 --seed 7 --stop 'zzz'
 grep -q '^the river of' out || fail 'generate does not print the prompt first'
 ends 2 'prompt:P' "$EMO" generate --model model --pool fixed:4 --prompt x --tokens 2
-
-fi
 
 # ---- Masks ----
 must "$EMO" mask complement river.json --out rest.json
