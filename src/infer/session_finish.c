@@ -154,6 +154,14 @@ static emo_status filter(const emo_session *s, emo__sequence *q, bool last, emo_
     return status;
 }
 
+/* Text is handed out NUL-terminated: a NUL inside would hide what follows, and is left out. The room is there. */
+static void hold(emo__sequence *q, const char *text, size_t length) {
+    for (size_t i = 0; i < length; i++) {
+        if (text[i] != '\0')
+            q->held.data[q->held.size++] = text[i];
+    }
+}
+
 static emo_status take_text(const emo_session *s, emo__sequence *q, int32_t id, emo_error *err) {
     const char *bytes = NULL;
     size_t size = 0;
@@ -167,7 +175,7 @@ static emo_status take_text(const emo_session *s, emo__sequence *q, int32_t id, 
     if (status == EMO_OK)
         status = emo_decoder_push(q->decoder, id, &text, &length, err);
     if (status == EMO_OK)
-        status = emo__buf_append(&q->held, text, length, err);
+        hold(q, text, length);
     return status;
 }
 
@@ -178,7 +186,7 @@ static emo_status flush_text(const emo_session *s, emo__sequence *q, emo_error *
     if (status == EMO_OK)
         status = emo_decoder_flush(q->decoder, &text, &length, err);
     if (status == EMO_OK && q->stop != EMO_STOP_STRING)
-        status = emo__buf_append(&q->held, text, length, err);
+        hold(q, text, length);
     if (status == EMO_OK)
         status = filter(s, q, true, err);
     return status;
