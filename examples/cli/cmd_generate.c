@@ -119,8 +119,8 @@ int cmd_generate(int argc, char **argv) {
     option table[] = {
         {"model", OPTION_STRING, &folder, "DIR", "the model folder", NULL, 0, 0, 1, 0},
         {"prompt", OPTION_STRING, &prompt, "TEXT", "the text to continue", NULL, 0, 0, 0, 0},
-        {"prompt-file", OPTION_STRING, &prompt_path, "FILE", "or the file it is in; - for standard input", NULL, 0, 0,
-         0, 0},
+        {"prompt-file", OPTION_STRING, &prompt_path, "FILE",
+         "or the file it is in, less a last newline; - for standard input", NULL, 0, 0, 0, 0},
         {"mask", OPTION_STRING, &mask_path, "FILE", "use only these experts; the others are not read", "all experts", 0,
          0, 0, 0},
         {"pool", OPTION_STRING, &pool_text, "prompt:P", "P routed experts per layer, chosen by the prompt", "none", 0,
@@ -158,6 +158,8 @@ int cmd_generate(int argc, char **argv) {
             cli_fail(&c, EMO_E_FORMAT, "%s holds a NUL byte and is not a text", prompt_path);
             goto done;
         }
+        if (length > 0 && from_file[length - 1] == '\n') /* which editors put there */
+            from_file[length - 1] = '\0';
         prompt = from_file;
     }
     if (pool_text != NULL)

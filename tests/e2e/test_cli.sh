@@ -132,17 +132,29 @@ ends 5 'vocab_size of 280' "$EMO" train --config small.json "${common[@]}" --ste
 echo '{"text": 5}' >broken.jsonl
 ends 3 'broken.jsonl:1' "$EMO" train --config config.json --tokenizer tok.json --data broken.jsonl --steps 1 --out y
 
-# A run that is stopped keeps its steps.
-"$EMO" train --config config.json "${common[@]}" --steps 100000 --out long >out 2>err </dev/null &
-process=$!
-for _ in $(seq 100); do
-    [ "$(cat long/metrics.jsonl 2>/dev/null | wc -l)" -ge 3 ] && break
-    sleep 0.1
-done
-kill -TERM $process
-wait $process
-[ $? = 130 ] || fail 'a stopped run does not end with 130'
+# A run that is stopped keeps its steps, and ends where it would have ended.
+# stopped FOLDER ARGUMENTS...: trains in FOLDER, stops the run after a few steps; its exit code is in $code
+stopped() {
+    local out=$1 process
+    shift
+    "$@" --out "$out" >out 2>err </dev/null &
+    process=$!
+    for _ in $(seq 300); do
+        [ "$(cat "$out/metrics.jsonl" 2>/dev/null | wc -l)" -ge 3 ] && break
+        sleep 0.05
+    done
+    kill -TERM $process 2>/dev/null
+    wait $process
+    code=$?
+}
+stopped long "$EMO" train --config config.json "${common[@]}" --steps 1000000
+[ $code = 130 ] || fail "a stopped run ends with $code, not 130"
 grep -q 'checkpoint' err || fail 'a stopped run does not say where its checkpoint is'
+run=("$EMO" train --config config.json "${common[@]}" --pool uniform:2:8 --balance-scope window:4 --steps 300)
+must "${run[@]}" --out whole
+stopped parts "${run[@]}"
+must "${run[@]}" --out parts --resume
+cmp -s whole/model.safetensors parts/model.safetensors || fail 'a stopped and resumed run gives other weights'
 
 # ---- Subsets ----
 select=("$EMO" select --model model)
