@@ -9,6 +9,7 @@
 #include <emo/base.h>
 #include <emo/comm.h>
 #include <emo/data.h>
+#include <emo/device.h>
 #include <emo/eval.h>
 #include <emo/hooks.h>
 #include <emo/mask.h>

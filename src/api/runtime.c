@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/runtime.h"
 
+#include "backend/registry.h"
 #include "base/options.h"
 #include "base/status.h"
 #include "cpu/cpu.h"
@@ -18,6 +19,7 @@ void emo_runtime_options_init(emo_runtime_options *options) {
 }
 
 static void destroy(emo_runtime *rt) {
+    emo__registry_destroy(rt, rt->registry);
     if (rt->cpu != NULL)
         rt->cpu->ops->destroy(rt->cpu);
     emo__threads_destroy(rt->threads);
@@ -84,6 +86,8 @@ emo_status emo_runtime_create(const emo_runtime_options *options, emo_runtime **
     }
     if (status == EMO_OK)
         status = emo__cpu_backend_create(rt, &rt->cpu, err);
+    if (status == EMO_OK)
+        status = emo__registry_create(rt, rt->cpu, &rt->registry, err);
     if (status != EMO_OK) {
         destroy(rt);
         return status;

@@ -10,15 +10,17 @@
 #include "base/threads.h"
 
 struct emo_backend;
+struct emo__registry;
 
 struct emo_runtime {
     emo__ref ref;
     emo__mem mem;
     emo_log_sink log;
-    emo_executor executor;   /* the host's, or one that calls `threads` */
-    emo__threads *threads;   /* NULL when the host supplies the executor */
-    emo_isa isa;             /* resolved level, never EMO_ISA_AUTO */
-    struct emo_backend *cpu; /* owned; the CPU back end is always there */
+    emo_executor executor;          /* the host's, or one that calls `threads` */
+    emo__threads *threads;          /* NULL when the host supplies the executor */
+    emo_isa isa;                    /* resolved level, never EMO_ISA_AUTO */
+    struct emo_backend *cpu;        /* owned; the CPU back end is always there */
+    struct emo__registry *registry; /* owned; the CPU and the devices of plug-ins */
 };
 
 static inline emo_runtime *emo__runtime_retain(emo_runtime *rt) {

@@ -2,6 +2,7 @@
 /* The CPU back end's memory, execs and table. Work is done when a call returns, so synchronising is a no-op. */
 #include <string.h>
 
+#include "backend/composed.h"
 #include "base/status.h"
 #include "cpu/cpu.h"
 
@@ -139,6 +140,7 @@ emo_status emo__cpu_backend_create(const emo_runtime *rt, emo_backend **out, emo
     ops->table_sync = table_sync;
     ops->table_free = table_free;
     emo__cpu_register_all(ops);
+    emo__backend_complete(ops);
     *out = &cpu->base;
     return EMO_OK;
 }
