@@ -65,8 +65,8 @@ typedef struct emo_document {
  * while tokenizer, options and files (names, sizes, times) are the same.
  * @param options NULL for the defaults.
  * @return EMO_OK, EMO_E_NOT_FOUND (also no document of the domain), EMO_E_IO, EMO_E_FORMAT (a broken document, as
- *         "file:line"; also invalid UTF-8, and a dataset without any document), EMO_E_RANGE (an option), EMO_E_CANCELLED, EMO_E_OUT_OF_MEMORY. Any thread.
- *         The caller owns *out.
+ *         "file:line"; also invalid UTF-8, and a dataset without any document), EMO_E_RANGE (an option),
+ * EMO_E_CANCELLED, EMO_E_OUT_OF_MEMORY. Any thread. The caller owns *out.
  */
 EMO_API EMO_MUST_CHECK emo_status emo_dataset_open(emo_runtime *rt, const char *const *paths, size_t n_paths,
                                                    const emo_tokenizer *tokenizer, const emo_dataset_options *options,

@@ -61,7 +61,7 @@ static void json_lines(void **state) {
     assert_string_equal(show(ds), "law:one/0;");
     emo_dataset_release(ds);
     opt.domain = "none such";
-    EXPECT_STATUS(open_one(test_path("a.jsonl"), &opt, &ds, &err), EMO_E_FORMAT, "none such");
+    EXPECT_STATUS(open_one(test_path("a.jsonl"), &opt, &ds, &err), EMO_E_NOT_FOUND, "none such");
     assert_null(ds);
 }
 

@@ -1,0 +1,29 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Builds for 64-bit Arm with Debian's cross compiler and runs the test programs under qemu-aarch64. Optional: it wants
+# packages of a second architecture, which it installs when it may (root).
+# usage: scripts/test_aarch64.sh [BUILD_DIR] [ctest options]
+set -eu
+root=$(cd "$(dirname "$0")/.." && pwd)
+cd "$root"
+. "$root/scripts/common.sh"
+build=${1-build-aarch64}
+[ $# = 0 ] || shift
+packages="gcc-aarch64-linux-gnu libc6-dev:arm64 libjansson-dev:arm64 libpcre2-dev:arm64 zlib1g-dev:arm64
+    libutf8proc-dev:arm64 libcmocka-dev:arm64 qemu-user pkg-config cmake"
+if ! command -v aarch64-linux-gnu-gcc >/dev/null || ! command -v qemu-aarch64 >/dev/null ||
+    ! PKG_CONFIG_LIBDIR=/usr/lib/aarch64-linux-gnu/pkgconfig:/usr/share/pkgconfig \
+        pkg-config --exists jansson libpcre2-8 zlib libutf8proc cmocka; then
+    if [ "$(id -u)" != 0 ]; then
+        echo "missing some of: $packages" >&2
+        echo "an administrator can run: dpkg --add-architecture arm64; apt-get update; apt-get install $packages" >&2
+        exit 3
+    fi
+    dpkg --add-architecture arm64
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $packages
+fi
+emo_build "$build" -DCMAKE_TOOLCHAIN_FILE="$root/cmake/aarch64-linux-gnu.cmake" -DCMAKE_BUILD_TYPE=Release \
+    -DEMO_BUILD_TESTS=ON -DEMO_WERROR=ON
+# The scripts among the tests are about the build machine's compiler.
+exec ctest --test-dir "$build" -LE script --output-on-failure "$@"
