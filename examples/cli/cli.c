@@ -165,7 +165,7 @@ emo_status cli_read_file(cli *c, const char *path, char **text, size_t *length) 
         status = cli_fail(c, EMO_E_IO, "reading %s failed: %s", path, strerror(errno));
     if (!from_stdin)
         fclose(file);
-    if (status != EMO_OK) {
+    if (status != EMO_OK || data == NULL) {
         free(data);
         return status;
     }
