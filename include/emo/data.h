@@ -36,7 +36,7 @@ typedef struct emo_dataset_options {
 } emo_dataset_options;
 #define EMO_DATASET_OPTIONS_INIT                                                                                       \
     {                                                                                                                  \
-        (uint32_t)sizeof(emo_dataset_options), 0, 0, 0, 0, EMO_TOKENS_U16, -1, { 0, 0 }                                \
+        sizeof(emo_dataset_options), 0, 0, 0, 0, EMO_TOKENS_U16, -1, { 0, 0 }                                          \
     }
 
 /** Fills in the defaults, for languages that cannot use the macro. */

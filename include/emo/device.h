@@ -33,7 +33,7 @@ typedef struct emo_device_info {
 } emo_device_info;
 #define EMO_DEVICE_INFO_INIT                                                                                           \
     {                                                                                                                  \
-        (uint32_t)sizeof(emo_device_info), 0, 0, {0}, {0}, 0, 0, { 0 }                                                 \
+        sizeof(emo_device_info), 0, 0, {0}, {0}, 0, 0, { 0 }                                                           \
     }
 
 /**

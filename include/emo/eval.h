@@ -26,7 +26,7 @@ typedef struct emo_eval_options {
 } emo_eval_options;
 #define EMO_EVAL_OPTIONS_INIT                                                                                          \
     {                                                                                                                  \
-        (uint32_t)sizeof(emo_eval_options), 0, 0, 0, 0, 0, { 0, 0 }                                                    \
+        sizeof(emo_eval_options), 0, 0, 0, 0, 0, { 0, 0 }                                                              \
     }
 /** Fills in the defaults, for languages that cannot use the macro. */
 EMO_API void emo_eval_options_init(emo_eval_options *options);

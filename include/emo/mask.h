@@ -36,7 +36,7 @@ typedef struct emo_mask_options {
 } emo_mask_options;
 
 #define EMO_MASK_OPTIONS_INIT                                                                                          \
-    { (uint32_t)sizeof(emo_mask_options), 0, 0, 0, 0, 0, 0, 0 }
+    { sizeof(emo_mask_options), 0, 0, 0, 0, 0, 0, 0 }
 
 /** Fills in the defaults, for languages that cannot use the macro. */
 EMO_API void emo_mask_options_init(emo_mask_options *options);

@@ -32,7 +32,7 @@ typedef struct emo_model_create_options {
     uint64_t seed;    /**< of the initial weights: normal, std initializer_range, cut at 3 std */
 } emo_model_create_options;
 #define EMO_MODEL_CREATE_OPTIONS_INIT                                                                                  \
-    { (uint32_t)sizeof(emo_model_create_options), 0, 0 }
+    { sizeof(emo_model_create_options), 0, 0 }
 /** Fills in the defaults, for languages that cannot use the macro. */
 EMO_API void emo_model_create_options_init(emo_model_create_options *options);
 
@@ -48,7 +48,7 @@ typedef struct emo_model_load_options {
 } emo_model_load_options;
 #define EMO_MODEL_LOAD_OPTIONS_INIT                                                                                    \
     {                                                                                                                  \
-        (uint32_t)sizeof(emo_model_load_options), -1, 0, 0, 0, { 0, 0 }                                                \
+        sizeof(emo_model_load_options), -1, 0, 0, 0, { 0, 0 }                                                          \
     }
 /** Fills in the defaults, for languages that cannot use the macro. */
 EMO_API void emo_model_load_options_init(emo_model_load_options *options);
@@ -62,7 +62,7 @@ typedef struct emo_model_save_options {
 } emo_model_save_options;
 #define EMO_MODEL_SAVE_OPTIONS_INIT                                                                                    \
     {                                                                                                                  \
-        (uint32_t)sizeof(emo_model_save_options), -1, 0, { 0, 0 }                                                      \
+        sizeof(emo_model_save_options), -1, 0, { 0, 0 }                                                                \
     }
 /** Fills in the defaults, for languages that cannot use the macro. */
 EMO_API void emo_model_save_options_init(emo_model_save_options *options);
@@ -87,7 +87,7 @@ typedef struct emo_model_info {
     int64_t non_finite; /**< reserved, 0 */
 } emo_model_info;
 #define EMO_MODEL_INFO_INIT                                                                                            \
-    { (uint32_t)sizeof(emo_model_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+    { sizeof(emo_model_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** Fills in the defaults, for languages that cannot use the macro. */
 EMO_API void emo_model_info_init(emo_model_info *info);
 
@@ -179,7 +179,7 @@ typedef struct emo_prune_options {
     const int32_t *keep_offsets; /**< [layers + 1] into keep; an empty range for a dense layer */
 } emo_prune_options;
 #define EMO_PRUNE_OPTIONS_INIT                                                                                         \
-    { (uint32_t)sizeof(emo_prune_options), 0, 0, 0, 0 }
+    { sizeof(emo_prune_options), 0, 0, 0, 0 }
 /** Fills in the defaults, for languages that cannot use the macro. */
 EMO_API void emo_prune_options_init(emo_prune_options *options);
 
@@ -203,7 +203,7 @@ typedef struct emo_merge_options {
     int32_t reserved;
 } emo_merge_options;
 #define EMO_MERGE_OPTIONS_INIT                                                                                         \
-    { (uint32_t)sizeof(emo_merge_options), 0, 0, 0, 1.0f, 0 }
+    { sizeof(emo_merge_options), 0, 0, 0, 1.0f, 0 }
 /** Fills in the defaults, for languages that cannot use the macro. */
 EMO_API void emo_merge_options_init(emo_merge_options *options);
 

@@ -72,8 +72,8 @@ typedef struct emo_router_options {
 
 #define EMO_ROUTER_OPTIONS_INIT                                                                                        \
     {                                                                                                                  \
-        (uint32_t)sizeof(emo_router_options), 0, 0, 0, 0, EMO_ROUTER_SOFTMAX, EMO_ROUTER_SHARED_ONE, 0.0f, 0.0f, 0, 0, \
-            0.1f, 0.001f, EMO_BALANCE_MICROBATCH, 1, 0, 0, 0, 0                                                        \
+        sizeof(emo_router_options), 0, 0, 0, 0, EMO_ROUTER_SOFTMAX, EMO_ROUTER_SHARED_ONE, 0.0f, 0.0f, 0, 0, 0.1f,     \
+            0.001f, EMO_BALANCE_MICROBATCH, 1, 0, 0, 0, 0                                                              \
     }
 
 /** Fills in the defaults, for languages that cannot use the macro. */
@@ -103,7 +103,7 @@ typedef struct emo_router_batch {
 } emo_router_batch;
 
 #define EMO_ROUTER_BATCH_INIT                                                                                          \
-    { (uint32_t)sizeof(emo_router_batch), EMO_ROUTER_TRAIN, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0, 1 }
+    { sizeof(emo_router_batch), EMO_ROUTER_TRAIN, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0, 1 }
 
 /** Fills in the defaults, for languages that cannot use the macro. */
 EMO_API void emo_router_batch_init(emo_router_batch *batch);
@@ -137,7 +137,7 @@ typedef struct emo_routing {
 } emo_routing;
 
 #define EMO_ROUTING_INIT                                                                                               \
-    { (uint32_t)sizeof(emo_routing), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0 }
+    { sizeof(emo_routing), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0 }
 
 /** Fills in an empty result, for languages that cannot use the macro. */
 EMO_API void emo_routing_init(emo_routing *routing);

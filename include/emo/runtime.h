@@ -38,7 +38,7 @@ typedef struct emo_runtime_options {
 
 #define EMO_RUNTIME_OPTIONS_INIT                                                                                       \
     {                                                                                                                  \
-        (uint32_t)sizeof(emo_runtime_options), 0, EMO_ISA_AUTO, 0, {0, 0, 0}, {0, 0, EMO_LOG_WARNING, 0}, { 0, 0, 0 }  \
+        sizeof(emo_runtime_options), 0, EMO_ISA_AUTO, 0, {0, 0, 0}, {0, 0, EMO_LOG_WARNING, 0}, { 0, 0, 0 }            \
     }
 
 /** Fills in the defaults, for languages that cannot use the macro. */

@@ -34,7 +34,7 @@ typedef struct emo_select_options {
 } emo_select_options;
 #define EMO_SELECT_OPTIONS_INIT                                                                                        \
     {                                                                                                                  \
-        (uint32_t)sizeof(emo_select_options), EMO_SELECT_USAGE, 0, -1, 0, 0, 1, { 0, 0 }                               \
+        sizeof(emo_select_options), EMO_SELECT_USAGE, 0, -1, 0, 0, 1, { 0, 0 }                                         \
     }
 /** Fills in the defaults, for languages that cannot use the macro. */
 EMO_API void emo_select_options_init(emo_select_options *options);

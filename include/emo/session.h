@@ -65,7 +65,7 @@ typedef struct emo_session_options {
 } emo_session_options;
 #define EMO_SESSION_OPTIONS_INIT                                                                                       \
     {                                                                                                                  \
-        (uint32_t)sizeof(emo_session_options), 1, 0, 0, 0, 0, 0.0f, 0, 1.0f, 0.0f, 1.0f, 0, 0, 0, 1, 0, 0, { 0, 0 }    \
+        sizeof(emo_session_options), 1, 0, 0, 0, 0, 0.0f, 0, 1.0f, 0.0f, 1.0f, 0, 0, 0, 1, 0, 0, { 0, 0 }              \
     }
 
 /** Fills in the defaults, for languages that cannot use the macro. */

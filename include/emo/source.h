@@ -33,7 +33,7 @@ typedef struct emo_source_vtable {
 } emo_source_vtable;
 
 #define EMO_SOURCE_VTABLE_INIT                                                                                         \
-    { (uint32_t)sizeof(emo_source_vtable), 0, 0, 0, 0, 0 }
+    { sizeof(emo_source_vtable), 0, 0, 0, 0, 0 }
 
 /**
  * Opens a regular file. The file is mapped where the system can do so; it must not be changed while the source lives

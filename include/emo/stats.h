@@ -27,7 +27,7 @@ typedef struct emo_stats_options {
 } emo_stats_options;
 #define EMO_STATS_OPTIONS_INIT                                                                                         \
     {                                                                                                                  \
-        (uint32_t)sizeof(emo_stats_options), 0, 0, 0, 1, { 0, 0 }                                                      \
+        sizeof(emo_stats_options), 0, 0, 0, 1, { 0, 0 }                                                                \
     }
 /** Fills in the defaults, for languages that cannot use the macro. */
 EMO_API void emo_stats_options_init(emo_stats_options *options);

@@ -121,7 +121,7 @@ typedef struct emo_tokenizer_encode_options {
 } emo_tokenizer_encode_options;
 
 #define EMO_TOKENIZER_ENCODE_OPTIONS_INIT                                                                              \
-    { (uint32_t)sizeof(emo_tokenizer_encode_options), 0 }
+    { sizeof(emo_tokenizer_encode_options), 0 }
 
 /** Fills in the defaults, for languages that cannot use the macro. */
 EMO_API void emo_tokenizer_encode_options_init(emo_tokenizer_encode_options *options);
@@ -166,7 +166,7 @@ typedef struct emo_decoder_options {
 } emo_decoder_options;
 
 #define EMO_DECODER_OPTIONS_INIT                                                                                       \
-    { (uint32_t)sizeof(emo_decoder_options), 0 }
+    { sizeof(emo_decoder_options), 0 }
 
 /** Fills in the defaults, for languages that cannot use the macro. */
 EMO_API void emo_decoder_options_init(emo_decoder_options *options);
@@ -215,7 +215,7 @@ typedef struct emo_tokenizer_train_options {
 
 #define EMO_TOKENIZER_TRAIN_OPTIONS_INIT                                                                               \
     {                                                                                                                  \
-        (uint32_t)sizeof(emo_tokenizer_train_options), 8192, 2, 0, 0, 0, { 0, 0 }                                      \
+        sizeof(emo_tokenizer_train_options), 8192, 2, 0, 0, 0, { 0, 0 }                                                \
     }
 
 /** Fills in the defaults, for languages that cannot use the macro. */

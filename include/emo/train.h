@@ -90,9 +90,9 @@ typedef struct emo_train_options {
 } emo_train_options;
 #define EMO_TRAIN_OPTIONS_INIT                                                                                         \
     {                                                                                                                  \
-        (uint32_t)sizeof(emo_train_options), EMO_SCHEDULE_COSINE, 0, EMO_BALANCE_BATCH, 30, 0.1f, 0.001f, 1e-5f,       \
-            4e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, 1.0f, 0.1f, 0.0f, 0.0f, -1, -1, 0, 0, 0.0, 12, 1, 256, EMO_TRAIN_ALL, 0,  \
-            0, 2, 0, 0, 0, 0, 0, 0, 0, 0, {0, 0}, 0, 0                                                                 \
+        sizeof(emo_train_options), EMO_SCHEDULE_COSINE, 0, EMO_BALANCE_BATCH, 30, 0.1f, 0.001f, 1e-5f, 4e-3f, 0.9f,    \
+            0.95f, 1e-8f, 0.1f, 1.0f, 0.1f, 0.0f, 0.0f, -1, -1, 0, 0, 0.0, 12, 1, 256, EMO_TRAIN_ALL, 0, 0, 2, 0, 0,   \
+            0, 0, 0, 0, 0, 0, {0, 0}, 0, 0                                                                             \
     }
 
 /**

@@ -28,7 +28,7 @@ if [ -e "$prefix/bin/emo" ]; then
 fi
 
 c="cc -std=c11 -pedantic -Wall -Wextra -Werror"
-cxx="c++ -std=c++17 -pedantic -Wall -Wextra -Werror -x c++"
+cxx="c++ -std=c++17 -pedantic -Wall -Wextra -Wold-style-cast -Werror -x c++"
 for kind in shared static; do
     static=
     [ $kind = shared ] || static=--static
