@@ -16,6 +16,33 @@ int64_t emo__step_rows(const emo__pass *p, const emo__step *step) {
     }
 }
 
+int64_t emo__step_row_work(const emo__pass *p, const emo__step *step) {
+    const emo__config *c = &p->model->config;
+    int64_t hidden = c->hidden;
+    int64_t heads = (int64_t)c->heads * c->head_dim;
+    switch (step->stage) {
+    case EMO__STAGE_QKV:
+        return hidden * (heads + 2 * (int64_t)c->kv_heads * c->head_dim);
+    case EMO__STAGE_ATTENTION:
+        return 2 * heads * p->longest;
+    case EMO__STAGE_ATTN_OUT:
+        return hidden * heads;
+    case EMO__STAGE_ROUTE_LOGITS:
+        return hidden * p->layers[step->layer].route.columns;
+    case EMO__STAGE_ROUTE_SELECT: /* exponentials */
+        return 16 * (int64_t)p->layers[step->layer].route.routed + 1;
+    case EMO__STAGE_EXPERTS:
+        return 3 * hidden * c->inner * c->top_k;
+    case EMO__STAGE_DENSE:
+        return 3 * hidden * c->dense_inner;
+    case EMO__STAGE_HEAD_LOSS:
+    case EMO__STAGE_HEAD_LOGITS:
+        return hidden * c->vocab;
+    default:
+        return hidden;
+    }
+}
+
 static emo_status norm(emo__pass *p, const float *x, const emo_weight *w, float *rstd, int64_t first, int64_t last,
                        emo_error *err) {
     int64_t d = p->model->config.hidden;

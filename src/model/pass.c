@@ -107,7 +107,7 @@ void emo__pass_destroy(emo__pass *p) {
     emo_model_release(model);
 }
 
-void emo__pass_set_slice(emo__pass *p, int64_t tokens) { p->cfg.slice_tokens = p->cfg.save ? 0 : tokens; }
+void emo__pass_set_slice_work(emo__pass *p, int64_t multiply_adds) { p->slice_work = p->cfg.save ? 0 : multiply_adds; }
 uint64_t emo__pass_slices(const emo__pass *p) { return p->slices; }
 emo_exec *emo__pass_exec(const emo__pass *p) { return p->exec; }
 size_t emo__pass_bytes(const emo__pass *p) { return p->arena_bytes; }
@@ -209,6 +209,9 @@ emo_status emo__pass_begin(emo__pass *p, const emo__batch *batch, emo_error *err
     EMO_TRY(status = check_batch(p, batch, &positions, err));
     EMO_TRY(status = grow_rope(p, positions, err));
     p->batch = *batch;
+    p->longest = 1;
+    for (int64_t i = 0; i < batch->n_attention; i++)
+        p->longest = batch->attention[i].k_count > p->longest ? batch->attention[i].k_count : p->longest;
     size_t ints = (size_t)batch->tokens * sizeof(int32_t);
     EMO_TRY(status = p->ops->upload(p->exec, p->ids, batch->ids, ints, err));
     EMO_TRY(status = p->ops->upload(p->exec, p->positions, batch->positions, ints, err));
@@ -238,6 +241,16 @@ static bool stops_here(const emo__limit *limit, const emo__step *step, int64_t r
            step->layer == limit->stop_layer;
 }
 
+/* 0: all of them. */
+static int64_t slice_rows(const emo__pass *p, const emo__step *step) {
+    if (!emo__step_sliceable(step))
+        return 0;
+    if (p->slice_work == 0)
+        return p->cfg.slice_tokens;
+    int64_t rows = p->slice_work / emo__step_row_work(p, step);
+    return rows > 1 ? rows : 1;
+}
+
 emo_status emo__pass_advance(emo__pass *p, const emo__limit *limit, bool *done, emo_error *err) {
     *done = false;
     if (!p->has_batch)
@@ -259,9 +272,8 @@ emo_status emo__pass_advance(emo__pass *p, const emo__limit *limit, bool *done, 
                 return emo__fail(err, EMO_E_CANCELLED, "cancelled by the progress hook");
         }
         int64_t rows = emo__step_rows(p, step);
-        int64_t last = rows;
-        if (p->cfg.slice_tokens > 0 && emo__step_sliceable(step) && rows - p->at_row > p->cfg.slice_tokens)
-            last = p->at_row + p->cfg.slice_tokens;
+        int64_t slice = slice_rows(p, step);
+        int64_t last = slice > 0 && slice < rows - p->at_row ? p->at_row + slice : rows;
         if (last > p->at_row) {
             emo_status status = emo__step_run(p, step, p->at_row, last, err);
             if (status != EMO_OK)

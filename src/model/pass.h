@@ -116,9 +116,9 @@ typedef struct emo__route_view {
 EMO_MUST_CHECK emo_status emo__pass_create(emo_model *model, const emo__pass_config *config, emo__pass **out,
                                            emo_error *err);
 void emo__pass_destroy(emo__pass *pass);
-/* Another config.slice_tokens from the next step on, also in the middle of a run: slices do not change results. Ignored
- * with save. */
-void emo__pass_set_slice(emo__pass *pass, int64_t tokens);
+/* Slices of about so many multiply-adds from the next step on, at least a row, also in the middle of a run: they do not
+ * change results. 0: config.slice_tokens again. Ignored with save. */
+void emo__pass_set_slice_work(emo__pass *pass, int64_t multiply_adds);
 /* Slices run since creation. */
 uint64_t emo__pass_slices(const emo__pass *pass);
 /* The stream the pass works on: what is enqueued there comes after its steps. */

@@ -43,9 +43,11 @@ struct emo__pass {
 
     emo__step *steps;
     size_t n_steps;
-    size_t at_step;  /* the cursor */
-    int64_t at_row;  /* rows of the current step that are done */
-    uint64_t slices; /* run since creation */
+    size_t at_step;     /* the cursor */
+    int64_t at_row;     /* rows of the current step that are done */
+    int64_t slice_work; /* multiply-adds of a slice; 0: cfg.slice_tokens rows */
+    int64_t longest;    /* keys of the batch's longest attention segment */
+    uint64_t slices;    /* run since creation */
 
     void *arena;
     size_t arena_bytes;
@@ -93,6 +95,8 @@ EMO_MUST_CHECK emo_status emo__step_run(emo__pass *pass, const emo__step *step, 
                                         emo_error *err);
 /* Rows a step has, and whether it may be sliced. */
 int64_t emo__step_rows(const emo__pass *pass, const emo__step *step);
+/* Multiply-adds per row, roughly. */
+int64_t emo__step_row_work(const emo__pass *pass, const emo__step *step);
 bool emo__step_sliceable(const emo__step *step);
 /* The arguments of route for a layer, all phases and rows; the caller sets phases, first and last. */
 void emo__route_args_of(const emo__pass *pass, int32_t layer, emo_route_args *args);
