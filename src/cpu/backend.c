@@ -20,18 +20,42 @@ static emo_status mem_alloc(emo_backend *backend, size_t bytes, void **out, emo_
 
 static void mem_free(emo_backend *backend, void *ptr) { emo__free(&runtime_of(backend)->mem, ptr); }
 
+/* Large blocks are worth several threads. */
+#define PIECE ((size_t)1 << 20)
+
+typedef struct block_task {
+    char *dst;
+    const char *src; /* NULL: zeros */
+    size_t bytes;
+} block_task;
+
+static void block_piece(void *task, size_t index, size_t worker) {
+    const block_task *t = task;
+    (void)worker;
+    size_t first = index * PIECE;
+    size_t bytes = t->bytes - first < PIECE ? t->bytes - first : PIECE;
+    if (t->src != NULL)
+        memcpy(t->dst + first, t->src + first, bytes);
+    else
+        memset(t->dst + first, 0, bytes);
+}
+
 static emo_status copy(emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err) {
-    (void)exec;
     (void)err;
-    if (bytes > 0)
+    block_task t = {dst, src, bytes};
+    if (bytes >= 4 * PIECE)
+        emo__parallel_for(emo__cpu(exec)->rt, (bytes + PIECE - 1) / PIECE, block_piece, &t);
+    else if (bytes > 0)
         memcpy(dst, src, bytes);
     return EMO_OK;
 }
 
 static emo_status zero(emo_exec *exec, void *dst, size_t bytes, emo_error *err) {
-    (void)exec;
     (void)err;
-    if (bytes > 0)
+    block_task t = {dst, NULL, bytes};
+    if (bytes >= 4 * PIECE)
+        emo__parallel_for(emo__cpu(exec)->rt, (bytes + PIECE - 1) / PIECE, block_piece, &t);
+    else if (bytes > 0)
         memset(dst, 0, bytes);
     return EMO_OK;
 }

@@ -58,16 +58,21 @@ emo_status emo__trainer_plan(emo_trainer *t, emo_error *err) {
     return status == EMO_OK && t->out != NULL && t->rank == 0 ? emo__run_store_plan(t, err) : status;
 }
 
+/* Mean loss a token over the validation data: all experts (those of the mask), no pools. The first rank measures. */
 static emo_status validate(emo_trainer *t, double *loss, emo_error *err) {
-    emo_eval_options options = EMO_EVAL_OPTIONS_INIT;
-    emo_eval_result total = {0};
-    options.seq_len = t->opt.seq_len;
-    options.mask = t->mask;
-    options.progress = t->opt.progress;
-    emo_status status = emo__eval_documents(t->model, t->valid, &options, &total, NULL, NULL, err);
-    if (status == EMO_OK && total.tokens > 0)
-        *loss = total.loss_sum / (double)total.tokens;
-    return status;
+    emo_eval_options o = EMO_EVAL_OPTIONS_INIT;
+    emo_eval_result sum = {0};
+    emo_status status = EMO_OK;
+    o.seq_len = t->opt.seq_len;
+    o.mask = t->mask;
+    if (t->ranks == 1) /* with more of them, leaving must be agreed on */
+        o.progress = t->opt.progress;
+    if (t->rank == 0)
+        status = emo__eval_documents(t->model, t->valid, &o, &sum, NULL, NULL, err);
+    status = emo__ranks_agree(t, status, err);
+    if (status == EMO_OK && sum.tokens > 0)
+        *loss = sum.loss_sum / (double)sum.tokens;
+    return status == EMO_OK ? emo__ranks_tell(t, loss, sizeof *loss, err) : status;
 }
 
 static bool due(int64_t every, int64_t step, int64_t steps) {
@@ -77,18 +82,24 @@ static bool due(int64_t every, int64_t step, int64_t steps) {
 /* One step with all that follows it. */
 static emo_status advance(emo_trainer *t, emo_step_metrics *metrics, emo_error *err) {
     emo_status status;
+    bool stop = false;
     EMO_TRY(status = emo__trainer_step(t, false, metrics, err));
-    if (t->valid != NULL && due(t->opt.valid_every, t->step, t->steps))
-        EMO_TRY(status = validate(t, &metrics->valid_loss, err));
+    if (t->valid != NULL && due(t->opt.valid_every, t->step, t->steps)) {
+        status = validate(t, &metrics->valid_loss, err);
+        stop = status == EMO_E_CANCELLED; /* the step itself is done and goes on record */
+        if (status != EMO_OK && !stop)
+            goto done;
+    }
     if (t->out != NULL && t->rank == 0) {
         EMO_TRY(status = emo__metrics_append(t, metrics, err));
         if (due(t->opt.checkpoint_every, t->step, t->steps))
             EMO_TRY(status = emo__checkpoint_write(t, err));
     }
-    bool stop = t->opt.on_step != NULL && t->opt.on_step(t->opt.on_step_ctx, metrics) != 0;
+    if (t->opt.on_step != NULL && t->opt.on_step(t->opt.on_step_ctx, metrics) != 0)
+        stop = true;
     EMO_TRY(status = emo__ranks_stop(t, stop, &stop, err));
     if (stop)
-        status = emo__fail(err, EMO_E_CANCELLED, "stopped by on_step after step %lld", (long long)t->step);
+        status = emo__fail(err, EMO_E_CANCELLED, "stopped after step %lld", (long long)t->step);
 done:
     return status;
 }
@@ -99,6 +110,8 @@ emo_status emo__trainer_run(emo_trainer *t, emo_error *err) {
         emo_step_metrics metrics;
         status = advance(t, &metrics, err);
     }
+    if (status == EMO_OK && t->out != NULL && t->rank == 0)
+        status = emo__checkpoint_write(t, err); /* had the last one failed; else there is nothing to do */
     return status;
 }
 

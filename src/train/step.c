@@ -110,7 +110,8 @@ static emo_status micro_step(emo_trainer *t, int64_t step, int32_t m, emo_error 
         if (emo__pass_route(t->pass, l) == NULL)
             continue;
         EMO_TRY(status = balance_layer(t, m, l, err));
-        t->route[l].z_scale = (float)((double)t->opt.z_weight / t->model->config.layers / label_count(t) / t->ranks);
+        double z_weight = t->data.n_labels > 0 ? (double)t->opt.z_weight : 0.0;
+        t->route[l].z_scale = (float)(z_weight / t->model->config.layers / label_count(t) / t->ranks);
     }
     status = emo__pass_backward(t->pass, &t->grads, t->route, err);
 done:
@@ -238,8 +239,13 @@ emo_status emo__trainer_step(emo_trainer *t, bool dry, emo_step_metrics *metrics
     EMO_TRY(status = emo__step_data_load(t, step, err));
     double n_all = (double)t->data.n_labels;
     EMO_TRY(status = emo__ranks_sum(t, &n_all, 1, err));
-    if (!(n_all > 0.0))
-        return emo__fail(err, EMO_E_INVALID_ARGUMENT, "no token of step %lld counts for the loss", (long long)step);
+    if (!(n_all > 0.0)) {
+        emo__log(t->rt, EMO_LOG_WARNING, "no token of step %lld counts for the loss: it is left out", (long long)step);
+        out.loss = (double)NAN;
+        out.skipped = 1;
+        t->step = dry ? t->step : step;
+        goto finish;
+    }
     EMO_TRY(status = t->ops->zero(t->exec, t->g, (size_t)t->grad_count * sizeof(float), err));
     EMO_TRY(status = t->ops->zero(t->exec, t->sums, t->n_sums * sizeof(double), err));
     EMO_TRY(status = emo__balance_begin_step(t->balance, t->exec, t->opt.accumulate, n_all,
@@ -255,6 +261,7 @@ emo_status emo__trainer_step(emo_trainer *t, bool dry, emo_step_metrics *metrics
         t->step = step;
         t->tokens += (int64_t)t->opt.batch_rows * t->opt.seq_len;
     }
+finish:
     out.step = t->step;
     out.steps = t->steps;
     out.tokens = t->tokens;

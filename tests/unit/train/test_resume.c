@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Run folders: checkpoints, resuming after every kind of end, and what a folder refuses. */
+#include <math.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -255,7 +256,7 @@ static void minutes_become_steps_once(void **state) {
     int64_t steps = 0;
     int64_t stop = 2;
     o.max_steps = 0;
-    o.max_minutes = 0.002;
+    o.max_minutes = 0.05; /* of which only two steps are made */
     o.on_step_ctx = &stop;
     o.on_step = stop_at;
     for (int i = 0; i < 2; i++) {
@@ -264,7 +265,7 @@ static void minutes_become_steps_once(void **state) {
         EXPECT_OK(emo_trainer_create(model, data, &o, &t, &err));
         if (i == 0) {
             assert_int_equal(emo_trainer_steps(t), 0);
-            EXPECT_STATUS(emo_trainer_run(t, &err), EMO_E_CANCELLED, "on_step");
+            EXPECT_STATUS(emo_trainer_run(t, &err), EMO_E_CANCELLED, "after step 2");
             steps = emo_trainer_steps(t);
             assert_true(steps > 2);
         } else {
@@ -275,7 +276,7 @@ static void minutes_become_steps_once(void **state) {
         emo_model_release(model);
         o.resume = 1;
         o.on_step = NULL;
-        o.max_minutes = 0.004; /* the plan is kept all the same */
+        o.max_minutes = 0.1; /* the plan is kept all the same */
     }
     emo_dataset_release(data);
     emo_runtime_release(rt);
@@ -318,6 +319,45 @@ static void bf16_models_train(void **state) {
     emo_runtime_release(rt);
 }
 
+/* At its steps, and at the end; what it says is what an evaluation says. */
+static void validation(void **state) {
+    (void)state;
+    emo_error err = EMO_ERROR_INIT;
+    emo_runtime *rt = test_runtime(2, EMO_ISA_AUTO);
+    emo_model *model = tiny_model(rt, TINY);
+    emo_dataset *data = tiny_data(rt);
+    emo_dataset *valid = NULL;
+    emo_dataset *strange = NULL;
+    emo_trainer *t = NULL;
+    emo_train_options o = tiny_options();
+    int32_t token = 60;
+    size_t one = 1;
+    EXPECT_OK(emo_dataset_filter(data, NULL, 20, 1, &valid, &err));
+    EXPECT_OK(emo_dataset_from_tokens(rt, &token, &one, NULL, 1, 1, &strange, &err));
+    o.valid = strange;
+    EXPECT_STATUS(emo_trainer_create(model, data, &o, &t, &err), EMO_E_MISMATCH, "validation");
+    o.valid = valid;
+    o.valid_every = 4;
+    EXPECT_OK(emo_trainer_create(model, data, &o, &t, &err));
+    tiny_result r = {0};
+    tiny_steps(t, &r);
+    assert_int_equal(r.status, EMO_OK);
+    emo_trainer_release(t);
+    for (int64_t s = 1; s <= TINY_STEPS; s++)
+        assert_int_equal(isfinite(r.metrics[s].valid_loss) != 0, s == 4 || s == TINY_STEPS);
+    assert_true(r.metrics[TINY_STEPS].valid_loss < r.metrics[4].valid_loss);
+    emo_eval_result sum = {0};
+    emo_eval_options eo = EMO_EVAL_OPTIONS_INIT;
+    eo.seq_len = o.seq_len;
+    EXPECT_OK(emo_eval_documents(model, valid, &eo, &sum, NULL, NULL, &err));
+    assert_true(fabs(sum.loss_sum / (double)sum.tokens - r.metrics[TINY_STEPS].valid_loss) < 1e-9);
+    emo_dataset_release(valid);
+    emo_dataset_release(strange);
+    emo_dataset_release(data);
+    emo_model_release(model);
+    emo_runtime_release(rt);
+}
+
 static void a_model_is_not_written_over(void **state) {
     (void)state;
     emo_error err = EMO_ERROR_INIT;
@@ -354,6 +394,7 @@ int main(void) {
         cmocka_unit_test(killed_at_any_moment),
         cmocka_unit_test(minutes_become_steps_once),
         cmocka_unit_test(bf16_models_train),
+        cmocka_unit_test(validation),
         cmocka_unit_test(a_model_is_not_written_over),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
