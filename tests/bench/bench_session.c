@@ -97,8 +97,8 @@ static void prompts(emo_model *model, int32_t n) {
     s = begin(model, &o, n);
     double sliced = finish(s, &budget, &l);
     emo_session_release(s);
-    printf("prompt of %d, 1 ms at a time        %10.0f tokens/s, %llu calls, the longest %.2f ms\n", (int)n, n / sliced,
-           (unsigned long long)l.calls, (double)l.worst * 1e-6);
+    printf("prompt of %d, 1 ms at a time        %10.0f tokens/s, %llu calls, the longest %.2f ms (CPU %.2f)\n", (int)n,
+           n / sliced, (unsigned long long)l.calls - 1, (double)l.worst * 1e-6, (double)l.worst_cpu * 1e-6);
 
     longest between = {0};
     o.progress.ctx = &between;

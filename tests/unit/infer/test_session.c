@@ -24,8 +24,9 @@ static int teardown(void **state) {
     return 0;
 }
 
-/* Logits of the last of n tokens, everything computed anew without a cache. */
-static void plain_logits(const int32_t *ids, int32_t n, float *out) {
+/* Logits of the last of n tokens, everything computed anew without a cache; in slices of `work` multiply-adds unless 0,
+ * with a pool of `pool` experts unless 0. Returns the number of slices. */
+static uint64_t plain_pass(const int32_t *ids, int32_t n, int64_t work, int32_t pool, float *out) {
     emo_error err = EMO_ERROR_INIT;
     emo__pass_config config = {0};
     config.max_tokens = n;
@@ -51,10 +52,33 @@ static void plain_logits(const int32_t *ids, int32_t n, float *out) {
     batch.document_begin = begin;
     batch.n_logits = 1;
     batch.logit_rows = &row;
+    const int32_t *const sizes[3] = {&pool, NULL, &pool};
+    batch.pool_size = pool > 0 ? sizes : NULL;
+    emo__pass_set_slice_work(pass, work);
     EXPECT_OK(emo__pass_run(pass, &batch, &err));
     memcpy(out, emo__pass_logits(pass), VOCAB * sizeof *out);
+    uint64_t slices = emo__pass_slices(pass);
     emo__pass_destroy(pass);
     free(positions);
+    return slices;
+}
+
+static void plain_logits(const int32_t *ids, int32_t n, float *out) { (void)plain_pass(ids, n, 0, 0, out); }
+
+/* From single rows to whole operators. */
+static void slices_do_not_change_a_pass(void **state) {
+    (void)state;
+    static const int64_t work[] = {1, 20000, 300000};
+    float want[VOCAB], got[VOCAB];
+    int32_t ids[333];
+    test_prompt(ids, 333, 3);
+    for (int32_t pool = 0; pool <= 4; pool += 4) {
+        uint64_t whole = plain_pass(ids, 333, 0, pool, want);
+        for (size_t i = 0; i < sizeof work / sizeof work[0]; i++) {
+            assert_true(plain_pass(ids, 333, work[i], pool, got) > whole + 5);
+            assert_memory_equal(got, want, sizeof got);
+        }
+    }
 }
 
 static void cached_logits_equal_recomputation(void **state) {
@@ -435,6 +459,7 @@ static void a_session_reads_its_model(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(slices_do_not_change_a_pass),
         cmocka_unit_test(cached_logits_equal_recomputation),
         cmocka_unit_test(sequences_do_not_see_each_other),
         cmocka_unit_test(budgets_do_not_change_results),
