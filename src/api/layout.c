@@ -1,13 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The layout of every public struct on 64-bit machines. A field that moves, or a struct that grows without a decision,
+/* The layout of every public struct. A field that moves, or a struct that grows without a decision,
  * does not compile: fields are added at the end, where a hole is a named reserved field, and then this list is changed
  * with them. */
+#include <float.h>
+#include <limits.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include <emo/emo.h>
 
-#if UINTPTR_MAX == UINT64_MAX
+/* What the library takes for granted of machine and compiler. Weights and token files are used where they lie in the
+ * mapped file, so the machine's byte order must be theirs; -ffast-math would break NaN, infinities and the promise of
+ * equal bits. */
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__ || UINTPTR_MAX != UINT64_MAX || CHAR_BIT != 8
+#error "libemo needs a 64-bit little-endian machine"
+#endif
+#if defined(__FAST_MATH__) || defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__
+#error "libemo cannot be built with -ffast-math or -ffinite-math-only"
+#endif
+_Static_assert(FLT_MANT_DIG == 24 && FLT_MAX_EXP == 128 && DBL_MANT_DIG == 53, "floats are IEEE 754");
 
 #define SIZE(type, size) _Static_assert(sizeof(type) == (size), #type ": its size is part of the ABI")
 #define AT(type, field, offset)                                                                                        \
@@ -350,7 +361,5 @@ AT(emo_train_options, comm, 192);
 AT(emo_train_options, progress, 200);
 AT(emo_train_options, on_step_ctx, 216);
 AT(emo_train_options, on_step, 224);
-
-#endif
 
 typedef int emo__layout_is_checked; /* a translation unit needs a declaration */
