@@ -21,15 +21,16 @@ emo_status emo__fail_memory(emo_error *err, size_t bytes);
 /* Puts "<prefix>: " before the message that is there already; returns err's code (or `code` when err is NULL). */
 emo_status emo__fail_prefix(emo_error *err, emo_status code, const char *fmt, ...) EMO_PRINTF(3, 4);
 
-/* The static analyser sees one file at a time; this tells it that a failure is never EMO_OK. */
+/* The static analyser sees one file at a time; this tells it that a failure is never EMO_OK. (The line stands for the
+ * message: two failures with one code are not the same branch.) */
 #if defined(__clang_analyzer__) && !defined(EMO__IN_STATUS_C)
-static inline emo_status emo__analysed_failure(const emo_error *err, emo_status code) {
+static inline emo_status emo__analysed_failure(const emo_error *err, emo_status code, int line) {
     return code < 0 ? code : EMO_E_INTERNAL;
 }
-#define emo__fail(err, code, ...) emo__analysed_failure(err, code)
-#define emo__fail_at(err, code, domain, number, ...) emo__analysed_failure(err, code)
-#define emo__fail_memory(err, bytes) emo__analysed_failure(err, EMO_E_OUT_OF_MEMORY)
-#define emo__fail_prefix(err, code, ...) emo__analysed_failure(err, code)
+#define emo__fail(err, code, ...) emo__analysed_failure(err, code, __LINE__)
+#define emo__fail_at(err, code, domain, number, ...) emo__analysed_failure(err, code, __LINE__)
+#define emo__fail_memory(err, bytes) emo__analysed_failure(err, EMO_E_OUT_OF_MEMORY, __LINE__)
+#define emo__fail_prefix(err, code, ...) emo__analysed_failure(err, code, __LINE__)
 #endif
 
 #endif
