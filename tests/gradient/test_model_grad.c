@@ -77,7 +77,7 @@ static bench open_bench(const setting *s) {
     o.balance_window = 3;
     o.balance_weight = 1.0f; /* all parts of the loss weigh enough to be seen */
     o.z_weight = 0.1f;
-    o.lm_z_weight = 1e-2f;
+    o.lm_z_weight = 0.2f;
     o.lr = 0.0f; /* steps leave the weights alone */
     o.weight_decay = 0.0f;
     o.max_steps = 1000;
