@@ -161,6 +161,8 @@ emo_status emo__balance_begin_step(emo__balance *balance, emo_exec *exec, int32_
     emo_status status = grow_sources(b, b->ring + microbatches, err);
     if (status == EMO_OK)
         status = room(b, microbatches, &b->now, &b->capacity, err);
+    if (status == EMO_OK && keeps_past(b) && b->past_microbatches == 0) /* so that the end of the step needs none */
+        status = room(b, microbatches, &b->past, &b->past_capacity, err);
     if (status != EMO_OK)
         return status;
     b->microbatches = microbatches;

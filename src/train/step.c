@@ -256,10 +256,10 @@ emo_status emo__trainer_step(emo_trainer *t, bool dry, emo_step_metrics *metrics
         int64_t planned = step < t->steps ? step : t->steps; /* steps past the end keep the last rate */
         out.lr = emo__schedule_lr(&t->opt, t->steps, t->warmup, t->decay, planned);
         EMO_TRY(status = update(t, step, out.lr, err));
+        t->step = step; /* from here on it must not be made again, whatever fails */
+        t->tokens += (int64_t)t->opt.batch_rows * t->opt.seq_len;
         EMO_TRY(status = collect(t, &out, err));
         EMO_TRY(status = emo__balance_end_step(t->balance, t->exec, err));
-        t->step = step;
-        t->tokens += (int64_t)t->opt.batch_rows * t->opt.seq_len;
     }
 finish:
     out.step = t->step;
