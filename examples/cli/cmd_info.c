@@ -113,6 +113,7 @@ static void model_json(const char *path, const emo_model *model, const emo_model
     json_string(&json, "path", path);
     json_integer(&json, "parameters", info->parameters);
     json_integer(&json, "active", info->active);
+    json_integer(&json, "non_finite", info->non_finite);
     json_string(&json, "dtype", emo_dtype_name(info->dtype));
     json_integer(&json, "layers", info->layers);
     json_integer(&json, "hidden", info->hidden);
@@ -164,6 +165,8 @@ static void model_text(const char *path, const emo_model *model, const emo_model
     printf("%s is a %s model\n", path, moe > 0 ? "mixture-of-experts" : "dense");
     printf("  parameters   %s, %s used per token, %s\n", human_count((double)info->parameters, all),
            human_count((double)info->active, active), dtype == NULL ? "?" : dtype);
+    if (info->non_finite > 0)
+        printf("  not finite   %lld weights are NaN or infinite: this model is damaged\n", (long long)info->non_finite);
     printf("  shape        %d layers, hidden %d, %d heads of %d (%d for keys and values)\n", (int)info->layers,
            (int)info->hidden, (int)info->heads, (int)info->head_dim, (int)info->kv_heads);
     printf("  vocabulary   %d, end of text %d, %d positions\n", (int)info->vocab, (int)info->eos,
@@ -192,6 +195,7 @@ static emo_status show_model(cli *c, const char *path) {
     emo_model *model = NULL;
     emo_model_info info = EMO_MODEL_INFO_INIT;
     char *checkpoint = NULL;
+    info.non_finite = 1; /* count them */
     EMO_TRY(cli_load_model(c, path, NULL, &model));
     EMO_TRY(emo_model_get_info(model, &info, &c->err));
     progress_clear(&c->line);

@@ -84,7 +84,8 @@ typedef struct emo_model_info {
     int64_t parameters; /**< of the whole model */
     int64_t loaded;     /**< parameters in memory or mapped (smaller with a load subset) */
     int64_t active;     /**< parameters used per token */
-    int64_t non_finite; /**< reserved, 0 */
+    int64_t non_finite; /**< loaded weights that are NaN or infinite; counted only when the caller sets it to non-zero
+                           (every weight is read then), else 0. Such weights are accepted. */
 } emo_model_info;
 #define EMO_MODEL_INFO_INIT                                                                                            \
     { sizeof(emo_model_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }

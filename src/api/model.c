@@ -37,6 +37,8 @@ static emo_status load_options(const emo_model_load_options *options, emo_model_
     if (status == EMO_OK && o->dtype != -1 && !is_float(o->dtype))
         status = emo__fail(err, EMO_E_RANGE, "emo_model_load_options.dtype is %d; it must be -1, F32, F16 or BF16",
                            (int)o->dtype);
+    if (status == EMO_OK)
+        status = emo__option_flag(o->no_map, "emo_model_load_options.no_map", err);
     return status;
 }
 
@@ -98,6 +100,47 @@ static void fill_info(const emo_model *model, emo_model_info *info) {
         info->active += c->layer[l].experts > 0 ? c->top_k * expert : 0;
 }
 
+typedef struct finite_task {
+    const emo_model *model;
+    int64_t *counts; /* [n_params] */
+} finite_task;
+
+/* By their bits: the exponent is all ones. */
+static void count_non_finite(void *opaque, size_t index, size_t worker) {
+    const finite_task *task = opaque;
+    const emo_weight *view = task->model->params[index].view;
+    int64_t found = 0;
+    (void)worker;
+    for (int64_t r = 0; view->data != NULL && r < view->rows; r++) {
+        size_t at = (size_t)(r * view->stride);
+        for (int64_t c = 0; c < view->cols; c++, at++) {
+            if (view->dtype == EMO_DTYPE_F32) {
+                uint32_t bits;
+                memcpy(&bits, (const char *)view->data + at * sizeof bits, sizeof bits);
+                found += (bits & 0x7f800000u) == 0x7f800000u;
+            } else {
+                uint16_t bits;
+                memcpy(&bits, (const char *)view->data + at * sizeof bits, sizeof bits);
+                uint16_t mask = view->dtype == EMO_DTYPE_F16 ? 0x7c00u : 0x7f80u;
+                found += (bits & mask) == mask;
+            }
+        }
+    }
+    task->counts[index] = found;
+}
+
+static emo_status fill_non_finite(const emo_model *model, int64_t *count, emo_error *err) {
+    finite_task task = {model, emo__calloc(&model->rt->mem, model->n_params, sizeof(int64_t))};
+    if (task.counts == NULL)
+        return emo__fail_memory(err, model->n_params * sizeof(int64_t));
+    emo__parallel_for(model->rt, model->n_params, count_non_finite, &task);
+    *count = 0;
+    for (size_t i = 0; i < model->n_params; i++)
+        *count += task.counts[i];
+    emo__free(&model->rt->mem, task.counts);
+    return EMO_OK;
+}
+
 emo_status emo_model_get_info(const emo_model *model, emo_model_info *info, emo_error *err) {
     emo__error_clear(err);
     if (model == NULL || info == NULL)
@@ -111,7 +154,11 @@ emo_status emo_model_get_info(const emo_model *model, emo_model_info *info, emo_
     if (status != EMO_OK)
         return status;
     fill_info(model, &full);
+    if (size >= offsetof(emo_model_info, non_finite) + sizeof info->non_finite && info->non_finite != 0)
+        status = fill_non_finite(model, &full.non_finite, err);
     emo__model_end_read(model);
+    if (status != EMO_OK)
+        return status;
     memcpy(info, &full, size < sizeof full ? size : sizeof full);
     info->struct_size = size;
     return EMO_OK;
@@ -291,6 +338,12 @@ emo_status emo_model_merge(const emo_model *parent, const emo_model *child, cons
     if (status == EMO_OK && !(o.average >= 0.0f && o.average <= 1.0f))
         status =
             emo__fail(err, EMO_E_RANGE, "emo_merge_options.average is %g; it must be in [0, 1]", (double)o.average);
+    if (status == EMO_OK)
+        status = emo__option_flag(o.router, "emo_merge_options.router", err);
+    if (status == EMO_OK)
+        status = emo__option_flag(o.shared, "emo_merge_options.shared", err);
+    if (status == EMO_OK)
+        status = emo__option_flag(o.rest, "emo_merge_options.rest", err);
     if (status == EMO_OK)
         status = emo__model_begin_read(parent, err);
     if (status != EMO_OK)

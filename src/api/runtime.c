@@ -36,6 +36,8 @@ static emo_status check(const emo_runtime_options *options, emo_error *err) {
         status = emo__options_reserved(options->log.reserved, "emo_log_sink", err);
     if (status != EMO_OK)
         return status;
+    if (options->log.level < EMO_LOG_ERROR || options->log.level > EMO_LOG_DEBUG)
+        return emo__fail(err, EMO_E_RANGE, "log.level is %d; it must be one of EMO_LOG_*", (int)options->log.level);
     if (options->isa != EMO_ISA_AUTO) {
         if (emo_isa_name(options->isa) == NULL)
             return emo__fail(err, EMO_E_RANGE, "isa is %d, which is no instruction-set level", (int)options->isa);

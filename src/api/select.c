@@ -22,7 +22,10 @@ static emo_status check_options(const emo_select_options *options, emo_select_op
         return emo__fail(err, EMO_E_RANGE, "emo_select_options.keep_shared is %d; -1 means all", (int)o->keep_shared);
     if (o->keep < 1)
         return emo__fail(err, EMO_E_RANGE, "emo_select_options.keep is %d; it must be at least 1", (int)o->keep);
-    return EMO_OK;
+    if (o->seq_len < 0)
+        return emo__fail(err, EMO_E_RANGE, "emo_select_options.seq_len is %d; 0 means whole documents",
+                         (int)o->seq_len);
+    return emo__option_flag(o->prepend_eos, "emo_select_options.prepend_eos", err);
 }
 
 emo_status emo_select(emo_model *model, const emo_dataset *calibration, const emo_select_options *options,

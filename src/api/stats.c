@@ -53,6 +53,10 @@ emo_status emo_stats_collect(emo_model *model, const emo_dataset *documents, con
     emo_stats_options o = EMO_STATS_OPTIONS_INIT;
     emo_status status = emo__options_copy(&o, sizeof o, options, "emo_stats_options", err);
     if (status == EMO_OK)
+        status = emo__option_flag(o.easy_ep, "emo_stats_options.easy_ep", err);
+    if (status == EMO_OK)
+        status = emo__option_flag(o.prepend_eos, "emo_stats_options.prepend_eos", err);
+    if (status == EMO_OK)
         status = emo__model_begin_read(model, err);
     if (status != EMO_OK)
         return status;

@@ -33,3 +33,8 @@ emo_status emo__options_reserved(int64_t value, const char *name, emo_error *err
         return emo__fail(err, EMO_E_RANGE, "%s.reserved is %lld; it must be 0", name, (long long)value);
     return EMO_OK;
 }
+
+emo_status emo__option_flag(int32_t value, const char *name, emo_error *err) {
+    return value == 0 || value == 1 ? EMO_OK
+                                    : emo__fail(err, EMO_E_RANGE, "%s is %d; it must be 0 or 1", name, (int)value);
+}

@@ -13,5 +13,7 @@ EMO_MUST_CHECK emo_status emo__options_copy(void *dst, uint32_t dst_size, const 
 
 /* A reserved field of the struct `name`: EMO_E_RANGE unless it is 0, so that it can mean something later. */
 EMO_MUST_CHECK emo_status emo__options_reserved(int64_t value, const char *name, emo_error *err);
+/* A field that is a switch: EMO_E_RANGE by name unless it is 0 or 1. */
+EMO_MUST_CHECK emo_status emo__option_flag(int32_t value, const char *name, emo_error *err);
 
 #endif

@@ -43,7 +43,8 @@ emo_status emo__json_parse(const char *text, size_t size, const char *where, emo
     json_t *parsed =
         json_loadb(size > 0 ? text : "", size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &detail);
     if (parsed == NULL) {
-        if (json_error_code(&detail) == json_error_out_of_memory)
+        /* Where an allocation fails inside the parser it mostly says nothing at all. */
+        if (json_error_code(&detail) == json_error_out_of_memory || detail.text[0] == '\0')
             return emo__fail_memory(err, size);
         return emo__fail_at(err, EMO_E_FORMAT, EMO_DOMAIN_FILE, detail.line, "%s: invalid JSON, line %d column %d: %s",
                             where, detail.line, detail.column, detail.text);

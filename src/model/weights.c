@@ -303,15 +303,12 @@ emo_status emo__model_to_f32(emo_model *m, int fill, float **flat, int64_t *coun
         if (offsets[i] >= 0 && fill != 0)
             emo__param_read_f32(&m->params[i], 0, m->params[i].rows, data + offsets[i]);
     }
-    free_blocks(m);
     status = emo__grow(&m->rt->mem, (void **)&m->blocks, &m->cap_blocks, 1, sizeof *m->blocks, err);
-    if (status != EMO_OK) {
-        /* the views point nowhere: make them so */
-        for (size_t i = 0; i < m->n_params; i++)
-            m->params[i].view->data = NULL;
+    if (status != EMO_OK) { /* nothing has changed yet */
         m->backend->ops->mem_free(m->backend, block);
         return status;
     }
+    free_blocks(m);
     m->blocks[m->n_blocks++] = block;
     for (size_t i = 0; i < m->n_params; i++) {
         if (offsets[i] >= 0)

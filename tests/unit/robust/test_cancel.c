@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The progress hook cancels at its k-th call, for every k of every long call: EMO_E_CANCELLED, nothing leaks, and the
+ * same objects do the same work afterwards. Progress itself: a phase, never more done than there is, never backwards
+ * but to the beginning.
+ */
+#include <unistd.h>
+
+#include "support/meter.h"
+#include "support/stages.h"
+
+/* Many small files are written: a disk that is asked to keep each of them would take long. */
+int fsync(int fd) { return fd < 0 ? -1 : 0; }
+
+static meter hook = METER_INIT;
+
+typedef struct watch {
+    long calls;
+    long cancel_at; /* -1: never */
+    const char *phase;
+    uint64_t done;
+} watch;
+
+static int32_t report(void *ctx, const emo_progress_info *info) {
+    watch *w = ctx;
+    assert_non_null(info->phase);
+    assert_true(info->phase[0] != '\0');
+    assert_true(info->total == 0 || info->done <= info->total);
+    if (w->phase == info->phase && info->done != 0) /* a phase may begin anew: the next micro-batch */
+        assert_true(info->done >= w->done);
+    w->phase = info->phase;
+    w->done = info->done;
+    return w->calls++ == w->cancel_at;
+}
+
+static emo_progress watching(watch *w) {
+    emo_progress progress = {w, report};
+    return progress;
+}
+
+/* What the calls work on; made once, by a healthy library. */
+static emo_runtime *rt;
+static emo_model *model;
+static emo_dataset *data;
+static char folder[700];
+
+#define MUST(call)                                                                                                     \
+    do {                                                                                                               \
+        if ((call) != EMO_OK)                                                                                          \
+            fail_msg("%s: %s", #call, err->message);                                                                   \
+    } while (0)
+
+typedef emo_status (*long_call)(watch *w, emo_error *err);
+
+static int32_t next_text(void *ctx, const char **text, size_t *length) {
+    int *left = ctx;
+    *text = "the cat sat on the mat and the rate of the loan is what it is";
+    *length = strlen(*text);
+    return (*left)-- > 0;
+}
+
+static emo_status tokenizer_train(watch *w, emo_error *err) {
+    int left = 8;
+    emo_text_reader reader = {&left, next_text};
+    emo_tokenizer_train_options o = EMO_TOKENIZER_TRAIN_OPTIONS_INIT;
+    emo_tokenizer *tok = NULL;
+    o.vocab_size = 280;
+    o.progress = watching(w);
+    emo_status status = emo_tokenizer_train(rt, &o, &reader, &tok, err);
+    assert_int_equal(tok != NULL, status == EMO_OK);
+    emo_tokenizer_release(tok);
+    return status;
+}
+
+static emo_status dataset_open(watch *w, emo_error *err) {
+    char path[800];
+    (void)snprintf(path, sizeof path, "%s/../d.jsonl", stages_model());
+    const char *paths[1] = {path};
+    emo_dataset_options o = EMO_DATASET_OPTIONS_INIT;
+    emo_dataset *got = NULL;
+    o.progress = watching(w);
+    emo_status status = emo_dataset_open(rt, paths, 1, emo_model_tokenizer(model), &o, &got, err);
+    assert_int_equal(got != NULL, status == EMO_OK);
+    emo_dataset_release(got);
+    return status;
+}
+
+static emo_status load(watch *w, emo_error *err) {
+    emo_model_load_options o = EMO_MODEL_LOAD_OPTIONS_INIT;
+    emo_model *got = NULL;
+    o.progress = watching(w);
+    o.dtype = EMO_DTYPE_BF16;
+    emo_status status = emo_model_load_path(rt, stages_model(), &o, &got, err);
+    assert_int_equal(got != NULL, status == EMO_OK);
+    emo_model_release(got);
+    return status;
+}
+
+static emo_status save(watch *w, emo_error *err) {
+    emo_model_save_options o = EMO_MODEL_SAVE_OPTIONS_INIT;
+    o.progress = watching(w);
+    return emo_model_save(model, folder, &o, err);
+}
+
+static emo_status collect(watch *w, emo_error *err) {
+    emo_stats_options o = EMO_STATS_OPTIONS_INIT;
+    emo_stats *stats = NULL;
+    o.progress = watching(w);
+    emo_status status = emo_stats_collect(model, data, &o, &stats, err);
+    assert_int_equal(stats != NULL, status == EMO_OK);
+    emo_stats_release(stats);
+    return status;
+}
+
+static emo_status choose(emo_select_method method, watch *w, emo_error *err) {
+    emo_select_options o = EMO_SELECT_OPTIONS_INIT;
+    emo_mask *mask = NULL;
+    o.method = method;
+    o.keep = 4;
+    o.progress = watching(w);
+    emo_status status = emo_select(model, data, &o, &mask, err);
+    assert_int_equal(mask != NULL, status == EMO_OK);
+    emo_mask_release(mask);
+    return status;
+}
+static emo_status select_usage(watch *w, emo_error *err) { return choose(EMO_SELECT_USAGE, w, err); }
+static emo_status select_layerwise(watch *w, emo_error *err) { return choose(EMO_SELECT_LAYERWISE, w, err); }
+static emo_status select_easy_ep(watch *w, emo_error *err) { return choose(EMO_SELECT_EASY_EP, w, err); }
+
+static emo_status evaluate(watch *w, emo_error *err) {
+    emo_eval_options o = EMO_EVAL_OPTIONS_INIT;
+    emo_eval_result total;
+    o.progress = watching(w);
+    o.batch_tokens = 8;
+    return emo_eval_documents(model, data, &o, &total, NULL, NULL, err);
+}
+
+static emo_status train(watch *w, emo_error *err) {
+    emo_model *own = NULL;
+    emo_trainer *trainer = NULL;
+    emo_train_options o = stages_train_options();
+    emo_error ignored = EMO_ERROR_INIT;
+    MUST(stages_open_model(rt, &own, err));
+    stages_clean();
+    o.progress = watching(w);
+    o.accumulate = 2;
+    o.out = stages_run();
+    o.checkpoint_every = 1;
+    o.valid = data;
+    o.valid_every = 1;
+    emo_status status = emo_trainer_create(own, data, &o, &trainer, err);
+    if (status == EMO_OK)
+        status = emo_trainer_run(trainer, err);
+    if (status == EMO_E_CANCELLED && trainer != NULL) {
+        w->cancel_at = -1;
+        emo_status rest = emo_trainer_run(trainer, &ignored);
+        if (rest != EMO_OK)
+            fail_msg("run again: %s", ignored.message);
+        assert_int_equal(emo_trainer_at(trainer), 2);
+    }
+    emo_trainer_release(trainer);
+    emo_model_release(own);
+    return status;
+}
+
+static emo_status advance(watch *w, emo_error *err) {
+    static int32_t want[3];
+    static int known;
+    emo_session_options o = EMO_SESSION_OPTIONS_INIT;
+    emo_session *session = NULL;
+    emo_state state = EMO_STATE_PENDING;
+    o.progress = watching(w);
+    o.max_tokens = 3;
+    o.ignore_eos = 1;
+    MUST(emo_session_create(model, &o, &session, err));
+    MUST(emo_session_append_text(session, "the cat sat on the mat", err));
+    emo_status status = EMO_OK;
+    while (status == EMO_OK && state != EMO_STATE_DONE)
+        status = emo_session_advance(session, NULL, &state, err);
+    emo_error ignored = EMO_ERROR_INIT;
+    while (state != EMO_STATE_DONE) { /* it resumes where it was */
+        if (emo_session_advance(session, NULL, &state, &ignored) != EMO_OK)
+            fail_msg("advance again: %s", ignored.message);
+    }
+    const int32_t *tokens = NULL;
+    assert_int_equal(emo_session_generated(session, 0, &tokens, NULL), 3);
+    if (known)
+        assert_memory_equal(tokens, want, sizeof want);
+    memcpy(want, tokens, sizeof want);
+    known = 1;
+    emo_session_release(session);
+    return status;
+}
+
+static const struct {
+    const char *name;
+    long_call call;
+    long least; /* calls of the hook that such tiny work must make */
+} calls[] = {
+    {"tokenizer train", tokenizer_train, 2},
+    {"dataset open", dataset_open, 1},
+    {"load", load, 2},
+    {"save", save, 2},
+    {"stats", collect, 2},
+    {"select by usage", select_usage, 2},
+    {"select layerwise", select_layerwise, 2},
+    {"select by EASY-EP", select_easy_ep, 2},
+    {"eval", evaluate, 2},
+    {"train", train, 4},
+    {"advance", advance, 4},
+};
+
+static void every_long_call_can_be_cancelled_anywhere(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof calls / sizeof calls[0]; i++) {
+        emo_error err = EMO_ERROR_INIT;
+        watch w = {0, -1, NULL, 0};
+        if (calls[i].call(&w, &err) != EMO_OK)
+            fail_msg("%s: %s", calls[i].name, err.message);
+        long total = w.calls;
+        print_message("%s: %ld reports\n", calls[i].name, total);
+        assert_true(total >= calls[i].least);
+        long live = atomic_load(&hook.live);
+        long stride = 1 + total / 60; /* every call of short work, and a sample of long work */
+        for (long k = 0; k < total; k += stride) {
+            w = (watch){0, k, NULL, 0};
+            emo_status status = calls[i].call(&w, &err);
+            if (status != EMO_E_CANCELLED)
+                fail_msg("%s, report %ld of %ld: %s: %s", calls[i].name, k, total, emo_status_name(status),
+                         err.message);
+            if (atomic_load(&hook.live) != live)
+                fail_msg("%s, report %ld: %ld blocks more", calls[i].name, k, atomic_load(&hook.live) - live);
+        }
+        w = (watch){0, -1, NULL, 0};
+        if (calls[i].call(&w, &err) != EMO_OK)
+            fail_msg("%s, again: %s", calls[i].name, err.message);
+    }
+}
+
+static int setup(void **state) {
+    (void)state;
+    emo_error err = EMO_ERROR_INIT;
+    stages_setup();
+    rt = meter_runtime(&hook, 2);
+    EXPECT_OK(stages_open_model(rt, &model, &err));
+    EXPECT_OK(stages_open_data(rt, &data, &err));
+    (void)snprintf(folder, sizeof folder, "%s-saved", stages_model());
+    return 0;
+}
+static int teardown(void **state) {
+    (void)state;
+    emo_dataset_release(data);
+    emo_model_release(model);
+    emo_runtime_release(rt);
+    meter_check(&hook, "at the end");
+    stages_teardown();
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_long_call_can_be_cancelled_anywhere),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
