@@ -142,11 +142,13 @@ static void world_free(world *w) {
 static void leave(void *ctx) {
     member *m = ctx;
     world *w = m->w;
+    emo_runtime *rt =
+        w->rt; /* the handle holds it until after this call; `w` another rank may free once it is unlocked */
     fail_all(m);
     (void)pthread_mutex_lock(&w->lock);
     int last = --w->alive == 0;
     (void)pthread_mutex_unlock(&w->lock);
-    emo__free(&w->rt->mem, m);
+    emo__free(&rt->mem, m);
     if (last)
         world_free(w);
 }
