@@ -205,6 +205,9 @@ emo_status emo_pool_policy_describe(const emo_pool_policy *policy, char *buffer,
                                         : "buffer");
     char text[96];
     char mass[24];
+    emo__guard *guard = (emo__guard *)(uintptr_t)&policy->guard;
+    if (!emo__guard_try_read(guard))
+        return emo__fail(err, EMO_E_BUSY, "the pool policy is being changed by another thread");
     switch (policy->kind) {
     case EMO_POOL_FIXED:
         (void)snprintf(text, sizeof text, "%s:%d", policy->scope == EMO_POOL_SCOPE_PROMPT ? "prompt" : "fixed",
@@ -227,6 +230,7 @@ emo_status emo_pool_policy_describe(const emo_pool_policy *policy, char *buffer,
         (void)snprintf(text, sizeof text, "none");
         break;
     }
+    emo__guard_end_read(guard);
     *size = strlen(text) + 1;
     if (capacity >= *size)
         memcpy(buffer, text, *size);

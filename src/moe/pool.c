@@ -59,7 +59,7 @@ static emo_status too_small(int32_t size, const emo__pool_request *r, emo_error 
                      (int)r->chosen);
 }
 
-emo_status emo__pool_sizes(const emo_pool_policy *policy, const emo__pool_request *request, int32_t *sizes,
+static emo_status sizes_of(const emo_pool_policy *policy, const emo__pool_request *request, int32_t *sizes,
                            emo__pool_rule *rule, emo_error *err) {
     const emo__pool_request *r = request;
     *rule = (emo__pool_rule){0, 0.0f, 0, 0, 0};
@@ -96,4 +96,16 @@ emo_status emo__pool_sizes(const emo_pool_policy *policy, const emo__pool_reques
         sizes[d] = size;
     }
     return EMO_OK;
+}
+
+emo_status emo__pool_sizes(const emo_pool_policy *policy, const emo__pool_request *request, int32_t *sizes,
+                           emo__pool_rule *rule, emo_error *err) {
+    if (policy == NULL)
+        return sizes_of(policy, request, sizes, rule, err);
+    emo__guard *guard = (emo__guard *)(uintptr_t)&policy->guard;
+    if (!emo__guard_try_read(guard))
+        return emo__fail(err, EMO_E_BUSY, "the pool policy is being changed by another thread");
+    emo_status status = sizes_of(policy, request, sizes, rule, err);
+    emo__guard_end_read(guard);
+    return status;
 }
