@@ -22,7 +22,7 @@ SHAPE = {"architectures": ["EmoForCausalLM"], "model_type": "emo", "hidden_size"
          "router_aux_loss_coef": 0.1}
 VOCABULARY = 2048
 ROW, BATCH = 256, 12
-MODELS = {"emo": "uniform:4:32", "standard": "none"}
+MODELS = {"emo": "uniform:4:36", "standard": "none"}
 TITLES = {"emo": "EMO", "standard": "standard MoE"}
 
 
