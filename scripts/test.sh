@@ -39,8 +39,8 @@ count_cases() {
         END { print passed + 0, failed + 0 }' "$1"
 }
 
-# run_ctest DIR SECONDS [ctest options]: the tests of one build, at most SECONDS long. A run that is cut there says so;
-# what had finished counts.
+# run_ctest DIR SECONDS [ctest options]: the tests of one build, at most SECONDS long. A run that is cut there has
+# failed: what did not run has shown nothing.
 run_ctest() {
     local dir=$1 seconds=$2 log=$1/Testing/Temporary/LastTest.log rc=0 counts p f
     shift 2
@@ -52,6 +52,7 @@ run_ctest() {
     f=${counts#* }
     if [ "$rc" = 124 ]; then
         echo "$dir: cut after $seconds s; $((p + f)) cases had finished"
+        f=$((f + 1))
     elif [ "$rc" != 0 ] && [ "$f" = 0 ]; then
         f=1
     fi

@@ -95,6 +95,9 @@ typedef struct emo_train_options {
             0, 0, 0, 0, 0, 0, {0, 0}, 0, 0                                                                             \
     }
 
+/** Fills in the defaults, for languages that cannot use the macro. */
+EMO_API void emo_train_options_init(emo_train_options *options);
+
 /**
  * A trainer of `model` (retained, and exclusively used until the trainer is released) on `data` (retained).
  * The weights become f32 masters. @return EMO_E_RANGE (an option, by name), EMO_E_EXISTS (a run is in `out` and resume

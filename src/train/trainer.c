@@ -5,7 +5,6 @@
 
 #include "base/checked.h"
 #include "base/comm.h"
-#include "base/options.h"
 #include "base/status.h"
 #include "model/files.h"
 #include "moe/mask.h"
@@ -350,7 +349,7 @@ done:
     return status;
 }
 
-static void destroy(emo_trainer *t) {
+void emo__trainer_destroy(emo_trainer *t) {
     const emo__mem *mem = &t->rt->mem;
     emo_backend *be = t->model->backend;
     emo__pass_destroy(t->pass);
@@ -390,16 +389,9 @@ static void destroy(emo_trainer *t) {
     emo_runtime_release(rt);
 }
 
-emo_status emo_trainer_create(emo_model *model, const emo_dataset *data, const emo_train_options *options,
-                              emo_trainer **out, emo_error *err) {
-    emo__error_clear(err);
-    if (out == NULL || model == NULL || data == NULL)
-        return emo__fail(err, EMO_E_INVALID_ARGUMENT, "model, data and out must not be NULL");
+emo_status emo__trainer_create(emo_model *model, const emo_dataset *data, const emo_train_options *options,
+                               emo_trainer **out, emo_error *err) {
     *out = NULL;
-    emo_train_options opt = EMO_TRAIN_OPTIONS_INIT;
-    emo_status status = emo__options_copy(&opt, sizeof opt, options, "emo_train_options", err);
-    if (status != EMO_OK)
-        return status;
     if (!emo__guard_try_write(&model->guard))
         return emo__fail(err, EMO_E_BUSY, "the model is in use; a trainer needs it to itself");
     emo_trainer *t = emo__calloc(&model->rt->mem, 1, sizeof *t);
@@ -412,18 +404,13 @@ emo_status emo_trainer_create(emo_model *model, const emo_dataset *data, const e
     t->rt = emo__runtime_retain(model->rt);
     t->model = emo__model_retain(model);
     t->ops = model->backend->ops;
-    t->opt = opt;
+    t->opt = *options;
     t->lock.fd = -1;
-    status = build(t, data, err);
+    emo_status status = build(t, data, err);
     if (status != EMO_OK) {
-        destroy(t);
+        emo__trainer_destroy(t);
         return status;
     }
     *out = t;
     return EMO_OK;
-}
-
-void emo_trainer_release(emo_trainer *trainer) {
-    if (trainer != NULL && emo__ref_put(&trainer->ref))
-        destroy(trainer);
 }

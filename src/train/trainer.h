@@ -104,6 +104,11 @@ struct emo_trainer {
     double *load;         /* [widest layer] */
 };
 
+/* Options are copied over the defaults already. Takes the model's guard for its life. */
+EMO_MUST_CHECK emo_status emo__trainer_create(emo_model *model, const emo_dataset *data,
+                                              const emo_train_options *options, emo_trainer **out, emo_error *err);
+void emo__trainer_destroy(emo_trainer *t);
+
 /* Step data and documents (batch.c). */
 EMO_MUST_CHECK emo_status emo__step_data_create(emo_trainer *t, emo_error *err);
 void emo__step_data_destroy(emo_trainer *t);
@@ -142,6 +147,8 @@ EMO_MUST_CHECK emo_status emo__metrics_append(emo_trainer *t, const emo_step_met
 
 /* The loop (run.c). */
 EMO_MUST_CHECK emo_status emo__trainer_run(emo_trainer *t, emo_error *err);
+/* One step with all that follows it: validation, metrics, checkpoint, on_step. */
+EMO_MUST_CHECK emo_status emo__trainer_advance(emo_trainer *t, emo_step_metrics *metrics, emo_error *err);
 EMO_MUST_CHECK emo_status emo__trainer_plan(emo_trainer *t, emo_error *err);
 
 #endif

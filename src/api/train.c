@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+
+#include "base/options.h"
+#include "base/status.h"
+#include "train/trainer.h"
+
+void emo_train_options_init(emo_train_options *options) {
+    static const emo_train_options defaults = EMO_TRAIN_OPTIONS_INIT;
+    if (options != NULL)
+        *options = defaults;
+}
+
+emo_status emo_trainer_create(emo_model *model, const emo_dataset *data, const emo_train_options *options,
+                              emo_trainer **out, emo_error *err) {
+    emo__error_clear(err);
+    if (out == NULL || model == NULL || data == NULL)
+        return emo__fail(err, EMO_E_INVALID_ARGUMENT, "model, data and out must not be NULL");
+    *out = NULL;
+    emo_train_options opt = EMO_TRAIN_OPTIONS_INIT;
+    emo_status status = emo__options_copy(&opt, sizeof opt, options, "emo_train_options", err);
+    return status == EMO_OK ? emo__trainer_create(model, data, &opt, out, err) : status;
+}
+
+void emo_trainer_release(emo_trainer *trainer) {
+    if (trainer != NULL && emo__ref_put(&trainer->ref))
+        emo__trainer_destroy(trainer);
+}
+
+static emo_status enter(emo_trainer *t, emo_error *err) {
+    emo__error_clear(err);
+    if (t == NULL)
+        return emo__fail(err, EMO_E_INVALID_ARGUMENT, "the trainer is NULL");
+    if (!emo__guard_try_write(&t->guard))
+        return emo__fail(err, EMO_E_BUSY, "the trainer is in use by another thread");
+    return EMO_OK;
+}
+
+/* A rank that stops must not leave the others waiting. */
+static emo_status leave(emo_trainer *t, emo_status status) {
+    if (status != EMO_OK && status != EMO_E_CANCELLED)
+        emo_comm_abort(t->comm); /* cancelling is agreed on */
+    emo__guard_end_write(&t->guard);
+    return status;
+}
+
+emo_status emo_trainer_run(emo_trainer *trainer, emo_error *err) {
+    emo_status status = enter(trainer, err);
+    return status == EMO_OK ? leave(trainer, emo__trainer_run(trainer, err)) : status;
+}
+
+emo_status emo_trainer_step(emo_trainer *trainer, emo_step_metrics *metrics, emo_error *err) {
+    emo_status status = enter(trainer, err);
+    if (status != EMO_OK)
+        return status;
+    uint32_t size = metrics != NULL ? metrics->struct_size : 0;
+    emo_step_metrics all;
+    status = emo__trainer_plan(trainer, err);
+    if (status == EMO_OK)
+        status = emo__trainer_advance(trainer, &all, err);
+    if (status == EMO_OK && size >= sizeof size) {
+        memcpy(metrics, &all, size < sizeof all ? size : sizeof all);
+        metrics->struct_size = size;
+    }
+    return leave(trainer, status);
+}
+
+emo_status emo_trainer_checkpoint(emo_trainer *trainer, emo_error *err) {
+    emo_status status = enter(trainer, err);
+    if (status != EMO_OK)
+        return status;
+    if (trainer->out == NULL)
+        status = emo__fail(err, EMO_E_INVALID_ARGUMENT, "the trainer has no run folder (options.out)");
+    else if (trainer->rank == 0)
+        status = emo__checkpoint_write(trainer, err);
+    emo__guard_end_write(&trainer->guard);
+    return status;
+}
+
+int64_t emo_trainer_at(const emo_trainer *trainer) { return trainer != NULL ? trainer->step : 0; }
+int64_t emo_trainer_steps(const emo_trainer *trainer) { return trainer != NULL ? trainer->steps : 0; }
+
+emo_status emo_schedule_lr(const emo_train_options *options, int64_t step, double *lr, emo_error *err) {
+    emo__error_clear(err);
+    if (options == NULL || lr == NULL)
+        return emo__fail(err, EMO_E_INVALID_ARGUMENT, "options and lr must not be NULL");
+    emo_train_options o = EMO_TRAIN_OPTIONS_INIT;
+    emo_status status = emo__options_copy(&o, sizeof o, options, "emo_train_options", err);
+    if (status != EMO_OK)
+        return status;
+    if (step < 0 || o.max_steps < 1 || o.warmup < -1 || o.decay < -1 || o.schedule < 0 || o.schedule > EMO_SCHEDULE_WSD)
+        return emo__fail(err, EMO_E_RANGE, "step %lld of max_steps %lld with schedule %d, warmup %lld, decay %lld",
+                         (long long)step, (long long)o.max_steps, (int)o.schedule, (long long)o.warmup,
+                         (long long)o.decay);
+    *lr = emo__schedule_lr(&o, o.max_steps, emo__schedule_warmup(&o, o.max_steps), emo__schedule_decay(&o, o.max_steps),
+                           step);
+    return EMO_OK;
+}
