@@ -503,6 +503,7 @@ static void training(const things *t) {
     REFUSED(emo_schedule_lr(NULL, 1, &lr, e)); /* the defaults have no number of steps */
     assert_int_equal(emo_trainer_at(NULL), 0);
     assert_int_equal(emo_trainer_steps(NULL), 0);
+    emo_train_options_init(NULL);
     emo_trainer_release(NULL);
     assert_null(trainer);
 }
