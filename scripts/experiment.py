@@ -22,7 +22,7 @@ SHAPE = {"architectures": ["EmoForCausalLM"], "model_type": "emo", "hidden_size"
          "router_aux_loss_coef": 0.1}
 VOCABULARY = 2048
 ROW, BATCH = 256, 12
-MODELS = {"emo": "uniform:4:36", "standard": "none"}
+MODELS = {"emo": "uniform:4:32", "standard": "none"}
 TITLES = {"emo": "EMO", "standard": "standard MoE"}
 
 
@@ -105,7 +105,7 @@ class Experiment:
 
     # -- training
 
-    def train(self, model, length, seed=1, window=30, lr=4e-3, weight=0.1):
+    def train(self, model, length, seed=1, window=10, lr=4e-3, weight=0.1):
         """Trains one of MODELS; `length` is ("--tokens", N) or ("--minutes", M). A finished run is kept."""
         out = self.path(model)
         args = [self.emo, "train", "--config", self.path("config.json"), "--tokenizer", self.path("tokenizer.json"),

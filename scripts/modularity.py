@@ -18,7 +18,7 @@ def main():
     parser.add_argument("--out", required=True)
     parser.add_argument("--tokens", type=int, default=8_500_000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--window", type=int, default=30)
+    parser.add_argument("--window", type=int, default=10)
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--draws", type=int, default=3)
     args = parser.parse_args()
