@@ -72,7 +72,7 @@ if ! emo_build build -DCMAKE_BUILD_TYPE=Release -DEMO_BUILD_TESTS=ON -DEMO_WERRO
     finish
 fi
 say "tests"
-run_ctest build 300
+run_ctest build 600
 
 if [ -d ../shared/golden ]; then
     say "golden cases"
@@ -94,7 +94,7 @@ if [ $quick = 0 ]; then
     if emo_build build-asan -DCMAKE_BUILD_TYPE=RelWithDebInfo -DEMO_BUILD_TESTS=ON -DEMO_BUILD_SHARED=OFF \
         -DEMO_SANITIZE=address,undefined; then
         say "tests under AddressSanitizer and UndefinedBehaviorSanitizer"
-        run_ctest build-asan 200 -LE script
+        run_ctest build-asan 600 -LE script
     else
         failed=$((failed + 1))
     fi
@@ -104,7 +104,7 @@ if [ $quick = 0 ]; then
         -DEMO_SANITIZE=thread; then
         say "tests under ThreadSanitizer"
         # Finite differences repeat what the unit tests run on several threads already.
-        run_ctest build-tsan 120 -LE script -E _grad
+        run_ctest build-tsan 400 -LE script -E _grad
     else
         failed=$((failed + 1))
     fi
