@@ -95,7 +95,8 @@ def verdict(result, method, keep):
     first = (f"With the {keep} of {result['routed']} routed experts ({share(result, keep)}) picked from one document, "
              f"EMO's bits per byte changed by {percent(grown['emo'])} on average over {len(result['domains'])} domains "
              f"and the standard MoE's by {percent(grown['standard'])}: "
-             + ("the EMO holds up where the standard model breaks." if holds else
+             + ("the EMO holds up where the standard model breaks." if holds and grown["standard"] > 0.02 else
+                "too little training to see a difference." if abs(grown["standard"]) <= 0.02 else
                 "that is not the threefold difference this run was to show."))
     second = (f"The same number of experts drawn at random costs {percent(chance['emo'])} and "
               f"{percent(chance['standard'])}, and with all its experts the EMO stands at {full['emo']:.3f} bits per byte, "

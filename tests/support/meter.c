@@ -2,6 +2,7 @@
 #include "support/meter.h"
 
 #include <dirent.h>
+#include <time.h>
 
 #define MAGIC 0x656d6f6d65746572u
 
@@ -93,3 +94,13 @@ static int count_entries(const char *path) {
 
 int count_fds(void) { return count_entries("/proc/self/fd"); }
 int count_threads(void) { return count_entries("/proc/self/task"); }
+
+int settled_threads(int expected) {
+    const struct timespec pause = {0, 1000000};
+    int now = count_threads();
+    for (int i = 0; i < 2000 && now != expected; i++) {
+        (void)nanosleep(&pause, NULL);
+        now = count_threads();
+    }
+    return now;
+}

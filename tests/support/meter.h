@@ -33,5 +33,8 @@ void meter_check(const meter *m, const char *what);
 /* Open file descriptors, and threads, of this process. */
 int count_fds(void);
 int count_threads(void);
+/* The count once it is `expected`, or after two seconds whatever it is then: the system lists a thread for a moment
+ * after it was joined. */
+int settled_threads(int expected);
 
 #endif

@@ -111,7 +111,7 @@ static void runtimes(void **state) {
         assert_int_equal(rt == NULL, n >= 0);
         emo_runtime_release(rt);
         meter_check(&hook, "runtime");
-        assert_int_equal(count_threads(), threads);
+        assert_int_equal(settled_threads(threads), threads);
     }
 }
 
