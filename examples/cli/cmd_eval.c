@@ -12,7 +12,9 @@ static const command_text text = {
     "emo eval", "--model DIR (--data PATH... | --choices FILE) [--mask FILE] [--eval-pool P] [--by domain]",
     "Measures a model: cross-entropy, perplexity and bits per byte on documents, or accuracy on multiple-choice items.",
     "A document is scored as end-of-text + text in disjoint windows of --context tokens; bits per byte count all its "
-    "bytes.\nA choice is scored by its log-likelihood after the context, divided by its bytes.",
+    "bytes.\nOf a prompt and its completion only the completion is scored and its bytes are counted; give a --context "
+    "that\nboth fit into, or the windows after the first see nothing of the prompt.\nA choice is scored by its "
+    "log-likelihood after the context, divided by its bytes.",
     0};
 
 typedef struct eval_arguments {

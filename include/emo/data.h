@@ -48,6 +48,7 @@ typedef struct emo_document {
     int64_t count;         /**< at least 1 */
     int64_t prompt_tokens; /**< how many of the first tokens are a prompt, on which there is no loss; usually 0 */
     int64_t bytes;         /**< UTF-8 bytes of the text (0 when made from tokens alone) */
+    int64_t prompt_bytes;  /**< how many of them are the prompt's */
     int32_t domain;        /**< index for emo_dataset_domain_name() */
     int32_t reserved;
 } emo_document;

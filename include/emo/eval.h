@@ -35,7 +35,7 @@ EMO_API void emo_eval_options_init(emo_eval_options *options);
 typedef struct emo_eval_result {
     int64_t documents;
     int64_t tokens;  /**< scored tokens */
-    int64_t bytes;   /**< UTF-8 bytes of the documents */
+    int64_t bytes;   /**< UTF-8 bytes of the texts that are scored: documents without their prompts */
     double loss_sum; /**< nats; loss = loss_sum / tokens, perplexity = exp(loss), bits per byte = loss_sum / ln 2 /
                         bytes */
     int64_t items;   /**< multiple choice */

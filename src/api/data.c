@@ -105,7 +105,7 @@ static emo_status add_tokens(emo__dataset_draft *draft, const int32_t *tokens, c
             if (id >= draft->vocab_size)
                 draft->vocab_size = id + 1;
         }
-        emo_status status = emo__draft_document(draft, lengths[i], 0, 0, domains != NULL ? domains[i] : "", err);
+        emo_status status = emo__draft_document(draft, lengths[i], 0, 0, 0, domains != NULL ? domains[i] : "", err);
         if (status == EMO_OK)
             status = emo__draft_tokens(draft, tokens + at, lengths[i], err);
         if (status != EMO_OK)
@@ -148,7 +148,7 @@ static emo_status add_text(emo__dataset_draft *draft, const emo_tokenizer *token
                             length == 0 ? "empty" : "not valid UTF-8");
     emo_status status = emo__encode_text(&draft->rt->mem, tokenizer, text, length, &ids, &count, err);
     if (status == EMO_OK && count > 0)
-        status = emo__draft_document(draft, count, 0, length, domain, err);
+        status = emo__draft_document(draft, count, 0, length, 0, domain, err);
     if (status == EMO_OK)
         status = emo__draft_tokens(draft, ids, count, err);
     emo__free(&draft->rt->mem, ids);
@@ -204,6 +204,7 @@ emo_status emo_dataset_document(const emo_dataset *dataset, int64_t index, emo_d
     out->count = (int64_t)doc->count;
     out->prompt_tokens = (int64_t)doc->prompt;
     out->bytes = (int64_t)doc->bytes;
+    out->prompt_bytes = (int64_t)doc->prompt_bytes;
     out->domain = (int32_t)doc->domain;
     return EMO_OK;
 }

@@ -103,13 +103,14 @@ AT(emo_dataset_options, token_type, 32);
 AT(emo_dataset_options, eos, 36);
 AT(emo_dataset_options, progress, 40);
 
-SIZE(emo_document, 40);
+SIZE(emo_document, 48);
 AT(emo_document, tokens, 0);
 AT(emo_document, count, 8);
 AT(emo_document, prompt_tokens, 16);
 AT(emo_document, bytes, 24);
-AT(emo_document, domain, 32);
-AT(emo_document, reserved, 36);
+AT(emo_document, prompt_bytes, 32);
+AT(emo_document, domain, 40);
+AT(emo_document, reserved, 44);
 
 SIZE(emo_choice_item, 48);
 AT(emo_choice_item, id, 0);

@@ -14,7 +14,7 @@
 #include "data/ingest.h"
 
 #define HEAD 64u
-static const char magic[8] = {'E', 'M', 'O', 'T', 'O', 'K', '0', '1'};
+static const char magic[8] = {'E', 'M', 'O', 'T', 'O', 'K', '0', '2'};
 #define ORDER 0x0102030405060708u
 
 typedef struct tail {
@@ -96,7 +96,8 @@ static emo_status check_docs(const emo__dataset_draft *draft, const emo_source *
     for (size_t i = 0; i < draft->doc_count; i++) {
         const emo__doc *d = &draft->docs[i];
         if (d->count == 0 || d->offset > t->token_count || d->count > t->token_count - d->offset ||
-            d->prompt > d->count || d->domain >= draft->domain_count || d->bytes > INT64_MAX / 2)
+            d->prompt > d->count || d->domain >= draft->domain_count || d->bytes > INT64_MAX / 2 ||
+            d->prompt_bytes > d->bytes)
             return bad_cache(err, source, "a document lies outside its tokens or domains");
     }
     return EMO_OK;

@@ -84,7 +84,7 @@ emo_status emo__draft_domain(emo__dataset_draft *draft, const char *name, uint32
 }
 
 emo_status emo__draft_document(emo__dataset_draft *draft, uint64_t count, uint64_t prompt, uint64_t bytes,
-                               const char *domain, emo_error *err) {
+                               uint64_t prompt_bytes, const char *domain, emo_error *err) {
     uint32_t number = 0;
     emo_status status = emo__draft_domain(draft, domain, &number, err);
     if (status == EMO_OK && draft->doc_count >= UINT32_MAX)
@@ -99,6 +99,7 @@ emo_status emo__draft_document(emo__dataset_draft *draft, uint64_t count, uint64
     doc->count = count;
     doc->prompt = prompt;
     doc->bytes = bytes;
+    doc->prompt_bytes = prompt_bytes;
     doc->domain = number;
     doc->reserved = 0;
     return EMO_OK;

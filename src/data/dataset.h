@@ -15,6 +15,7 @@ typedef struct emo__doc {
     uint64_t count;
     uint64_t prompt;
     uint64_t bytes;
+    uint64_t prompt_bytes;
     uint32_t domain;
     uint32_t reserved;
 } emo__doc;
@@ -67,7 +68,8 @@ void emo__draft_free(emo__dataset_draft *draft);
 EMO_MUST_CHECK emo_status emo__draft_domain(emo__dataset_draft *draft, const char *name, uint32_t *out, emo_error *err);
 /* Adds a document whose tokens are at [token_count, + count): the caller stores them and then advances token_count. */
 EMO_MUST_CHECK emo_status emo__draft_document(emo__dataset_draft *draft, uint64_t count, uint64_t prompt,
-                                              uint64_t bytes, const char *domain, emo_error *err);
+                                              uint64_t bytes, uint64_t prompt_bytes, const char *domain,
+                                              emo_error *err);
 EMO_MUST_CHECK emo_status emo__draft_tokens(emo__dataset_draft *draft, const int32_t *tokens, size_t count,
                                             emo_error *err);
 /* Turns the draft (which is emptied) into a dataset, over `source`'s tokens at byte `offset` when source is not NULL.

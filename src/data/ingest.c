@@ -24,6 +24,7 @@ typedef struct job {
     int32_t *ids; /* NULL: passed over */
     size_t count;
     size_t prompt;
+    size_t prompt_bytes;
     size_t bytes;
     char *domain; /* NULL: the file's */
 } job;
@@ -108,6 +109,7 @@ static emo_status encode_pair(const ingest *in, job *j, const emo__json *first, 
     j->ids = b;
     j->count = n_a + n_b;
     j->prompt = n_a;
+    j->prompt_bytes = prompt_bytes;
     return EMO_OK;
 }
 
@@ -172,8 +174,8 @@ static void run_job(void *task, size_t index, size_t worker) {
 }
 
 static emo_status put_document(ingest *in, const int32_t *ids, size_t count, size_t prompt, size_t bytes,
-                               const char *domain, emo_error *err) {
-    emo_status status = emo__draft_document(in->draft, count, prompt, bytes, domain, err);
+                               size_t prompt_bytes, const char *domain, emo_error *err) {
+    emo_status status = emo__draft_document(in->draft, count, prompt, bytes, prompt_bytes, domain, err);
     if (status != EMO_OK)
         return status;
     if (in->file != NULL) {
@@ -199,8 +201,8 @@ static emo_status take_job(ingest *in, const job *j, emo_error *err) {
     }
     if (j->count == 0 || in->full)
         return EMO_OK;
-    return put_document(in, j->ids, j->count, j->prompt, j->bytes, j->domain != NULL ? j->domain : j->file->domain,
-                        err);
+    return put_document(in, j->ids, j->count, j->prompt, j->bytes, j->prompt_bytes,
+                        j->domain != NULL ? j->domain : j->file->domain, err);
 }
 
 static void clear_jobs(ingest *in) {
@@ -312,7 +314,7 @@ static emo_status put_pending(ingest *in, const emo__data_file *file, emo__buf *
         return EMO_OK;
     const int32_t *ids = (const int32_t *)(const void *)pending->data;
     pending->size = 0;
-    return put_document(in, ids, n, 0, text_bytes(in->tokenizer, ids, n), file->domain, err);
+    return put_document(in, ids, n, 0, text_bytes(in->tokenizer, ids, n), 0, file->domain, err);
 }
 
 static emo_status cut_tokens(ingest *in, const emo__data_file *file, const emo__npy *npy, emo__buf *pending,

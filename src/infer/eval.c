@@ -257,7 +257,7 @@ emo_status emo__eval_documents(emo_model *model, const emo_dataset *documents, c
         status = emo_dataset_document(documents, i, &doc, err);
         if (status != EMO_OK)
             break;
-        emo_eval_result one = {1, scores[i].tokens, doc.bytes, scores[i].loss, 0, 0};
+        emo_eval_result one = {1, scores[i].tokens, doc.bytes - doc.prompt_bytes, scores[i].loss, 0, 0};
         add_result(total, &one);
         if (per_domain != NULL && doc.domain >= 0 && doc.domain < emo_dataset_domains(documents))
             add_result(&per_domain[doc.domain], &one);

@@ -175,6 +175,9 @@ for key in documents tokens bytes loss perplexity bits_per_byte; do
     [ -n "$(number $key full)" ] || fail "eval --json has no $key"
 done
 grep -q '"domains": {"[a-z]*": {"documents": 3' full || fail 'eval --json has no domains'
+echo '{"prompt": "the river of", "completion": " the boat", "domain": "river"}' >pair.jsonl
+must "$EMO" eval --model model --data pair.jsonl --json
+[ "$(number bytes out)" = 9 ] || fail 'eval counts more than the bytes of a completion'
 must "$EMO" eval --model model --data test.jsonl.gz --by domain
 [ "$(wc -l <out)" = 5 ] || fail 'eval --by domain does not print a heading, three domains and the sum'
 must "$EMO" eval --model model --data test.jsonl --domain river --eval-pool 4 --json

@@ -49,6 +49,10 @@ static void json_lines(void **state) {
         assert_string_equal(show(ds), "law:one/0;:tw\xc3\xb6/0;law:Q A/2;:end/0;");
         assert_int_equal(emo_dataset_tokens(ds), 3 + 4 + 3 + 3);
         assert_int_equal(emo_dataset_bytes(ds), 13);
+        emo_document pair;
+        EXPECT_OK(emo_dataset_document(ds, 2, &pair, &err));
+        assert_int_equal(pair.bytes, 3);
+        assert_int_equal(pair.prompt_bytes, 2);
         assert_int_equal(emo_dataset_eos(ds), 256);
         assert_int_equal(emo_dataset_vocab_size(ds), 257);
         assert_int_equal(emo_dataset_domains(ds), 2);
@@ -202,6 +206,8 @@ static void the_cache_is_used_and_rebuilt(void **state) {
     for (int round = 0; round < 2; round++) {
         EXPECT_OK(open_one(path, &opt, &ds, &err));
         assert_string_equal(show(ds), "x:one/0;:pc/1;");
+        assert_int_equal(ds->docs[0].prompt_bytes, 0);
+        assert_int_equal(ds->docs[1].prompt_bytes, 1);
         assert_non_null(ds->store->source);
         assert_int_equal(emo_dataset_vocab_size(ds), 257);
         emo_dataset_release(ds);

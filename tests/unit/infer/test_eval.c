@@ -111,6 +111,54 @@ static void documents_are_scored_token_by_token(void **state) {
     emo_model_release(model);
 }
 
+static void only_completions_are_scored(void **state) {
+    (void)state;
+    emo_error err = EMO_ERROR_INIT;
+    emo_model *model = make();
+    static const char lines[] = "{\"prompt\": \"two and two\", \"completion\": \" is four\"}\n"
+                                "{\"prompt\": \"longer than a window of 16\", \"completion\": \" it is\"}\n"
+                                "{\"text\": \"plain\"}\n";
+    static const size_t prompts[] = {11, 26, 0};
+    static const size_t wholes[] = {19, 32, 5};
+    char folder[] = "/tmp/emo_test_pair_XXXXXX";
+    char path[64];
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/pairs.jsonl", folder);
+    EXPECT_OK(emo__file_write(&rt->mem, path, lines, sizeof lines - 1, &err));
+    emo_dataset *data = NULL;
+    const char *paths[] = {path};
+    EXPECT_OK(emo_dataset_open(rt, paths, 1, emo_model_tokenizer(model), NULL, &data, &err));
+    for (int32_t seq_len = 16; seq_len <= 64; seq_len += 48) {
+        emo_eval_options options = EMO_EVAL_OPTIONS_INIT;
+        emo_eval_result total;
+        emo_eval_result by_document[3];
+        options.seq_len = seq_len;
+        EXPECT_OK(emo_eval_documents(model, data, &options, &total, NULL, by_document, &err));
+        assert_int_equal(total.bytes, 8 + 6 + 5);
+        assert_int_equal(total.tokens, 8 + 6 + 5);
+        for (size_t d = 0; d < 3; d++) {
+            emo_document doc;
+            EXPECT_OK(emo_dataset_document(data, (int64_t)d, &doc, &err));
+            assert_int_equal(doc.count, wholes[d]);
+            int32_t ids[64] = {256};
+            memcpy(ids + 1, doc.tokens, wholes[d] * sizeof *ids);
+            double want = 0.0;
+            size_t n = wholes[d] + 1;
+            size_t step = (size_t)seq_len;
+            for (size_t begin = 0; begin + 1 < n; begin += step) { /* token 0 is eos, then the prompt, then the rest */
+                size_t end = n - begin < step + 1 ? n - begin : step + 1;
+                size_t from = prompts[d] + 1 > begin ? prompts[d] + 1 - begin : 1;
+                want += from < end ? loss_of(model, ids + begin, end, from < 1 ? 1 : from, &options) : 0.0;
+            }
+            assert_int_equal(by_document[d].tokens, wholes[d] - prompts[d]);
+            assert_int_equal(by_document[d].bytes, wholes[d] - prompts[d]);
+            assert_true(fabs(by_document[d].loss_sum - want) < TOL * (double)doc.count);
+        }
+    }
+    emo_dataset_release(data);
+    emo_model_release(model);
+}
+
 static void choices_are_scored_per_byte(void **state) {
     (void)state;
     emo_error err = EMO_ERROR_INIT;
@@ -196,6 +244,7 @@ static void logits_check_their_arguments(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(documents_are_scored_token_by_token),
+        cmocka_unit_test(only_completions_are_scored),
         cmocka_unit_test(choices_are_scored_per_byte),
         cmocka_unit_test(logits_check_their_arguments),
     };
