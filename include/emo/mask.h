@@ -21,6 +21,11 @@
 extern "C" {
 #endif
 
+/**
+ * A set of experts for every layer. A mask that leaves fewer routed experts in a layer than a token chooses reduces
+ * top-k there to what is left, down to the shared experts alone; sessions and evaluations say so with a warning to the
+ * log hook, a pruned model in its emo_model_info.top_k.
+ */
 typedef struct emo_mask emo_mask;
 
 /** Shape and start value of a mask with always-active experts; see emo_mask_create_with(). */

@@ -88,9 +88,9 @@ EMO_API void emo_session_options_init(emo_session_options *options);
 /**
  * A session of a model (retained). Its memory grows with the tokens it holds. Any thread. The caller owns *out.
  * @param options NULL for the defaults.
- * @return EMO_E_RANGE or EMO_E_INVALID_ARGUMENT (an option, by name; a pool smaller than what a token chooses; a mask
- *         without routed experts in a layer), EMO_E_MISMATCH (a mask of another shape, or with an expert that was not
- *         loaded), EMO_E_BUSY (the model is being changed), EMO_E_OUT_OF_MEMORY.
+ * @return EMO_E_RANGE or EMO_E_INVALID_ARGUMENT (an option, by name; a pool smaller than what a token chooses),
+ *         EMO_E_MISMATCH (a mask of another shape, or with an expert that was not loaded), EMO_E_BUSY (the model is
+ *         being changed), EMO_E_OUT_OF_MEMORY.
  */
 EMO_API EMO_MUST_CHECK emo_status emo_session_create(emo_model *model, const emo_session_options *options,
                                                      emo_session **out, emo_error *err);

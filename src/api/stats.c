@@ -10,6 +10,7 @@
 #include "subset/stats.h"
 
 #define MAX_JSON ((size_t)256 << 20)
+#define MAX_TOKENS (INT64_MAX / 2)
 
 static emo_status missing(emo_error *err, const char *what) {
     return emo__fail(err, EMO_E_INVALID_ARGUMENT, "%s is NULL", what);
@@ -114,6 +115,9 @@ emo_status emo_stats_merge(const emo_stats *a, const emo_stats *b, emo_stats **o
         return emo__fail(err, EMO_E_MISMATCH, "the statistics are of models of different shapes");
     if ((a->easy == NULL) != (b->easy == NULL))
         return emo__fail(err, EMO_E_MISMATCH, "only one of the statistics has EASY-EP scores");
+    if (a->tokens > MAX_TOKENS - b->tokens)
+        return emo__fail(err, EMO_E_RANGE, "%lld and %lld tokens are more than statistics can count",
+                         (long long)a->tokens, (long long)b->tokens);
     emo_stats *sum = NULL;
     emo_status status = emo__stats_new(a->rt, a->layers, a->experts, a->easy != NULL, &sum, err);
     if (status != EMO_OK)
@@ -194,7 +198,7 @@ static emo_status read_stats(emo_runtime *rt, const emo__json *root, const char 
     emo_status status;
     EMO_TRY(status = emo__json_need_string(root, "format", path, &format, err));
     EMO_TRY(status = emo__json_need_i64(root, "version", path, 1, INT64_MAX, &version, err));
-    EMO_TRY(status = emo__json_need_i64(root, "tokens", path, 0, INT64_MAX / 2, &tokens, err));
+    EMO_TRY(status = emo__json_need_i64(root, "tokens", path, 0, MAX_TOKENS, &tokens, err));
     if (strcmp(format, "emo-stats") != 0)
         EMO_TRY(status = emo__fail(err, EMO_E_FORMAT, "%s: the format is '%s', not 'emo-stats'", path, format));
     if (version != 1)

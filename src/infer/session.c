@@ -14,6 +14,7 @@ static emo_status copy_mask(emo_session *s, const emo_mask *mask, emo_error *err
     const emo__config *c = &s->model->config;
     const emo__mem *mem = &s->rt->mem;
     size_t widest = 1;
+    emo__few_experts few = {0};
     s->route_offset = emo__calloc(mem, (size_t)c->layers + 1, sizeof *s->route_offset);
     if (s->route_offset == NULL)
         return emo__fail_memory(err, ((size_t)c->layers + 1) * sizeof *s->route_offset);
@@ -36,9 +37,11 @@ static emo_status copy_mask(emo_session *s, const emo_mask *mask, emo_error *err
             kept += flags[e] != 0;
         }
         s->restricted = s->restricted || kept < routed;
-        if (status == EMO_OK && kept == 0 && routed > 0)
-            status = emo__fail(err, EMO_E_INVALID_ARGUMENT, "the mask leaves no routed expert in layer %d", (int)l);
+        if (status == EMO_OK)
+            emo__few_experts_add(&few, c, l, flags);
     }
+    if (status == EMO_OK)
+        emo__few_experts_report(&few, s->model);
     emo__free(mem, flags);
     return status;
 }

@@ -9,6 +9,7 @@
 /* Larger values are no model; they would only make size arithmetic overflow. */
 #define MAX_LAYERS 4096
 #define MAX_EXPERTS 65536
+#define MAX_ALL_EXPERTS (1 << 20)
 #define MAX_WIDTH (1 << 24)
 #define MAX_VOCAB (1 << 27)
 #define MAX_POSITIONS (1 << 30)
@@ -59,7 +60,8 @@ static emo_status read_eos(const emo__json *root, emo__config *c, emo_error *err
         node = emo__json_at(node, 0);
     int64_t eos = emo__json_has(root, "eos_token_id") ? -1 : 100257;
     if (node != NULL && !emo__json_i64(node, &eos))
-        return emo__fail(err, EMO_E_FORMAT, "%s: eos_token_id is not a number", where);
+        return emo__fail(err, EMO_E_FORMAT, "%s: eos_token_id must be an integer, or a list that begins with one",
+                         where);
     if (eos < -1 || eos >= c->vocab)
         return emo__fail(err, EMO_E_RANGE, "%s: eos_token_id is %lld, outside the vocabulary (vocab_size %d)", where,
                          (long long)eos, (int)c->vocab);
@@ -72,13 +74,15 @@ static emo_status read_rope_scaling(const emo__json *root, emo_error *err) {
     if (scaling == NULL)
         return EMO_OK;
     if (emo__json_typeof(scaling) != EMO__JSON_OBJECT)
-        return emo__fail(err, EMO_E_FORMAT, "%s: rope_scaling is not an object", where);
+        return emo__fail(err, EMO_E_FORMAT, "%s: rope_scaling must be an object or null", where);
     const char *type = "default";
     emo_status status = emo__json_opt_string(scaling, "type", where, "default", &type, err);
     if (status == EMO_OK)
         status = emo__json_opt_string(scaling, "rope_type", where, type, &type, err);
     if (status == EMO_OK && strcmp(type, "default") != 0 && strcmp(type, "none") != 0)
-        status = emo__fail(err, EMO_E_UNSUPPORTED, "%s: rope_scaling of type '%s' is not supported", where, type);
+        status =
+            emo__fail(err, EMO_E_UNSUPPORTED,
+                      "%s: rope_scaling of type '%s' is not supported; only 'default' and 'none' are", where, type);
     return status;
 }
 
@@ -105,6 +109,24 @@ done:
     return status;
 }
 
+/* seen[id] becomes 1 for the ids of a layer's list, which go to layer->always. */
+static emo_status read_always_layer(const emo__json *ids, emo__layer_config *layer, int32_t l, uint8_t *seen,
+                                    emo_error *err) {
+    for (size_t i = 0; i < emo__json_size(ids); i++) {
+        int64_t id = -1;
+        if (!emo__json_i64(emo__json_at(ids, i), &id) || id < 0 || id >= layer->experts)
+            return emo__fail(err, EMO_E_RANGE,
+                             "%s: always_active_experts: expert %lld of layer %d; the layer has %d experts", where,
+                             (long long)id, (int)l, (int)layer->experts);
+        if (seen[id] != 0)
+            return emo__fail(err, EMO_E_FORMAT, "%s: always_active_experts: expert %lld of layer %d is listed twice",
+                             where, (long long)id, (int)l);
+        seen[id] = 1;
+        layer->always[i] = (int32_t)id;
+    }
+    return EMO_OK;
+}
+
 /* always_active_experts_per_layer wins over the global list; both win over shared experts. */
 static emo_status read_always(const emo__json *root, emo__config *c, emo_error *err) {
     const emo__json *per_layer = emo__json_get(root, "always_active_experts_per_layer");
@@ -122,24 +144,19 @@ static emo_status read_always(const emo__json *root, emo__config *c, emo_error *
         if (list && (layer->experts == 0 || n == 0))
             continue;
         if (!list || n > (size_t)layer->experts)
-            return emo__fail(err, EMO_E_FORMAT, "%s: always-active experts of layer %d are no list of expert ids",
-                             where, (int)l);
+            return emo__fail(err, EMO_E_FORMAT,
+                             "%s: always_active_experts of layer %d must be a list of at most %d expert ids", where,
+                             (int)l, (int)layer->experts);
         layer->always = emo__malloc_array(c->mem, n, sizeof *layer->always);
         if (layer->always == NULL)
             return emo__fail_memory(err, n * sizeof *layer->always);
-        for (size_t i = 0; i < n; i++) {
-            int64_t id = -1;
-            if (!emo__json_i64(emo__json_at(ids, i), &id) || id < 0 || id >= layer->experts)
-                return emo__fail(err, EMO_E_RANGE,
-                                 "%s: always-active expert %lld of layer %d; the layer has %d experts", where,
-                                 (long long)id, (int)l, (int)layer->experts);
-            for (size_t j = 0; j < i; j++) {
-                if (layer->always[j] == (int32_t)id)
-                    return emo__fail(err, EMO_E_FORMAT, "%s: always-active expert %lld of layer %d is listed twice",
-                                     where, (long long)id, (int)l);
-            }
-            layer->always[i] = (int32_t)id;
-        }
+        uint8_t *seen = emo__calloc(c->mem, (size_t)layer->experts, 1);
+        if (seen == NULL)
+            return emo__fail_memory(err, (size_t)layer->experts);
+        emo_status status = read_always_layer(ids, layer, l, seen, err);
+        emo__free(c->mem, seen);
+        if (status != EMO_OK)
+            return status;
         layer->n_always = (int32_t)n;
         layer->shared = 0;
     }
@@ -203,8 +220,9 @@ static emo_status check_layer(const emo__config *c, int32_t l, emo_error *err) {
                          where, (int)l, (int)layer->shared, (int)layer->experts);
     int32_t fixed = layer->n_always > 0 ? layer->n_always : layer->shared;
     if (c->top_k <= fixed)
-        return emo__fail(err, EMO_E_RANGE, "%s: num_experts_per_tok %d must exceed the %d %s experts of layer %d",
-                         where, (int)c->top_k, (int)fixed, layer->n_always > 0 ? "always-active" : "shared", (int)l);
+        return emo__fail(
+            err, EMO_E_RANGE, "%s: num_experts_per_tok %d must exceed the %d experts of layer %d that %s names", where,
+            (int)c->top_k, (int)fixed, (int)l, layer->n_always > 0 ? "always_active_experts" : "num_shared_experts");
     if (c->top_k > layer->experts)
         return emo__fail(err, EMO_E_RANGE, "%s: num_experts_per_tok %d is above the %d experts of layer %d", where,
                          (int)c->top_k, (int)layer->experts, (int)l);
@@ -224,11 +242,16 @@ emo_status emo__config_check(const emo__config *c, emo_error *err) {
                          (int)c->head_dim);
     if ((int64_t)c->heads * c->head_dim > MAX_WIDTH)
         return emo__fail(err, EMO_E_RANGE, "%s: %d heads of %d are too wide", where, (int)c->heads, (int)c->head_dim);
+    int64_t experts = 0;
     for (int32_t l = 0; l < c->layers; l++) {
         emo_status status = check_layer(c, l, err);
         if (status != EMO_OK)
             return status;
+        experts += c->layer[l].experts;
     }
+    if (experts > MAX_ALL_EXPERTS)
+        return emo__fail(err, EMO_E_RANGE, "%s: num_experts: %lld experts over all layers; at most %d are possible",
+                         where, (long long)experts, MAX_ALL_EXPERTS);
     return EMO_OK;
 }
 

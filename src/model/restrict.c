@@ -2,6 +2,7 @@
 /* Masks over a model's experts. */
 #include <string.h>
 
+#include "base/runtime.h"
 #include "base/status.h"
 #include "model/files.h"
 
@@ -99,6 +100,30 @@ emo_status emo__model_keep(const emo_model *model, const emo_mask *mask, int32_t
                              (int)l);
     }
     return EMO_OK;
+}
+
+void emo__few_experts_add(emo__few_experts *few, const emo__config *config, int32_t layer, const uint8_t *keep) {
+    const emo__layer_config *l = &config->layer[layer];
+    int32_t left = 0;
+    for (int32_t e = 0; e < emo__config_routed(config, layer); e++)
+        left += keep[e] != 0;
+    for (int32_t i = 0; i < l->n_always; i++)
+        left--; /* these come on top of the chosen ones */
+    if (left >= emo__config_chosen(config, layer))
+        return;
+    if (few->layers++ == 0) {
+        few->first = layer;
+        few->left = left;
+    }
+}
+
+void emo__few_experts_report(const emo__few_experts *few, const emo_model *model) {
+    if (few->layers > 0)
+        emo__log(
+            model->rt, EMO_LOG_WARNING,
+            "layer %d: %d routed experts are left to choose from, fewer than the %d that each token chooses: top-k "
+            "is reduced to what is left (%d such layers)",
+            (int)few->first, (int)few->left, (int)emo__config_chosen(&model->config, few->first), (int)few->layers);
 }
 
 /* The shape of the model as emo_mask_options wants it. */

@@ -139,7 +139,7 @@ void emo__allowed_set(emo__allowed *a, int32_t layer, int32_t routed, const uint
 }
 
 static emo_status allowed_layer(const emo_model *model, const emo_mask *mask, int32_t l, bool force, emo__allowed *a,
-                                emo_error *err) {
+                                emo__few_experts *few, emo_error *err) {
     int32_t experts = model->config.layer[l].experts;
     int32_t routed = emo__config_routed(&model->config, l);
     size_t bytes;
@@ -150,6 +150,8 @@ static emo_status allowed_layer(const emo_model *model, const emo_mask *mask, in
     bool all = true;
     for (int32_t e = 0; status == EMO_OK && e < routed; e++)
         all = all && keep[e] != 0;
+    if (status == EMO_OK)
+        emo__few_experts_add(few, &model->config, l, keep);
     if (status == EMO_OK && (force || !all)) {
         if (emo__mul_size((size_t)a->windows, (size_t)routed, &bytes))
             a->rows[l] = emo__alloc(a->mem, bytes);
@@ -172,10 +174,13 @@ emo_status emo__allowed_create(const emo_model *model, const emo_mask *mask, int
     if (out->rows == NULL)
         return emo__fail_memory(err, (size_t)out->layers * sizeof *out->rows);
     emo_status status = EMO_OK;
+    emo__few_experts few = {0};
     for (int32_t l = 0; status == EMO_OK && l < out->layers; l++) {
         if (model->config.layer[l].experts > 0)
-            status = allowed_layer(model, mask, l, force, out, err);
+            status = allowed_layer(model, mask, l, force, out, &few, err);
     }
+    if (status == EMO_OK)
+        emo__few_experts_report(&few, model);
     return status;
 }
 

@@ -10,6 +10,8 @@
 
 #define SMALL_FILE ((size_t)1 << 24)
 
+#define MAX_STEPS ((int64_t)1 << 40) /* as the option max_steps */
+
 int64_t emo__checkpoint_step(const char *name) {
     int64_t step = -1;
     if (strncmp(name, "step-", 5) != 0 || !emo__parse_i64(name + 5, strlen(name + 5), &step))
@@ -132,7 +134,7 @@ static emo_status compare_plan(emo_trainer *t, const char *text, size_t size, em
     emo_status status;
     EMO_TRY(status = emo__json_parse(text, size, "state/run.json", &stored, err));
     int64_t steps = 0;
-    EMO_TRY(status = emo__json_need_i64(stored, "steps", "state/run.json", 0, INT64_MAX / 4, &steps, err));
+    EMO_TRY(status = emo__json_need_i64(stored, "steps", "state/run.json", 0, MAX_STEPS, &steps, err));
     if (t->steps == 0)
         t->steps = steps;
     EMO_TRY(status = describe(t, &own, err));
@@ -196,7 +198,7 @@ static emo_status read_balance(emo_trainer *t, emo__st_set *set, emo_error *err)
     return status;
 }
 
-static emo_status read_state(emo_trainer *t, const char *folder, emo_error *err) {
+static emo_status read_state(emo_trainer *t, const char *folder, int64_t step, emo_error *err) {
     emo__buf path;
     emo__json *root = NULL;
     const char *isa = NULL;
@@ -204,8 +206,12 @@ static emo_status read_state(emo_trainer *t, const char *folder, emo_error *err)
     emo_status status;
     EMO_TRY(status = emo__path_join(&path, folder, "trainer.json", err));
     EMO_TRY(status = emo__json_load(&t->rt->mem, path.data, SMALL_FILE, &root, err));
-    EMO_TRY(status = emo__json_need_i64(root, "step", path.data, 0, INT64_MAX / 4, &t->step, err));
-    EMO_TRY(status = emo__json_need_i64(root, "steps", path.data, 0, INT64_MAX / 4, &t->steps, err));
+    EMO_TRY(status = emo__json_need_i64(root, "step", path.data, 0, MAX_STEPS, &t->step, err));
+    EMO_TRY(status = emo__json_need_i64(root, "steps", path.data, 0, MAX_STEPS, &t->steps, err));
+    if (t->step != step)
+        EMO_TRY(status = emo__fail_at(err, EMO_E_FORMAT, EMO_DOMAIN_FILE, t->step,
+                                      "%s: it is of step %lld; its folder is that of step %lld", path.data,
+                                      (long long)t->step, (long long)step));
     EMO_TRY(status = emo__json_need_i64(root, "tokens", path.data, 0, INT64_MAX / 4, &t->tokens, err));
     EMO_TRY(status = emo__json_opt_f64(root, "seconds", path.data, 0.0, 0.0, 1e18, &t->seconds_done, err));
     EMO_TRY(status = emo__json_need_string(root, "isa", path.data, &isa, err));
@@ -219,14 +225,14 @@ done:
     return status;
 }
 
-static emo_status read_checkpoint(emo_trainer *t, const char *folder, emo_error *err) {
+static emo_status read_checkpoint(emo_trainer *t, const char *folder, int64_t step, emo_error *err) {
     emo__st_set *weights = NULL;
     emo__st_set *moments = NULL;
     emo_source *source = NULL;
     emo__buf path;
     emo__buf_init(&path, &t->rt->mem);
     emo_status status;
-    EMO_TRY(status = read_state(t, folder, err));
+    EMO_TRY(status = read_state(t, folder, step, err));
     EMO_TRY(status = emo__st_set_open(t->rt, folder, &weights, err));
     EMO_TRY(status = emo__path_join(&path, folder, "optimizer.safetensors", err));
     EMO_TRY(status = emo_source_open_path(t->rt, path.data, &source, err));
@@ -301,12 +307,14 @@ static emo_status resume(emo_trainer *t, const char *state, bool has_plan, emo_e
     EMO_TRY(status = emo__path_join(&path, state, "latest", err));
     if (emo__path_exists(path.data)) {
         EMO_TRY(status = emo__file_read(&t->rt->mem, path.data, 256, &text, &size, err));
-        if (emo__checkpoint_step(text) < 0) {
-            status = emo__fail(err, EMO_E_FORMAT, "'%s' does not name a checkpoint", path.data);
+        int64_t step = emo__checkpoint_step(text);
+        if (step < 0 || strlen(text) != size) {
+            status = emo__fail_at(err, EMO_E_FORMAT, EMO_DOMAIN_FILE, 0, "'%s' does not name a checkpoint (step-N)",
+                                  path.data);
             goto done;
         }
         EMO_TRY(status = emo__path_join(&path, state, text, err));
-        EMO_TRY(status = read_checkpoint(t, path.data, err));
+        EMO_TRY(status = read_checkpoint(t, path.data, step, err));
     }
     status = cut_metrics(t, err);
 done:

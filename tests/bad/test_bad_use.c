@@ -31,6 +31,9 @@ static void options_out_of_range_are_named(void **state) {
     emo_dataset *opened = NULL;
     emo_tokenizer *tok = NULL;
     emo_router *router = NULL;
+    emo_decoder *decoder = NULL;
+    int32_t ids[4];
+    size_t n_ids = 0;
     emo_eval_result total;
     const char *paths[] = {stages_model()};
     const emo_tokenizer *own = emo_model_tokenizer(model);
@@ -154,6 +157,39 @@ static void options_out_of_range_are_named(void **state) {
     ROUTER(balance_window, 0);
     ROUTER(layer, -1);
     ROUTER(n_always, 8);
+#define DECODER(field, value)                                                                                          \
+    REFUSED(emo_decoder_options, EMO_DECODER_OPTIONS_INIT, field, value, emo_decoder_create(own, &o, &decoder, &err))
+    DECODER(skip_special, 2);
+    DECODER(skip_special, -1);
+#define ENCODE(field, value)                                                                                           \
+    REFUSED(emo_tokenizer_encode_options, EMO_TOKENIZER_ENCODE_OPTIONS_INIT, field, value,                             \
+            emo_tokenizer_encode_with(own, &o, "a", 1, ids, 4, &n_ids, &err))
+    ENCODE(parse_special, 2);
+#define PRUNE(field, value)                                                                                            \
+    REFUSED(emo_prune_options, EMO_PRUNE_OPTIONS_INIT, field, value, emo_model_prune(model, NULL, &o, &made, &err))
+    PRUNE(reserved, 1);
+#define MASK(field, value)                                                                                             \
+    do {                                                                                                               \
+        static const int32_t experts[] = {8, 0};                                                                       \
+        emo_mask_options o = EMO_MASK_OPTIONS_INIT;                                                                    \
+        o.layers = 2;                                                                                                  \
+        o.experts = experts;                                                                                           \
+        o.field = (value);                                                                                             \
+        EXPECT_STATUS(emo_mask_create_with(rt, &o, &mask, &err), EMO_E_RANGE, #field);                                 \
+    } while (0)
+    static const int32_t below[] = {8, -1};
+    static const int32_t above[] = {1048577, 0};
+    static const int32_t more[] = {9, 0};
+    MASK(layers, 0);
+    MASK(layers, 65537);
+    MASK(experts, below);
+    MASK(experts, above);
+    MASK(shared, below);
+    MASK(shared, more);
+    MASK(reserved, 1);
+    SESSION(max_tokens, -2);
+    TOKENIZER(eos, "\xff");
+    assert_true(decoder == NULL);
     assert_true(other == NULL && made == NULL && mask == NULL && stats == NULL && session == NULL);
     assert_true(opened == NULL && tok == NULL && router == NULL);
 }

@@ -99,6 +99,21 @@ ends 2 'one argument too many' "$EMO" info a b
 ends 4 'nothing at' "$EMO" info nowhere
 ends 4 'nowhere' "$EMO" eval --model nowhere --data docs.jsonl
 
+# Every option that takes a number, as --help lists them: words, nothing, and what no number type holds are refused by
+# name; so is what lies below the smallest value.
+for command in 'tokenizer train' train eval select prune merge generate info; do
+    # shellcheck disable=SC2086
+    "$EMO" $command --help >help
+    options=$(sed -n 's/^  --\([a-z-]*\) \(N\|K\|T\|X\|A\|M\|F\|S\|ROWS\|P\) .*/\1/p' help | grep -vx 'eval-pool')
+    [ -n "$options" ] || fail "emo $command --help lists no option with a number"
+    for option in $options; do
+        for value in five '' 1e 0x 1,5 99999999999999999999999x -99999999999999999999999; do
+            # shellcheck disable=SC2086
+            ends 2 "^emo $command: --$option takes a (whole )?number.*, not '$value'" "$EMO" $command --$option "$value"
+        done
+    done
+done
+
 # ---- Tokenizer ----
 must "$EMO" tokenizer train --data docs.jsonl --vocab-size 300 --out tok.json
 printf 'the river, na\303\257ve \346\227\245\346\234\254\n\n  bread\t' >text
@@ -131,6 +146,11 @@ cmp -s one/model.safetensors two/model.safetensors || fail 'one and two threads 
 ends 5 'vocab_size of 280' "$EMO" train --config small.json "${common[@]}" --steps 1 --out x
 echo '{"text": 5}' >broken.jsonl
 ends 3 'broken.jsonl:1' "$EMO" train --config config.json --tokenizer tok.json --data broken.jsonl --steps 1 --out y
+(cat broken.jsonl docs.jsonl && echo 'no JSON') >some.jsonl
+ends 3 'some.jsonl:1' "$EMO" tokenizer train --data some.jsonl --vocab-size 300 --out x.json
+ends 0 'warning: 2 broken documents were left out' "$EMO" tokenizer train --data some.jsonl --skip-broken \
+    --vocab-size 300 --out skipped.json
+cmp -s tok.json skipped.json || fail 'leaving broken documents out changes the tokenizer of the others'
 
 # A run that is stopped keeps its steps, and ends where it would have ended.
 # stopped FOLDER ARGUMENTS...: trains in FOLDER, stops the run after a few steps; its exit code is in $code
@@ -234,6 +254,19 @@ ends 2 'two mask files' "$EMO" mask union river.json --out x.json
 echo '{"format": "emo-mask", "version": 1, "layers": [{"experts": 4, "shared": 1, "keep": [0]}]}' >other.json
 ends 5 . "$EMO" mask union river.json other.json --out x.json
 ends 3 . "$EMO" mask complement config.json --out x.json
+
+# ---- Damaged models ----
+cp -r model damaged
+printf '\377\377\377\377' | dd of=damaged/model.safetensors bs=1 conv=notrunc status=none \
+    seek=$(($(wc -c <damaged/model.safetensors) - 8))
+must "$EMO" info damaged
+grep -q 'not finite   1 weights' out || fail 'info does not count a NaN'
+must "$EMO" info damaged --json
+[ "$(number non_finite out)" = 1 ] || fail 'info --json does not count a NaN'
+head -c 9000 model/model.safetensors >damaged/model.safetensors
+ends 3 'damaged.*model.safetensors' "$EMO" info damaged
+must "$EMO" generate --model model --mask none.json --prompt 'the river' --tokens 2
+ends 0 'warning: layer 0: 0 routed experts are left' "$EMO" generate --model model --mask none.json --prompt x --tokens 2
 
 # ---- Info ----
 for path in model small river.json tok.json docs.jsonl long; do
