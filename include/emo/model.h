@@ -45,11 +45,11 @@ typedef struct emo_model_load_options {
     int32_t no_map;         /**< 1: read into memory instead of using the mapped file */
     int32_t reserved;       /**< 0 */
     emo_progress progress;
+    const char *pruning; /**< text of a pruning_metadata.json (the original ids of a pruned model), for sources; NULL:
+                            none, or the folder's */
 } emo_model_load_options;
 #define EMO_MODEL_LOAD_OPTIONS_INIT                                                                                    \
-    {                                                                                                                  \
-        sizeof(emo_model_load_options), -1, 0, 0, 0, { 0, 0 }                                                          \
-    }
+    { sizeof(emo_model_load_options), -1, 0, 0, 0, {0, 0}, 0 }
 /** Fills in the defaults, for languages that cannot use the macro. */
 EMO_API void emo_model_load_options_init(emo_model_load_options *options);
 
@@ -118,7 +118,9 @@ EMO_API EMO_MUST_CHECK emo_status emo_model_load_path(emo_runtime *rt, const cha
 
 /**
  * Loads from sources: the text of config.json, and the safetensors files in any order (retained). Of each file the
- * header is read, then only the tensors that are wanted; the first file that has a tensor gives it. Errors as above.
+ * header is read, then only the tensors that are wanted; the first file that has a tensor gives it. The model is bit
+ * for bit that of the folder, but for the tokenizer (emo_model_set_tokenizer()) and the ids of a pruned model (option
+ * `pruning`). Errors as above.
  */
 EMO_API EMO_MUST_CHECK emo_status emo_model_load_sources(emo_runtime *rt, const char *config, size_t config_length,
                                                          emo_source *const *weights, size_t n_weights,

@@ -136,13 +136,14 @@ AT(emo_model_create_options, struct_size, 0);
 AT(emo_model_create_options, reserved, 4);
 AT(emo_model_create_options, seed, 8);
 
-SIZE(emo_model_load_options, 40);
+SIZE(emo_model_load_options, 48);
 AT(emo_model_load_options, struct_size, 0);
 AT(emo_model_load_options, dtype, 4);
 AT(emo_model_load_options, subset, 8);
 AT(emo_model_load_options, no_map, 16);
 AT(emo_model_load_options, reserved, 20);
 AT(emo_model_load_options, progress, 24);
+AT(emo_model_load_options, pruning, 40);
 
 SIZE(emo_model_save_options, 32);
 AT(emo_model_save_options, struct_size, 0);

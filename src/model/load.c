@@ -221,17 +221,37 @@ static emo_status open_sources(emo_model *m, emo_source *const *sources, size_t 
     return status;
 }
 
+static emo_status read_method(emo_model *m, const char *text, size_t length, emo_error *err) {
+    emo__json *root = NULL;
+    const char *method = NULL;
+    emo_status status = emo__json_parse(text, length, "pruning_metadata.json", &root, err);
+    if (status == EMO_OK)
+        status = emo__json_opt_string(root, "pruning_method", "pruning_metadata.json", "unknown", &method, err);
+    if (status == EMO_OK) {
+        m->prune_method = emo__strdup(&m->rt->mem, method);
+        if (m->prune_method == NULL)
+            status = emo__fail_memory(err, strlen(method) + 1);
+    }
+    emo__json_free(root);
+    return status;
+}
+
 emo_status emo__model_load_sources(emo_runtime *rt, const char *config, size_t config_length,
                                    emo_source *const *weights, size_t n_weights, const emo_model_load_options *options,
                                    emo_model **out, emo_error *err) {
     *out = NULL;
     emo__config c;
     emo_model *m = NULL;
+    const char *pruning = options->pruning;
     emo_status status = emo__config_parse(&rt->mem, config, config_length, &c, err);
+    if (status == EMO_OK && pruning != NULL)
+        status = emo__config_read_pruning(&c, pruning, strlen(pruning), err);
     if (status != EMO_OK)
         emo__config_free(&c);
     else
         status = emo__model_new(rt, &c, &m, err);
+    if (status == EMO_OK && pruning != NULL)
+        status = read_method(m, pruning, strlen(pruning), err);
     if (status == EMO_OK)
         status = open_sources(m, weights, n_weights, err);
     if (status == EMO_OK)
@@ -252,21 +272,6 @@ static emo_status read_beside(emo_runtime *rt, emo__buf *path, const char *folde
     if (status != EMO_OK || !emo__path_exists(path->data))
         return status;
     return emo__file_read(&rt->mem, path->data, MAX_JSON, text, length, err);
-}
-
-static emo_status read_method(emo_model *m, const char *text, size_t length, emo_error *err) {
-    emo__json *root = NULL;
-    const char *method = NULL;
-    emo_status status = emo__json_parse(text, length, "pruning_metadata.json", &root, err);
-    if (status == EMO_OK)
-        status = emo__json_opt_string(root, "pruning_method", "pruning_metadata.json", "unknown", &method, err);
-    if (status == EMO_OK) {
-        m->prune_method = emo__strdup(&m->rt->mem, method);
-        if (m->prune_method == NULL)
-            status = emo__fail_memory(err, strlen(method) + 1);
-    }
-    emo__json_free(root);
-    return status;
 }
 
 static emo_status load_tokenizer(emo_model *m, emo__buf *path, const char *folder, emo_error *err) {
@@ -309,8 +314,14 @@ emo_status emo__model_load_path(emo_runtime *rt, const char *folder, const emo_m
         status = emo__fail_at(err, EMO_E_NOT_FOUND, EMO_DOMAIN_FILE, 0, "\"%s\" has no config.json", folder);
     if (status == EMO_OK)
         status = emo__config_parse(&rt->mem, text, length, &c, err);
-    if (status == EMO_OK)
+    if (status == EMO_OK && options->pruning != NULL) {
+        pruning_length = strlen(options->pruning);
+        pruning = emo__strndup(&rt->mem, options->pruning, pruning_length);
+        if (pruning == NULL)
+            status = emo__fail_memory(err, pruning_length + 1);
+    } else if (status == EMO_OK) {
         status = read_beside(rt, &path, folder, "pruning_metadata.json", &pruning, &pruning_length, err);
+    }
     if (status == EMO_OK && pruning != NULL)
         status = emo__config_read_pruning(&c, pruning, pruning_length, err);
     if (status == EMO_OK)
