@@ -36,3 +36,29 @@ emo_program() {
     echo "the emo program was not built in $1" >&2
     return 1
 }
+
+# emo_experiment NAME "OPTIONS" CORPUS_DIR [options]: what the scripts of the experiments do, after they defined usage():
+# checks the command line (each of OPTIONS takes a value, --out besides), builds, and goes on in scripts/NAME.py.
+emo_experiment() {
+    local name=$1 known=$2 corpus build out emo rest=()
+    shift 2
+    case ${1-} in -h | --help) usage && exit 0 ;; esac
+    [ $# -ge 1 ] && [ -d "$1" ] || { usage >&2; exit 2; }
+    corpus=$(cd "$1" && pwd)
+    shift
+    build=${EMO_BUILD_DIR:-$root/build}
+    out=$build/$name
+    while [ $# -gt 0 ]; do
+        case " --out $known " in
+        *" $1 "*) [ $# -ge 2 ] || { usage >&2; exit 2; } ;;
+        *) usage >&2 && exit 2 ;;
+        esac
+        if [ "$1" = --out ]; then out=$2; else rest+=("$1" "$2"); fi
+        shift 2
+    done
+    "$root/scripts/deps.sh" build quickstart || exit 3
+    emo_build "$build" -DCMAKE_BUILD_TYPE=Release >&2 || exit 1
+    mkdir -p "$out" || exit 1
+    emo=$(emo_program "$build") || exit 1
+    exec python3 "$root/scripts/$name.py" --emo "$emo" --corpus "$corpus" --out "$out" ${rest[@]+"${rest[@]}"}
+}

@@ -3,10 +3,9 @@
 """The second half of scripts/quickstart.sh: from gathered documents to the table and the page."""
 
 import argparse
-import sys
 import time
 
-from experiment import ROUTED, Experiment, Failed
+from experiment import ROUTED, Experiment, run_main
 from report import align, domain_rows, page, summary_rows, verdict
 
 KEEPS = [ROUTED // 4, ROUTED // 8]
@@ -57,10 +56,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except Failed as failure:
-        print(f"quickstart: {failure}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_main("quickstart", main)

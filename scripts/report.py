@@ -104,6 +104,104 @@ def verdict(result, method, keep):
     return first, second, holds
 
 
+# -- fine-tuning
+
+def stage_value(result, model, keep, stage, what):
+    """Mean over the tuned domains and draws."""
+    return mean(case[stage][what] for case in result["models"][model]["cases"] if case["keep"] == keep)
+
+
+def finetune_growth(result, model, keep, stage):
+    """How much the bits per byte of the items grew against the same model with all its experts at the same stage."""
+    whole = stage_value(result, model, result["routed"], stage, "bits_per_byte")
+    return stage_value(result, model, keep, stage, "bits_per_byte") / whole - 1
+
+
+def finetune_rows(result, what):
+    """One row a subset; before and after for each model. what: bits_per_byte, or accuracy with its points."""
+    rows = [["routed experts"]]
+    for model in result["models"]:
+        for stage in ("before", "after"):
+            rows[0] += [f"{TITLES[model]}, {stage}", "growth" if what == "bits_per_byte" else "points"]
+    for keep in result["keeps"]:
+        line = [share(result, keep)]
+        for model in result["models"]:
+            for stage in ("before", "after"):
+                value = stage_value(result, model, keep, stage, what)
+                whole = stage_value(result, model, result["routed"], stage, what)
+                if what == "accuracy":
+                    line += [f"{100 * value:.1f} %", f"{100 * (value - whole):+.1f}"]
+                else:
+                    line += [f"{value:.4f}", percent(value / whole - 1)]
+                if keep == result["routed"]:
+                    line[-1] = ""
+        rows.append(line)
+    return rows
+
+
+def merged_rows(result):
+    """One row a model and a number of tuned experts: what putting them back does to the parent, whose experts are all
+    in use: on documents of the domain they were tuned for, on those of the other domains, on the domain's items."""
+    rows = [["experts tuned", "documents of the domain", "of the other domains", "items of the domain", "accuracy"]]
+    for model, entry in result["models"].items():
+        parent = entry["documents"]
+        for keep in result["keeps"]:
+            cases = [case for case in entry["cases"] if case["keep"] == keep]
+            own = mean(case["merged"]["documents"][case["domain"]] / parent[case["domain"]] - 1 for case in cases)
+            others = [case["merged"]["documents"][d] / parent[d] - 1 for case in cases for d in parent
+                      if d != case["domain"]]
+            line = [f"{TITLES[model]}, {share(result, keep)}", percent(own), percent(mean(others)) if others else ""]
+            whole = stage_value(result, model, result["routed"], "before", "bits_per_byte")
+            right = stage_value(result, model, result["routed"], "before", "accuracy")
+            line.append(percent(stage_value(result, model, keep, "merged", "bits_per_byte") / whole - 1))
+            line.append(f"{100 * (stage_value(result, model, keep, 'merged', 'accuracy') - right):+.1f} points")
+            rows.append(line)
+    return rows
+
+
+def finetune_verdict(result, keep):
+    """Two sentences, and whether EMO's growth is below a third of the standard model's before and after fine-tuning."""
+    sentences, holds = [], True
+    for stage in ("before", "after"):
+        grown = {model: finetune_growth(result, model, keep, stage) for model in result["models"]}
+        stands = grown["emo"] < grown["standard"] / 3
+        holds = holds and stands
+        sentences.append(f"{stage.capitalize()} fine-tuning, {keep} of {result['routed']} routed experts "
+                         f"({share(result, keep)}) change the bits per byte by {percent(grown['emo'])} in the EMO and by "
+                         f"{percent(grown['standard'])} in the standard MoE: the EMO's growth is "
+                         f"{'below' if stands else 'not below'} a third of the standard model's.")
+    return (*sentences, holds)
+
+
+# -- memory
+
+def baseline_title(result, row):
+    return TITLES[row["model"]] + (f", {share(result, row['subset'])}" if row["subset"] else "")
+
+
+def baseline_rows(result):
+    """All models and subsets, the smallest first."""
+    rows = [["", "experts", "parameters", "active", "MB", "bits/byte", "against the full EMO"]]
+    full = next(row for row in result["rows"] if row["model"] == "emo" and row["subset"] is None)
+    for row in sorted(result["rows"], key=lambda row: row["parameters"]):
+        rows.append([baseline_title(result, row), str(row["experts"] or "-"), f"{row['parameters'] / 1e6:.3f} M",
+                     f"{row['active'] / 1e6:.3f} M", f"{row['bytes'] / 1e6:.2f}", f"{row['bits_per_byte']:.4f}",
+                     percent(row["bits_per_byte"] / full["bits_per_byte"] - 1)])
+    return rows
+
+
+def baseline_verdict(result, keep):
+    """A sentence, and whether the EMO's subset of `keep` routed experts is better than both baselines."""
+    def find(model, subset):
+        return next(row for row in result["rows"] if row["model"] == model and row["subset"] == subset)
+    subset = find("emo", keep)
+    ratio = {model: subset["bits_per_byte"] / find(model, None)["bits_per_byte"] - 1 for model in ("small", "dense")}
+    return (f"The EMO's {share(result, keep)} subsets hold {subset['bytes'] / 1e6:.2f} MB and stand at "
+            f"{subset['bits_per_byte']:.4f} bits per byte: {percent(ratio['small'])} against the small MoE of "
+            f"{find('small', None)['bytes'] / 1e6:.2f} MB, {percent(ratio['dense'])} against the dense model of "
+            f"{find('dense', None)['bytes'] / 1e6:.2f} MB.", all(value < 0 for value in ratio.values()))
+
+
 # -- the page
 
 STYLE = """
