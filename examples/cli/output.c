@@ -293,6 +293,8 @@ void interrupt_install(void) {
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+    action.sa_handler = SIG_IGN; /* a file that may not grow is an error of the write, and has a message then */
+    sigaction(SIGXFSZ, &action, NULL);
 }
 
 int interrupt_seen(void) { return interrupted != 0; }

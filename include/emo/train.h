@@ -102,12 +102,16 @@ EMO_API void emo_train_options_init(emo_train_options *options);
  * A trainer of `model` (retained, and exclusively used until the trainer is released) on `data` (retained).
  * The weights become f32 masters. @return EMO_E_RANGE (an option, by name), EMO_E_EXISTS (a run is in `out` and resume
  * is 0), EMO_E_MISMATCH (the run in `out` was started with other options, by name), EMO_E_BUSY (another process works
- * on `out`).
+ * on `out`; the lock of a process that has died does not count), EMO_E_IO (`out` cannot be written).
  */
 EMO_API EMO_MUST_CHECK emo_status emo_trainer_create(emo_model *model, const emo_dataset *data,
                                                      const emo_train_options *options, emo_trainer **out,
                                                      emo_error *err);
-/** Trains until the end. EMO_E_CANCELLED leaves everything usable: checkpoint, run again, or release. */
+/**
+ * Trains until the end. EMO_E_CANCELLED leaves everything usable: checkpoint, run again, or release. So do EMO_E_IO (a
+ * full disk, say; the last checkpoint is as it was) and EMO_E_NOT_FOUND (`out` was removed, moved or replaced under the
+ * run; nothing is written into what is there now): run again once the reason is gone.
+ */
 EMO_API EMO_MUST_CHECK emo_status emo_trainer_run(emo_trainer *trainer, emo_error *err);
 /** One optimizer step. @param metrics nullable. */
 EMO_API EMO_MUST_CHECK emo_status emo_trainer_step(emo_trainer *trainer, emo_step_metrics *metrics, emo_error *err);

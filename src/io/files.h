@@ -7,7 +7,12 @@
 
 #include "base/memory.h"
 
-/* A file that appears under its name only when it is complete: written beside it, synced, then renamed. */
+/* Fails with what errno says about a path: EMO_E_NOT_FOUND when there is nothing, EMO_E_IO otherwise. */
+emo_status emo__fail_errno(emo_error *err, const char *path, const char *what);
+
+/* A file that appears under its name only when it is complete: written beside it, synced, then renamed. What a killed
+ * writer left is removed by the next writer of the same path. */
+#define EMO__TEMPORARY ".tmp-"
 typedef struct emo__atomic_file {
     const emo__mem *mem;
     int fd; /* -1: none */
@@ -25,16 +30,18 @@ void emo__atomic_abort(emo__atomic_file *file);
 /* All of it in one call. */
 EMO_MUST_CHECK emo_status emo__file_write(const emo__mem *mem, const char *path, const void *data, size_t size,
                                           emo_error *err);
-/* Appends in one write, so that a reader never sees half a line; creates the file. */
+/* Appends in one write, so that a reader never sees half a line; creates the file. On failure it is as it was. */
 EMO_MUST_CHECK emo_status emo__file_append(const char *path, const void *data, size_t size, emo_error *err);
 /* The whole file, NUL-terminated (not counted in *size). EMO_E_LIMIT above max_bytes, EMO_E_NOT_FOUND. */
 EMO_MUST_CHECK emo_status emo__file_read(const emo__mem *mem, const char *path, size_t max_bytes, char **data,
                                          size_t *size, emo_error *err);
 
-bool emo__path_exists(const char *path);
+/* Whether there is something at a path; a status when that cannot be known (no permission, a failing device). */
+EMO_MUST_CHECK emo_status emo__path_probe(const char *path, bool *exists, emo_error *err);
 bool emo__path_is_dir(const char *path);
 /* Size and modification time in ns of a regular file. */
 EMO_MUST_CHECK emo_status emo__file_stat(const char *path, uint64_t *size, int64_t *mtime_ns, emo_error *err);
+EMO_MUST_CHECK emo_status emo__mkdir(const char *path, emo_error *err); /* a new one, in a folder that is there */
 /* Makes a folder and its parents; an existing folder is fine. */
 EMO_MUST_CHECK emo_status emo__mkdirs(const emo__mem *mem, const char *path, emo_error *err);
 /* Replaces buf's contents by a + '/' + b (b alone when it is absolute or a is empty). */
@@ -66,6 +73,8 @@ typedef struct emo__lock {
     int fd; /* -1: none */
 } emo__lock;
 EMO_MUST_CHECK emo_status emo__lock_acquire(const char *path, emo__lock *lock, emo_error *err);
+/* EMO_E_NOT_FOUND when the locked file is no longer the one at its path: its folder was removed, moved or replaced. */
+EMO_MUST_CHECK emo_status emo__lock_check(const char *path, const emo__lock *lock, emo_error *err);
 void emo__lock_release(emo__lock *lock);
 
 #endif

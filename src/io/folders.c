@@ -47,15 +47,14 @@ static emo_status read_folder(const emo__mem *mem, const char *path, emo__names 
     out->mem = mem;
     DIR *dir = opendir(path);
     if (dir == NULL)
-        return emo__fail_at(err, errno == ENOENT || errno == ENOTDIR ? EMO_E_NOT_FOUND : EMO_E_IO, EMO_DOMAIN_SYSTEM,
-                            errno, "%s: cannot list the folder (errno %d)", path, errno);
+        return emo__fail_errno(err, path, "cannot list the folder");
     emo_status status = EMO_OK;
     while (status == EMO_OK) {
         errno = 0;
         struct dirent *entry = readdir(dir);
         if (entry == NULL) {
             if (errno != 0)
-                status = emo__fail_at(err, EMO_E_IO, EMO_DOMAIN_SYSTEM, errno, "%s: cannot list the folder", path);
+                status = emo__fail_errno(err, path, "cannot list the folder");
             break;
         }
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
@@ -90,12 +89,20 @@ static emo_status list_level(const char *folder, const char *prefix, bool recurs
         status = emo__path_join(&name, prefix, here.items[i], err);
         if (status == EMO_OK)
             status = emo__path_join(&path, folder, name.data, err);
-        if (status != EMO_OK || lstat(path.data, &st) != 0)
+        if (status != EMO_OK)
             continue;
-        if (S_ISDIR(st.st_mode)) {
-            if (recursive)
+        bool found = lstat(path.data, &st) == 0;
+        bool link = found && S_ISLNK(st.st_mode);
+        if (link)
+            found = stat(path.data, &st) == 0;
+        if (!found) {
+            /* What is gone, and a link to nothing, is passed over; what cannot be looked at must not be. */
+            if (errno != ENOENT && errno != ENOTDIR && errno != ELOOP)
+                status = emo__fail_errno(err, path.data, "cannot look at it");
+        } else if (S_ISDIR(st.st_mode)) {
+            if (recursive && !link)
                 status = list_level(folder, name.data, recursive, level + 1, out, err);
-        } else if (stat(path.data, &st) == 0 && S_ISREG(st.st_mode)) {
+        } else if (S_ISREG(st.st_mode)) {
             status = add_name(out, name.data, err);
         }
     }
@@ -137,16 +144,12 @@ emo_status emo__list_dirs(const emo__mem *mem, const char *folder, emo__names *o
     return status;
 }
 
-static emo_status fail_remove(const char *path, emo_error *err) {
-    return emo__fail_at(err, EMO_E_IO, EMO_DOMAIN_SYSTEM, errno, "%s: cannot remove (errno %d)", path, errno);
-}
-
 static emo_status remove_level(const emo__mem *mem, const char *path, int level, emo_error *err) {
     struct stat st;
     if (lstat(path, &st) != 0)
-        return errno == ENOENT ? EMO_OK : fail_remove(path, err);
+        return errno == ENOENT ? EMO_OK : emo__fail_errno(err, path, "cannot remove");
     if (!S_ISDIR(st.st_mode))
-        return unlink(path) == 0 || errno == ENOENT ? EMO_OK : fail_remove(path, err);
+        return unlink(path) == 0 || errno == ENOENT ? EMO_OK : emo__fail_errno(err, path, "cannot remove");
     if (level > MAX_LEVELS)
         return emo__fail(err, EMO_E_LIMIT, "%s: folders nested deeper than %d levels", path, MAX_LEVELS);
     emo__names here;
@@ -161,7 +164,7 @@ static emo_status remove_level(const emo__mem *mem, const char *path, int level,
     emo__names_free(&here);
     emo__buf_free(&child);
     if (status == EMO_OK && rmdir(path) != 0 && errno != ENOENT)
-        status = fail_remove(path, err);
+        status = emo__fail_errno(err, path, "cannot remove");
     return status;
 }
 

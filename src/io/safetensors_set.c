@@ -174,14 +174,19 @@ emo_status emo__st_set_open(emo_runtime *rt, const char *folder, emo__st_set **o
     emo_status status = create(rt, folder, &set, err);
     if (status == EMO_OK)
         status = emo__path_join(&path, folder, "model.safetensors", err);
-    if (status == EMO_OK && emo__path_exists(path.data)) {
+    bool there = false;
+    if (status == EMO_OK)
+        status = emo__path_probe(path.data, &there, err);
+    if (there) {
         emo__st *st = NULL;
         status = open_file(rt, folder, "model.safetensors", &st, err);
         if (status == EMO_OK)
             status = adopt(set, st, err);
     } else if (status == EMO_OK) {
         status = emo__path_join(&path, folder, "model.safetensors.index.json", err);
-        if (status == EMO_OK && !emo__path_exists(path.data))
+        if (status == EMO_OK)
+            status = emo__path_probe(path.data, &there, err);
+        if (status == EMO_OK && !there)
             status = emo__fail_at(err, EMO_E_NOT_FOUND, EMO_DOMAIN_FILE, 0,
                                   "%s: holds neither model.safetensors nor model.safetensors.index.json", folder);
         if (status == EMO_OK)

@@ -10,6 +10,7 @@
 
 #include "base/checked.h"
 #include "base/status.h"
+#include "io/files.h"
 
 struct emo_source {
     emo__ref ref;
@@ -56,13 +57,6 @@ static void destroy(emo_source *source) {
     emo_runtime_release(rt);
 }
 
-static emo_status fail_system(emo_error *err, const char *path, const char *what) {
-    int code = errno;
-    emo_status status = code == ENOENT || code == ENOTDIR ? EMO_E_NOT_FOUND : EMO_E_IO;
-    return emo__fail_at(err, status, EMO_DOMAIN_SYSTEM, code, "%s: %s: %s", path, what,
-                        status == EMO_E_NOT_FOUND ? "no such file" : "the system refused");
-}
-
 emo_status emo__source_open_path(emo_runtime *rt, const char *path, emo_source **out, emo_error *err) {
     *out = NULL;
     emo_source *source = NULL;
@@ -74,7 +68,7 @@ emo_status emo__source_open_path(emo_runtime *rt, const char *path, emo_source *
     } while (source->fd < 0 && errno == EINTR);
     struct stat st;
     if (source->fd < 0 || fstat(source->fd, &st) != 0)
-        status = fail_system(err, path, "cannot open");
+        status = emo__fail_errno(err, path, "cannot open");
     else if (!S_ISREG(st.st_mode))
         status = emo__fail_at(err, EMO_E_IO, EMO_DOMAIN_FILE, 0, "%s: not a regular file", path);
     if (status != EMO_OK) {

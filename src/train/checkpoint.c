@@ -117,7 +117,7 @@ static emo_status write_files(emo_trainer *t, const char *folder, emo__buf *path
     emo_model_save_options save = EMO_MODEL_SAVE_OPTIONS_INIT;
     emo_status status;
     EMO_TRY(status = emo__remove_tree(&t->rt->mem, folder, err));
-    EMO_TRY(status = emo__mkdirs(&t->rt->mem, folder, err));
+    EMO_TRY(status = emo__mkdir(folder, err)); /* not its parents: a run folder that went away stays away */
     EMO_TRY(status = emo__model_save(t->model, folder, &save, err));
     EMO_TRY(status = emo__path_join(path, folder, "optimizer.safetensors", err));
     EMO_TRY(status = write_optimizer(t, path->data, err));
@@ -129,6 +129,11 @@ done:
 }
 
 emo_status emo__checkpoint_write(emo_trainer *t, emo_error *err) {
+    emo_status status = emo__run_check(t, err);
+    if (status == EMO_OK) /* first the metrics: a resume keeps them up to its checkpoint */
+        status = emo__metrics_record(t, err);
+    if (status != EMO_OK)
+        return status;
     if (t->saved == t->step) /* `latest` names it: it must not be taken away to be written again */
         return EMO_OK;
     emo__buf state;
@@ -143,7 +148,6 @@ emo_status emo__checkpoint_write(emo_trainer *t, emo_error *err) {
     emo__buf_init(&path, &t->rt->mem);
     (void)snprintf(name, sizeof name, "step-%lld", (long long)t->step);
     (void)snprintf(partial_name, sizeof partial_name, EMO__WRITING "%s", name);
-    emo_status status;
     EMO_TRY(status = emo__path_join(&state, t->out, "state", err));
     EMO_TRY(status = emo__path_join(&partial, state.data, partial_name, err));
     EMO_TRY(status = emo__path_join(&final, state.data, name, err));
@@ -166,7 +170,13 @@ done:
     return status;
 }
 
-emo_status emo__metrics_append(emo_trainer *t, const emo_step_metrics *m, emo_error *err) {
+emo_status emo__metrics_record(emo_trainer *t, emo_error *err) {
+    const emo_step_metrics *m = &t->unrecorded;
+    if (m->step == 0)
+        return EMO_OK;
+    emo_status status = emo__run_check(t, err);
+    if (status != EMO_OK)
+        return status;
     emo__buf text;
     emo__buf path;
     emo__buf_init(&text, &t->rt->mem);
@@ -192,13 +202,15 @@ emo_status emo__metrics_append(emo_trainer *t, const emo_step_metrics *m, emo_er
     if (m->skipped != 0)
         emo__jw_bool(&w, "skipped", true);
     emo__jw_object_end(&w);
-    emo_status status = emo__jw_end(&w);
+    status = emo__jw_end(&w);
     if (status == EMO_OK)
         status = emo__buf_append(&text, "\n", 1, err);
     if (status == EMO_OK)
         status = emo__path_join(&path, t->out, "metrics.jsonl", err);
     if (status == EMO_OK)
         status = emo__file_append(path.data, text.data, text.size, err);
+    if (status == EMO_OK)
+        t->unrecorded.step = 0;
     emo__buf_free(&text);
     emo__buf_free(&path);
     return status;

@@ -9,6 +9,7 @@
 #include "train/run_folder.h"
 
 #define SMALL_FILE ((size_t)1 << 24)
+#define LOCK "state/lock"
 
 #define MAX_STEPS ((int64_t)1 << 40) /* as the option max_steps */
 
@@ -261,10 +262,12 @@ static emo_status cut_metrics(emo_trainer *t, emo_error *err) {
     emo__buf path;
     char *text = NULL;
     size_t size = 0;
+    bool there = false;
     emo__buf_init(&path, &t->rt->mem);
     emo_status status;
     EMO_TRY(status = emo__path_join(&path, t->out, "metrics.jsonl", err));
-    if (!emo__path_exists(path.data))
+    EMO_TRY(status = emo__path_probe(path.data, &there, err));
+    if (!there)
         goto done;
     EMO_TRY(status = emo__file_read(&t->rt->mem, path.data, (size_t)1 << 40, &text, &size, err));
     size_t keep = 0;
@@ -305,7 +308,9 @@ static emo_status resume(emo_trainer *t, const char *state, bool has_plan, emo_e
         text = NULL;
     }
     EMO_TRY(status = emo__path_join(&path, state, "latest", err));
-    if (emo__path_exists(path.data)) {
+    bool there = false;
+    EMO_TRY(status = emo__path_probe(path.data, &there, err));
+    if (there) {
         EMO_TRY(status = emo__file_read(&t->rt->mem, path.data, 256, &text, &size, err));
         int64_t step = emo__checkpoint_step(text);
         if (step < 0 || strlen(text) != size) {
@@ -324,7 +329,8 @@ done:
 }
 
 static bool unfinished(const char *name) {
-    static const char *const files[] = {".json.tmp-", ".jsonl.tmp-", ".safetensors.tmp-", "latest.tmp-"};
+    static const char *const files[] = {".json" EMO__TEMPORARY, ".jsonl" EMO__TEMPORARY, ".safetensors" EMO__TEMPORARY,
+                                        "latest" EMO__TEMPORARY};
     if (strncmp(name, EMO__WRITING, strlen(EMO__WRITING)) == 0)
         return true;
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
@@ -356,20 +362,32 @@ static emo_status remove_unfinished(emo_trainer *t, const char *folder, emo_erro
     return status;
 }
 
+emo_status emo__run_check(emo_trainer *t, emo_error *err) {
+    emo__buf path;
+    emo__buf_init(&path, &t->rt->mem);
+    emo_status status = emo__path_join(&path, t->out, LOCK, err);
+    if (status == EMO_OK)
+        status = emo__lock_check(path.data, &t->lock, err);
+    emo__buf_free(&path);
+    return status;
+}
+
 emo_status emo__run_open(emo_trainer *t, emo_error *err) {
     emo__buf state;
     emo__buf path;
     emo__buf_init(&state, &t->rt->mem);
     emo__buf_init(&path, &t->rt->mem);
+    bool has_plan = false;
+    bool has_model = false;
     emo_status status;
     EMO_TRY(status = emo__path_join(&state, t->out, "state", err));
     EMO_TRY(status = emo__mkdirs(&t->rt->mem, state.data, err));
-    EMO_TRY(status = emo__path_join(&path, state.data, "lock", err));
+    EMO_TRY(status = emo__path_join(&path, t->out, LOCK, err));
     EMO_TRY(status = emo__lock_acquire(path.data, &t->lock, err));
     EMO_TRY(status = emo__path_join(&path, state.data, "run.json", err));
-    bool has_plan = emo__path_exists(path.data);
+    EMO_TRY(status = emo__path_probe(path.data, &has_plan, err));
     EMO_TRY(status = emo__path_join(&path, t->out, "model.safetensors", err));
-    bool has_model = emo__path_exists(path.data);
+    EMO_TRY(status = emo__path_probe(path.data, &has_model, err));
     if (has_plan ? t->opt.resume == 0 : has_model) {
         status = emo__fail(err, EMO_E_EXISTS, "'%s' holds a %s already; %schoose another folder", t->out,
                            has_plan ? "run" : "model", has_plan ? "resume it, or " : "");

@@ -81,15 +81,20 @@ static bool due(int64_t every, int64_t step, int64_t steps) {
 emo_status emo__trainer_advance(emo_trainer *t, emo_step_metrics *metrics, emo_error *err) {
     emo_status status;
     bool stop = false;
+    bool folder = t->out != NULL && t->rank == 0;
+    if (folder) /* what could not be written after the last step must be on record before another one is made */
+        EMO_TRY(status = emo__metrics_record(t, err));
     EMO_TRY(status = emo__trainer_step(t, false, metrics, err));
+    t->unrecorded = *metrics;
     if (t->valid != NULL && due(t->opt.valid_every, t->step, t->steps)) {
         status = validate(t, &metrics->valid_loss, err);
         stop = status == EMO_E_CANCELLED; /* the step itself is done and goes on record */
         if (status != EMO_OK && !stop)
             goto done;
+        t->unrecorded = *metrics;
     }
-    if (t->out != NULL && t->rank == 0) {
-        EMO_TRY(status = emo__metrics_append(t, metrics, err));
+    if (folder) {
+        EMO_TRY(status = emo__metrics_record(t, err));
         if (due(t->opt.checkpoint_every, t->step, t->steps))
             EMO_TRY(status = emo__checkpoint_write(t, err));
     }

@@ -77,8 +77,9 @@ struct emo_trainer {
     int64_t tokens;      /* trained, all ranks */
     double seconds_done; /* of training in earlier processes and this one */
 
-    int64_t saved; /* step of the newest complete checkpoint, -1: none */
-    float *flat;   /* the weights, as one block */
+    emo_step_metrics unrecorded; /* of the last step; its step is 0 once they are in metrics.jsonl */
+    int64_t saved;               /* step of the newest complete checkpoint, -1: none */
+    float *flat;                 /* the weights, as one block */
     int64_t flat_count;
     int64_t *grad_offset; /* [n_params], -1: frozen */
     int64_t grad_count;
@@ -143,7 +144,10 @@ EMO_MUST_CHECK emo_status emo__run_open(emo_trainer *t, emo_error *err);
 EMO_MUST_CHECK emo_status emo__run_hash(emo_trainer *t, uint64_t *hash, emo_error *err);
 /* Stores the planned number of steps, so that a resume before the first checkpoint keeps it. */
 EMO_MUST_CHECK emo_status emo__run_store_plan(emo_trainer *t, emo_error *err);
-EMO_MUST_CHECK emo_status emo__metrics_append(emo_trainer *t, const emo_step_metrics *metrics, emo_error *err);
+/* EMO_E_NOT_FOUND when the folder that was opened is no longer the one at its path: nothing may be written then. */
+EMO_MUST_CHECK emo_status emo__run_check(emo_trainer *t, emo_error *err);
+/* Appends t->unrecorded to metrics.jsonl, if there is something; what could not be written is tried again next time. */
+EMO_MUST_CHECK emo_status emo__metrics_record(emo_trainer *t, emo_error *err);
 
 /* The loop (run.c). */
 EMO_MUST_CHECK emo_status emo__trainer_run(emo_trainer *t, emo_error *err);

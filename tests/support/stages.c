@@ -377,10 +377,74 @@ done:
     return status;
 }
 
+/* From text to text: each step works on what the one before has made. */
+static emo_status stage_round_trip(emo_runtime *rt, emo_error *err) {
+    emo_tokenizer *tok = NULL;
+    emo_dataset *data = NULL;
+    emo_model *model = NULL;
+    emo_model *trained = NULL;
+    emo_model *small = NULL;
+    emo_model *whole = NULL;
+    emo_trainer *trainer = NULL;
+    emo_mask *mask = NULL;
+    emo_session *session = NULL;
+    const char *paths[1] = {text_path};
+    char path[700];
+    emo_state state = EMO_STATE_PENDING;
+    emo_status status;
+    (void)snprintf(path, sizeof path, "%s-tokenizer.json", out_folder);
+    EMO_TRY(status = train_tokenizer(rt, &tok, err));
+    EMO_TRY(status = emo_tokenizer_save(tok, path, err));
+    EMO_TRY(status = emo_dataset_open(rt, paths, 1, tok, NULL, &data, err));
+    EMO_TRY(status = emo_model_create_json(rt, STAGES_CONFIG, strlen(STAGES_CONFIG), NULL, &model, err));
+    EMO_TRY(status = emo_model_set_tokenizer(model, tok, err));
+    emo_train_options train = stages_train_options();
+    train.out = run_folder;
+    EMO_TRY(status = emo_trainer_create(model, data, &train, &trainer, err));
+    EMO_TRY(status = emo_trainer_run(trainer, err));
+    EMO_TRY(status = emo_model_load_path(rt, run_folder, NULL, &trained, err));
+    emo_select_options select = EMO_SELECT_OPTIONS_INIT;
+    select.keep = 4;
+    EMO_TRY(status = emo_select(trained, data, &select, &mask, err));
+    EMO_TRY(status = emo_model_prune(trained, mask, NULL, &small, err));
+    EMO_TRY(status = emo_model_merge(trained, small, NULL, &whole, err));
+    EMO_TRY(status = emo_model_save(whole, out_folder, NULL, err));
+    emo_session_options talk = EMO_SESSION_OPTIONS_INIT;
+    talk.max_tokens = 3;
+    talk.ignore_eos = 1;
+    talk.mask = mask;
+    EMO_TRY(status = emo_session_create(whole, &talk, &session, err));
+    EMO_TRY(status = emo_session_append_text(session, "the cat", err));
+    while (state != EMO_STATE_DONE)
+        EMO_TRY(status = emo_session_advance(session, NULL, &state, err));
+    STAGE_CHECK(emo_session_generated(session, 0, NULL, NULL) == 3);
+done:
+    emo_session_release(session);
+    emo_mask_release(mask);
+    emo_trainer_release(trainer);
+    emo_model_release(whole);
+    emo_model_release(small);
+    emo_model_release(trained);
+    emo_model_release(model);
+    emo_dataset_release(data);
+    emo_tokenizer_release(tok);
+    return status;
+}
+
+long stages_stride(long calls, long most) { return test_soak() || calls <= most ? 1 : (calls + most - 1) / most; }
+
 const stage stages[] = {
-    {"tokenizer", stage_tokenizer}, {"data", stage_data}, {"model", stage_model},     {"train", stage_train},
-    {"subset", stage_subset},       {"eval", stage_eval}, {"session", stage_session}, {"masks", stage_masks},
-    {"router", stage_router},       {NULL, NULL},
+    {"tokenizer", stage_tokenizer, 0},
+    {"data", stage_data, 0},
+    {"model", stage_model, 0},
+    {"train", stage_train, 0},
+    {"subset", stage_subset, 0},
+    {"eval", stage_eval, 0},
+    {"session", stage_session, 0},
+    {"masks", stage_masks, 0},
+    {"router", stage_router, 0},
+    {"round trip", stage_round_trip, 1},
+    {NULL, NULL, 0},
 };
 
 static int remove_one(const char *path, const struct stat *st, int type, struct FTW *where) {

@@ -28,7 +28,11 @@ typedef emo_status (*stage_fn)(emo_runtime *rt, emo_error *err);
 typedef struct stage {
     const char *name;
     stage_fn run;
+    int whole; /* goes through all of it: too long for every failure but in the long form */
 } stage;
+/* How far apart the failures of a loop over `calls` lie: 1 in the long form, and in the short one where there are no
+ * more than `most`. */
+long stages_stride(long calls, long most);
 
 /* All stages; the last has run NULL. */
 extern const stage stages[];

@@ -15,6 +15,11 @@ emo_runtime *test_runtime(int32_t threads, emo_isa isa) {
     return rt;
 }
 
+int test_soak(void) {
+    const char *value = getenv("EMO_SOAK");
+    return value != NULL && value[0] != '\0';
+}
+
 int test_has_isa(emo_isa isa) {
     emo_runtime_options options = EMO_RUNTIME_OPTIONS_INIT;
     options.threads = 1;

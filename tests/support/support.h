@@ -38,6 +38,9 @@
 /* A runtime with `threads` workers and the given instruction-set cap; fails the test if it cannot be had. */
 emo_runtime *test_runtime(int32_t threads, emo_isa isa);
 
+/* True in the long form of the tests (EMO_SOAK is set): loops of failures leave nothing out. */
+int test_soak(void);
+
 /* True when the machine has the level. */
 int test_has_isa(emo_isa isa);
 

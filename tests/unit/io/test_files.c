@@ -61,7 +61,7 @@ static void folders_are_listed_in_order_and_removed(void **state) {
     assert_string_equal(names.items[1], "x");
     emo__names_free(&names);
     EXPECT_OK(emo__remove_tree(&rt->mem, test_path("tree"), &err));
-    assert_false(emo__path_exists(test_path("tree")));
+    assert_false(access(test_path("tree"), F_OK) == 0);
     assert_true(emo__path_is_dir(test_path("."))); /* the link upwards was not followed */
     EXPECT_OK(emo__remove_tree(&rt->mem, test_path("tree"), &err));
 }

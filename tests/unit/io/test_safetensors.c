@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Writing and reading tensors: one file, shards, sources of every kind. */
+#include <unistd.h>
+
 #include "base/runtime.h"
 #include "io/files.h"
 #include "io/json.h"
@@ -77,8 +79,8 @@ static void one_file_and_shards(void **state) {
         emo__st_set *set = NULL;
         const char *folder = test_path("model");
         write_model(rt, folder, sizes[round % 2], &err);
-        assert_int_equal(emo__path_exists(test_path("model/model.safetensors")), round % 2 == 0);
-        assert_int_equal(emo__path_exists(test_path("model/model.safetensors.index.json")), round % 2 == 1);
+        assert_int_equal(access(test_path("model/model.safetensors"), F_OK) == 0, round % 2 == 0);
+        assert_int_equal(access(test_path("model/model.safetensors.index.json"), F_OK) == 0, round % 2 == 1);
         EXPECT_OK(emo__st_set_open(rt, folder, &set, &err));
         check_set(set);
         emo__st_set_close(set);

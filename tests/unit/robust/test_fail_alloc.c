@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The N-th allocation fails, for every N of every stage of a model's life: EMO_E_OUT_OF_MEMORY each time, nothing
- * leaks, and what is still there can be used or released. Once the N-th alone fails, once (for every third N) all from
- * the N-th on.
+ * leaks, and what is still there can be used or released. Once the N-th alone fails, once all from the N-th on (that,
+ * and the round trip through all stages, for a sample of N outside the long form).
  * The JSON library's own allocations fail too (some hundred of them a stage), with two reservations that are that
  * library's (jansson 2.14): its scanner does not tell a lack of memory from a character it did not expect, so
  * EMO_E_FORMAT is possible; and it cannot live with a buffer for the present token that does not grow (powers of two
@@ -59,7 +59,7 @@ static long fail_every_one(const stage *s, meter *target, int sticky) {
             if (status != EMO_OK)
                 fail_msg("%s: %s: %s", s->name, emo_status_name(status), err.message);
             last = atomic_load(&target->calls);
-            stride = sticky != 0 ? 3 : target == &hook ? 1 : 1 + last / 100;
+            stride = stages_stride(last, s->whole || sticky != 0 ? 60 : target == &hook ? last : 100);
         } else if (refused > 0 && status != EMO_E_OUT_OF_MEMORY && (target == &hook || status != EMO_E_FORMAT)) {
             fail_msg("%s, allocation %ld of %ld: %s: %s", s->name, n, last, emo_status_name(status), err.message);
         } else if (refused > 0) {

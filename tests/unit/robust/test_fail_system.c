@@ -1,71 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The N-th call to the system fails, for every N: opening, reading, writing, syncing, renaming, making folders,
- * starting threads. A status that names the path each time, nothing leaks, no file stays open; and what a run folder
- * held before can still be resumed. The functions below take the place of libc's for the library in this program. */
+/* The N-th call to the system fails, for every N (in the short form a sample of them, where there are many): opening,
+ * reading, writing, syncing, renaming, removing, listing, looking, locking, closing, mapping, starting threads. A
+ * status that names the path each time, nothing leaks, no file stays open; and what a run folder held before can still
+ * be resumed. Calls that are interrupted by signals are no failures at all. */
 #define _GNU_SOURCE 1 /* RTLD_NEXT */
-#include <dlfcn.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <pthread.h>
-#include <stdarg.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
 #include "support/meter.h"
 #include "support/stages.h"
-
-enum {
-    CALL_OPEN = 1,
-    CALL_READ = 2,
-    CALL_WRITE = 4,
-    CALL_SYNC = 8,
-    CALL_RENAME = 16,
-    CALL_MKDIR = 32,
-    CALL_THREAD = 64
-};
-
-static int armed;    /* kinds that count */
-static long seen;    /* calls so far */
-static long fail_at; /* -1: none */
-static int code;     /* errno of the failure */
-
-static int fails(int kind) {
-    if ((armed & kind) == 0 || seen++ != fail_at)
-        return 0;
-    errno = code;
-    return 1;
-}
-
-int open(const char *path, int flags, ...) {
-    va_list args;
-    va_start(args, flags);
-    mode_t mode = (flags & O_CREAT) != 0 ? va_arg(args, mode_t) : 0;
-    va_end(args);
-    return fails(CALL_OPEN) ? -1 : (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
-}
-ssize_t read(int fd, void *data, size_t size) { return fails(CALL_READ) ? -1 : syscall(SYS_read, fd, data, size); }
-ssize_t pread(int fd, void *data, size_t size, off_t at) {
-    return fails(CALL_READ) ? -1 : syscall(SYS_pread64, fd, data, size, at);
-}
-ssize_t write(int fd, const void *data, size_t size) {
-    if (size > 4096 && (armed & CALL_WRITE) != 0)
-        size = size / 2; /* short writes are no errors */
-    return fails(CALL_WRITE) ? -1 : syscall(SYS_write, fd, data, size);
-}
-int fsync(int fd) { return fails(CALL_SYNC) || fd < 0 ? -1 : 0; } /* a disk would take minutes */
-int rename(const char *from, const char *to) {
-    return fails(CALL_RENAME) ? -1 : (int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0);
-}
-int mkdir(const char *path, mode_t mode) {
-    return fails(CALL_MKDIR) ? -1 : (int)syscall(SYS_mkdirat, AT_FDCWD, path, mode);
-}
-int pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *), void *arg) {
-    int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
-    void *symbol = dlsym(RTLD_NEXT, "pthread_create");
-    memcpy(&real, &symbol, sizeof real);
-    return fails(CALL_THREAD) ? EAGAIN : real(thread, attr, fn, arg);
-}
+#include "system_calls.h"
 
 static meter hook = METER_INIT;
 
@@ -73,21 +14,20 @@ static meter hook = METER_INIT;
 static void fail_every_one(const stage *s, int kinds, int error, emo_status want) {
     long last = 0;
     long failures = 0;
+    long stride = 1;
     int fds = count_fds();
-    for (long n = -1; n < last; n++) {
+    for (long n = -1; n < last; n += n < 0 ? 1 : stride) {
         emo_error err = EMO_ERROR_INIT;
         stages_clean();
         emo_runtime *rt = meter_runtime(&hook, 1);
-        seen = 0;
-        fail_at = n;
-        code = error;
-        armed = kinds;
+        calls_arm(kinds, n, error);
         emo_status status = s->run(rt, &err);
-        armed = 0;
+        calls.armed = 0;
         if (n < 0) {
             if (status != EMO_OK)
                 fail_msg("%s: %s", s->name, err.message);
-            last = seen;
+            last = calls.seen;
+            stride = stages_stride(last, s->whole ? 40 : 100);
         } else if (status != EMO_OK) { /* some failures are no harm: a map that is read instead */
             failures++;
             if (status != want || strchr(err.message, '/') == NULL)
@@ -105,8 +45,160 @@ static void every_call_to_the_system_fails(void **state) {
     (void)state;
     for (const stage *s = stages; s->run != NULL; s++) {
         fail_every_one(s, CALL_OPEN | CALL_READ | CALL_RENAME | CALL_SYNC, EIO, EMO_E_IO);
+        fail_every_one(s, CALL_REMOVE | CALL_STAT | CALL_LIST | CALL_LOCK | CALL_CLOSE | CALL_MAP, EIO, EMO_E_IO);
         fail_every_one(s, CALL_WRITE | CALL_MKDIR, ENOSPC, EMO_E_IO);
     }
+}
+
+static void interrupted_calls_are_made_again(void **state) {
+    (void)state;
+    for (const stage *s = stages; s->run != NULL; s++) {
+        emo_error err = EMO_ERROR_INIT;
+        stages_clean();
+        emo_runtime *rt = meter_runtime(&hook, 1);
+        calls.interrupted = 1;
+        calls_arm(CALL_OPEN | CALL_READ | CALL_WRITE | CALL_SYNC | CALL_LOCK, -1, EINTR);
+        emo_status status = s->run(rt, &err);
+        calls.armed = 0;
+        calls.interrupted = 0;
+        if (status != EMO_OK)
+            fail_msg("%s: %s", s->name, err.message);
+        emo_runtime_release(rt);
+        meter_check(&hook, s->name);
+    }
+}
+
+/* A folder that holds a run of two steps is opened again while one look at its files fails: the run goes on, or there
+ * is a status; it is never taken for an empty folder. */
+static void a_run_is_never_overlooked(void **state) {
+    (void)state;
+    emo_error err = EMO_ERROR_INIT;
+    long last = 0;
+    emo_runtime *rt = meter_runtime(&hook, 1);
+    emo_dataset *data = NULL;
+    stages_clean();
+    EXPECT_OK(stages_open_data(rt, &data, &err));
+    long stride = 1;
+    for (long n = -2; n < last; n += n < 0 ? 1 : stride) { /* -2 makes the run, -1 counts */
+        emo_model *model = NULL;
+        emo_trainer *trainer = NULL;
+        emo_train_options o = stages_train_options();
+        o.out = stages_run();
+        o.resume = n > -2;
+        EXPECT_OK(stages_open_model(rt, &model, &err));
+        calls_arm(CALL_STAT | CALL_LIST | CALL_OPEN | CALL_READ, n, EIO);
+        emo_status status = emo_trainer_create(model, data, &o, &trainer, &err);
+        calls.armed = 0;
+        if (n == -2)
+            EXPECT_OK(emo_trainer_run(trainer, &err));
+        else if (n == -1)
+            last = calls.seen, stride = stages_stride(last, 100);
+        if (status == EMO_OK && emo_trainer_at(trainer) != 2)
+            fail_msg("call %ld of %ld: begins at %lld", n, last, (long long)emo_trainer_at(trainer));
+        if (status != EMO_OK && (status != EMO_E_IO || strchr(err.message, '/') == NULL))
+            fail_msg("call %ld of %ld: %s: %s", n, last, emo_status_name(status), err.message);
+        emo_trainer_release(trainer);
+        emo_model_release(model);
+    }
+    emo_dataset_release(data);
+    emo_runtime_release(rt);
+    meter_check(&hook, "run");
+    assert_true(last > 10);
+}
+
+/* A disk that is full for a while: the step's metrics are written as soon as that is possible, and no step is made
+ * before. */
+static void no_step_is_left_out_of_the_metrics(void **state) {
+    (void)state;
+    emo_error err = EMO_ERROR_INIT;
+    emo_runtime *rt = meter_runtime(&hook, 1);
+    emo_model *model = NULL;
+    emo_dataset *data = NULL;
+    emo_trainer *trainer = NULL;
+    emo_train_options o = stages_train_options();
+    char path[700];
+    char text[4096] = "";
+    stages_clean();
+    o.out = stages_run();
+    o.max_steps = 3;
+    EXPECT_OK(stages_open_model(rt, &model, &err));
+    EXPECT_OK(stages_open_data(rt, &data, &err));
+    EXPECT_OK(emo_trainer_create(model, data, &o, &trainer, &err));
+    EXPECT_OK(emo_trainer_step(trainer, NULL, &err));
+    for (int i = 0; i < 3; i++) { /* the first of them makes step 2, the others nothing */
+        calls_arm(CALL_WRITE, 0, ENOSPC);
+        EXPECT_STATUS(emo_trainer_run(trainer, &err), EMO_E_IO, "metrics.jsonl: cannot write: no space left");
+        calls.armed = 0;
+        assert_int_equal(emo_trainer_at(trainer), 2);
+    }
+    EXPECT_OK(emo_trainer_run(trainer, &err));
+    emo_trainer_release(trainer);
+    (void)snprintf(path, sizeof path, "%s/metrics.jsonl", stages_run());
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    for (int step = 1; step <= 3; step++) {
+        char want[32];
+        (void)snprintf(want, sizeof want, "{\"step\": %d,", step);
+        assert_non_null(fgets(text, sizeof text, file));
+        assert_memory_equal(text, want, strlen(want));
+        assert_non_null(strstr(text, "}\n"));
+    }
+    assert_null(fgets(text, sizeof text, file));
+    (void)fclose(file);
+    emo_dataset_release(data);
+    emo_model_release(model);
+    emo_runtime_release(rt);
+    meter_check(&hook, "metrics");
+}
+
+/* The folder of a run is moved away, and another one takes its place: nothing is written into that; back in its place
+ * the run goes on. */
+static void a_folder_that_goes_away_is_noticed(void **state) {
+    (void)state;
+    emo_error err = EMO_ERROR_INIT;
+    emo_runtime *rt = meter_runtime(&hook, 1);
+    emo_model *model = NULL;
+    emo_dataset *data = NULL;
+    emo_trainer *trainer = NULL;
+    emo_train_options o = stages_train_options();
+    char away[700];
+    char path[800];
+    stages_clean();
+    o.out = stages_run();
+    o.max_steps = 3;
+    o.checkpoint_every = 1;
+    (void)snprintf(away, sizeof away, "%s-away", stages_run());
+    EXPECT_OK(stages_open_model(rt, &model, &err));
+    EXPECT_OK(stages_open_data(rt, &data, &err));
+    EXPECT_OK(emo_trainer_create(model, data, &o, &trainer, &err));
+    EXPECT_OK(emo_trainer_step(trainer, NULL, &err));
+    assert_int_equal(rename(stages_run(), away), 0);
+    for (int with = 0; with < 2; with++) { /* nothing at the path, then a strange folder */
+        if (with) {
+            assert_int_equal(mkdir(stages_run(), 0777), 0);
+            (void)snprintf(path, sizeof path, "%s/state", stages_run());
+            assert_int_equal(mkdir(path, 0777), 0);
+            (void)snprintf(path, sizeof path, "%s/state/lock", stages_run());
+            FILE *file = fopen(path, "w");
+            assert_non_null(file);
+            (void)fclose(file);
+        }
+        EXPECT_STATUS(emo_trainer_run(trainer, &err), EMO_E_NOT_FOUND, "removed, moved or replaced");
+        EXPECT_STATUS(emo_trainer_checkpoint(trainer, &err), EMO_E_NOT_FOUND, "removed, moved or replaced");
+        (void)snprintf(path, sizeof path, "%s/metrics.jsonl", stages_run());
+        assert_int_not_equal(access(path, F_OK), 0);
+        (void)snprintf(path, sizeof path, "%s/state/step-2", stages_run());
+        assert_int_not_equal(access(path, F_OK), 0);
+    }
+    stages_clean();
+    assert_int_equal(rename(away, stages_run()), 0);
+    assert_int_equal(emo_trainer_at(trainer), 2);
+    EXPECT_OK(emo_trainer_run(trainer, &err));
+    emo_trainer_release(trainer);
+    emo_dataset_release(data);
+    emo_model_release(model);
+    emo_runtime_release(rt);
+    meter_check(&hook, "away");
 }
 
 /* A run of two steps whose second checkpoint fails at any point: the first one is still there, and the run goes on from
@@ -115,7 +207,8 @@ static void the_old_checkpoint_stays(void **state) {
     (void)state;
     double want = 0.0;
     long last = 0;
-    for (long n = -1; n < last; n++) {
+    long stride = 1;
+    for (long n = -1; n < last; n += n < 0 ? 1 : stride) {
         emo_error err = EMO_ERROR_INIT;
         emo_runtime *rt = meter_runtime(&hook, 1);
         emo_model *model = NULL;
@@ -133,14 +226,11 @@ static void the_old_checkpoint_stays(void **state) {
         EXPECT_OK(stages_open_data(rt, &data, &err));
         EXPECT_OK(emo_trainer_create(model, data, &o, &trainer, &err));
         EXPECT_OK(emo_trainer_step(trainer, &m, &err));
-        seen = 0;
-        fail_at = n;
-        code = ENOSPC;
-        armed = CALL_OPEN | CALL_WRITE | CALL_SYNC | CALL_RENAME | CALL_MKDIR;
+        calls_arm(CALL_CHANGES | CALL_STAT, n, ENOSPC);
         emo_status status = emo_trainer_step(trainer, &m, &err);
-        armed = 0;
+        calls.armed = 0;
         if (n < 0)
-            last = seen;
+            last = calls.seen, stride = stages_stride(last, 100);
         if (status != EMO_OK)
             assert_int_equal(status, EMO_E_IO);
         emo_trainer_release(trainer);
@@ -176,11 +266,9 @@ static void every_thread_fails_to_start(void **state) {
         emo_runtime *rt = NULL;
         options.threads = 4; /* three are started */
         options.allocator = meter_hooks(&hook);
-        seen = 0;
-        fail_at = n;
-        armed = CALL_THREAD;
+        calls_arm(CALL_THREAD, n, EAGAIN);
         emo_status status = emo_runtime_create(&options, &rt, &err);
-        armed = 0;
+        calls.armed = 0;
         if (n < 3) {
             assert_int_equal(status, EMO_E_LIMIT);
             assert_non_null(strstr(err.message, "thread"));
@@ -262,10 +350,10 @@ static int teardown(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_thread_fails_to_start),
-        cmocka_unit_test(every_read_of_a_host_source_fails),
-        cmocka_unit_test(the_old_checkpoint_stays),
-        cmocka_unit_test(every_call_to_the_system_fails),
+        cmocka_unit_test(every_thread_fails_to_start),        cmocka_unit_test(every_read_of_a_host_source_fails),
+        cmocka_unit_test(the_old_checkpoint_stays),           cmocka_unit_test(interrupted_calls_are_made_again),
+        cmocka_unit_test(a_run_is_never_overlooked),          cmocka_unit_test(no_step_is_left_out_of_the_metrics),
+        cmocka_unit_test(a_folder_that_goes_away_is_noticed), cmocka_unit_test(every_call_to_the_system_fails),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
