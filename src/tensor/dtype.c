@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tensor/dtype.h"
 
+#include "tensor/quant.h"
+
 size_t emo__dtype_size(emo_dtype dtype) {
     switch (dtype) {
     case EMO_DTYPE_F32:
@@ -77,7 +79,25 @@ uint16_t emo__f32_to_f16(float value) {
     return (uint16_t)(sign | ((rounded - 0x38000000u) >> 13));
 }
 
+/* Block by block through f32; count is a multiple of the block. */
+static int convert_blocks(void *dst, emo_dtype dst_dtype, const void *src, emo_dtype src_dtype, size_t count) {
+    if (dst_dtype != EMO_DTYPE_F32 && dst_dtype != EMO_DTYPE_F16 && dst_dtype != EMO_DTYPE_BF16)
+        return 0;
+    float block[EMO__QUANT_MAX_BLOCK];
+    size_t step = (size_t)emo__dtype_block(src_dtype), bytes = emo__dtype_run(src_dtype, (int64_t)step);
+    size_t item = emo__dtype_size(dst_dtype);
+    const unsigned char *from = src;
+    unsigned char *to = dst;
+    for (size_t i = 0; i + step <= count; i += step, from += bytes, to += step * item) {
+        emo__dequantise(block, from, src_dtype, step);
+        (void)emo__convert(to, dst_dtype, block, EMO_DTYPE_F32, step);
+    }
+    return 1;
+}
+
 int emo__convert(void *dst, emo_dtype dst_dtype, const void *src, emo_dtype src_dtype, size_t count) {
+    if (emo__dtype_quantised(src_dtype))
+        return convert_blocks(dst, dst_dtype, src, src_dtype, count);
     size_t dst_size = emo__dtype_size(dst_dtype);
     if (dst_dtype == src_dtype && dst_size != 0) {
         memcpy(dst, src, count * dst_size);

@@ -33,8 +33,8 @@ static inline uint16_t emo__f32_to_bf16(float value) {
 float emo__f16_to_f32(uint16_t h);
 uint16_t emo__f32_to_f16(float value); /* to nearest, ties to even; overflow gives infinity */
 
-/* Converts `count` elements between F32, F16 and BF16 (equal types copy). False for another pair. src and dst need not
- * be aligned. */
+/* Converts `count` elements between F32, F16 and BF16 (equal types copy), and from quantised blocks (whole ones) to
+ * those. False for another pair. src and dst need not be aligned. */
 int emo__convert(void *dst, emo_dtype dst_dtype, const void *src, emo_dtype src_dtype, size_t count);
 
 #endif
