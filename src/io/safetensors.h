@@ -62,6 +62,8 @@ EMO_MUST_CHECK emo_status emo__st_writer_create(emo_runtime *rt, const char *pat
                                                 emo__st_writer **out, emo_error *err);
 EMO_MUST_CHECK emo_status emo__st_writer_add(emo__st_writer *w, const char *name, emo_dtype dtype, const int64_t *shape,
                                              int32_t n_dims, emo_error *err);
+/* A tensor of the name, type (also one this library does not know), shape and size of another file's. */
+EMO_MUST_CHECK emo_status emo__st_writer_add_like(emo__st_writer *w, const emo__st_entry *entry, emo_error *err);
 /* Extra __metadata__ strings, beside "format": "pt". Before begin. */
 EMO_MUST_CHECK emo_status emo__st_writer_metadata(emo__st_writer *w, const char *key, const char *value,
                                                   emo_error *err);

@@ -11,7 +11,7 @@
 
 typedef struct planned {
     char *name;
-    emo_dtype dtype;
+    char dtype[16]; /* the format's word */
     int32_t n_dims;
     int64_t shape[EMO__ST_MAX_DIMS];
     uint64_t bytes;
@@ -103,12 +103,10 @@ void emo__st_writer_destroy(emo__st_writer *w) {
     emo_runtime_release(rt);
 }
 
-emo_status emo__st_writer_add(emo__st_writer *w, const char *name, emo_dtype dtype, const int64_t *shape,
-                              int32_t n_dims, emo_error *err) {
+static emo_status add(emo__st_writer *w, const char *name, const char *dtype, int64_t bytes, const int64_t *shape,
+                      int32_t n_dims, emo_error *err) {
     if (w->begun)
         return emo__fail(err, EMO_E_INVALID_ARGUMENT, "tensor \"%.120s\" declared after the writing began", name);
-    if (dtype_word(dtype) == NULL)
-        return emo__fail(err, EMO_E_UNSUPPORTED, "tensor \"%.120s\": safetensors has no such dtype", name);
     if (n_dims < 0 || n_dims > EMO__ST_MAX_DIMS)
         return emo__fail(err, EMO_E_RANGE, "tensor \"%.120s\" has %d dimensions; at most %d are possible", name,
                          (int)n_dims, EMO__ST_MAX_DIMS);
@@ -118,14 +116,10 @@ emo_status emo__st_writer_add(emo__st_writer *w, const char *name, emo_dtype dty
         return status;
     planned *t = &w->tensors[w->count];
     memset(t, 0, sizeof *t);
-    t->dtype = dtype;
+    memcpy(t->dtype, dtype, strlen(dtype) + 1);
     t->n_dims = n_dims;
-    int64_t bytes = (int64_t)emo__dtype_size(dtype);
-    for (int32_t d = 0; d < n_dims; d++) {
+    for (int32_t d = 0; d < n_dims; d++)
         t->shape[d] = shape[d];
-        if (shape[d] < 0 || !emo__mul_i64(bytes, shape[d], &bytes))
-            return emo__fail(err, EMO_E_RANGE, "tensor \"%.120s\": its shape is not possible", name);
-    }
     t->bytes = (uint64_t)bytes;
     int64_t total;
     if (!emo__add_i64((int64_t)w->total, bytes, &total))
@@ -144,6 +138,24 @@ emo_status emo__st_writer_add(emo__st_writer *w, const char *name, emo_dtype dty
     w->count++;
     w->total = (uint64_t)total;
     return EMO_OK;
+}
+
+emo_status emo__st_writer_add(emo__st_writer *w, const char *name, emo_dtype dtype, const int64_t *shape,
+                              int32_t n_dims, emo_error *err) {
+    if (dtype_word(dtype) == NULL)
+        return emo__fail(err, EMO_E_UNSUPPORTED, "tensor \"%.120s\": safetensors has no such dtype", name);
+    int64_t bytes = (int64_t)emo__dtype_size(dtype);
+    for (int32_t d = 0; d < n_dims; d++) {
+        if (shape[d] < 0 || !emo__mul_i64(bytes, shape[d], &bytes))
+            return emo__fail(err, EMO_E_RANGE, "tensor \"%.120s\": its shape is not possible", name);
+    }
+    return add(w, name, dtype_word(dtype), bytes, shape, n_dims, err);
+}
+
+emo_status emo__st_writer_add_like(emo__st_writer *w, const emo__st_entry *entry, emo_error *err) {
+    if (entry->bytes > INT64_MAX)
+        return emo__fail(err, EMO_E_RANGE, "tensor \"%.120s\": the file would be too large", entry->name);
+    return add(w, entry->name, entry->dtype_name, (int64_t)entry->bytes, entry->shape, entry->n_dims, err);
 }
 
 emo_status emo__st_writer_metadata(emo__st_writer *w, const char *key, const char *value, emo_error *err) {
@@ -188,7 +200,7 @@ static emo_status header_text(const emo__st_writer *w, size_t shard, emo__buf *t
         if (t->shard != shard)
             continue;
         emo__jw_object(&jw, t->name);
-        emo__jw_string(&jw, "dtype", dtype_word(t->dtype));
+        emo__jw_string(&jw, "dtype", t->dtype);
         emo__jw_array(&jw, "shape");
         for (int32_t d = 0; d < t->n_dims; d++)
             emo__jw_i64(&jw, NULL, t->shape[d]);

@@ -19,11 +19,14 @@ static const char *const where = "config.json";
 static emo_status read_scalars(const emo__json *root, emo__config *c, emo_error *err) {
     emo_status status;
     double value;
-    int32_t pad_default = emo__json_has(root, "pad_token_id") ? -1 : 100277;
+    int64_t positions = 0;
+    /* The two configurations of the reference have defaults of their own. */
+    bool dense = c->dense_model;
+    int32_t pad_default = emo__json_has(root, "pad_token_id") ? -1 : dense ? 1 : 100277;
 #define INT(key, fallback, min, max, field)                                                                            \
     EMO_TRY(status = emo__json_opt_i32(root, key, where, fallback, min, max, &c->field, err))
 #define BOOL(key, field) EMO_TRY(status = emo__json_opt_bool(root, key, where, false, &c->field, err))
-    INT("vocab_size", 100352, 1, MAX_VOCAB, vocab);
+    INT("vocab_size", dense ? 50304 : 100352, 1, MAX_VOCAB, vocab);
     INT("hidden_size", 4096, 1, MAX_WIDTH, hidden);
     INT("intermediate_size", 11008, 1, MAX_WIDTH, inner);
     INT("dense_intermediate_size", c->inner, 1, MAX_WIDTH, dense_inner);
@@ -32,14 +35,18 @@ static emo_status read_scalars(const emo__json *root, emo__config *c, emo_error 
     INT("num_key_value_heads", c->heads, 1, MAX_WIDTH, kv_heads);
     c->head_dim_given = emo__json_get(root, "head_dim") != NULL;
     INT("head_dim", 1, 1, MAX_WIDTH, head_dim);
-    INT("max_position_embeddings", 4096, 1, MAX_POSITIONS, max_positions);
+    /* The reference's converter writes -1 where it does not know. */
+    c->max_positions = dense ? 2048 : 4096;
+    if (!emo__json_i64(emo__json_get(root, "max_position_embeddings"), &positions) || positions != -1)
+        INT("max_position_embeddings", c->max_positions, 1, MAX_POSITIONS, max_positions);
     INT("num_experts_per_tok", 5, 1, MAX_EXPERTS, top_k);
     INT("bos_token_id", -1, -1, INT32_MAX, bos);
     INT("pad_token_id", pad_default, -1, INT32_MAX, pad);
     INT("emo_train_seq_len", 0, 0, MAX_POSITIONS, train_seq_len);
-    EMO_TRY(status = emo__json_opt_f64(root, "rms_norm_eps", where, 1e-6, 0.0, 1.0, &value, err));
+    EMO_TRY(status = emo__json_opt_f64(root, "rms_norm_eps", where, dense ? 1e-5 : 1e-6, 0.0, 1.0, &value, err));
     c->eps = (float)value;
-    EMO_TRY(status = emo__json_opt_f64(root, "rope_theta", where, 500000.0, 1e-3, 1e15, &c->rope_theta, err));
+    EMO_TRY(status = emo__json_opt_f64(root, "rope_theta", where, dense ? 10000.0 : 500000.0, 1e-3, 1e15,
+                                       &c->rope_theta, err));
     EMO_TRY(status = emo__json_opt_f64(root, "initializer_range", where, 0.02, 0.0, 1e3, &c->initializer_range, err));
     EMO_TRY(status = emo__json_opt_f64(root, "router_aux_loss_coef", where, 0.01, -1e9, 1e9, &c->aux_coef, err));
     BOOL("tie_word_embeddings", tie);
@@ -58,7 +65,7 @@ static emo_status read_eos(const emo__json *root, emo__config *c, emo_error *err
     const emo__json *node = emo__json_get(root, "eos_token_id");
     if (emo__json_typeof(node) == EMO__JSON_ARRAY)
         node = emo__json_at(node, 0);
-    int64_t eos = emo__json_has(root, "eos_token_id") ? -1 : 100257;
+    int64_t eos = emo__json_has(root, "eos_token_id") ? -1 : c->dense_model ? 50279 : 100257;
     if (node != NULL && !emo__json_i64(node, &eos))
         return emo__fail(err, EMO_E_FORMAT, "%s: eos_token_id must be an integer, or a list that begins with one",
                          where);
@@ -94,7 +101,7 @@ static emo_status read_kind(const emo__json *root, emo__config *c, emo_error *er
     EMO_TRY(status = emo__json_opt_string(root, "model_type", where, "emo", &type, err));
     EMO_TRY(status = emo__json_opt_string(root, "hidden_act", where, "silu", &act, err));
     EMO_TRY(status = emo__json_opt_string(root, "emo_shared_expert_weights", where, "softmax", &shared, err));
-    c->dense_model = strstr(type, "olmo2") != NULL;
+    c->dense_model = strcmp(type, "olmo2_noqknorm_prenorm") == 0;
     if (strcmp(type, "emo") != 0 && strcmp(type, "flex_olmo_noqknorm_prenorm") != 0 && !c->dense_model)
         return emo__fail(err, EMO_E_UNSUPPORTED, "%s: model_type '%s'; this library runs 'emo' and the dense baseline",
                          where, type);
@@ -282,6 +289,8 @@ emo_status emo__config_parse(const emo__mem *mem, const char *text, size_t lengt
     emo_status status = emo__json_parse(text, length, where, &root, err);
     if (status == EMO_OK)
         status = parse_root(root, config, err);
+    if (status == EMO_OK)
+        status = emo__beside_new(mem, text, length, &config->beside, err);
     emo__json_free(root);
     return status;
 }
@@ -350,6 +359,7 @@ static emo_status copy_ids(const emo__mem *mem, const int32_t *from, int32_t cou
 
 emo_status emo__config_copy(const emo__config *from, emo__config *to, emo_error *err) {
     *to = *from;
+    (void)emo__beside_retain(to->beside);
     to->layer = emo__calloc(from->mem, (size_t)from->layers, sizeof *to->layer);
     if (to->layer == NULL)
         return emo__fail_memory(err, (size_t)from->layers * sizeof *to->layer);
@@ -369,6 +379,8 @@ emo_status emo__config_copy(const emo__config *from, emo__config *to, emo_error 
 }
 
 void emo__config_free(emo__config *c) {
+    emo__beside_release(c->beside);
+    c->beside = NULL;
     if (c->layer == NULL)
         return;
     for (int32_t l = 0; l < c->layers; l++) {

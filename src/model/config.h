@@ -7,6 +7,7 @@
 
 #include "base/memory.h"
 #include "io/json.h"
+#include "model/beside.h"
 
 /* One layer's feed-forward block. */
 typedef struct emo__layer_config {
@@ -50,6 +51,7 @@ typedef struct emo__config {
     int32_t shared_mode;   /* EMO_SHARED_ONE or EMO_SHARED_SOFTMAX; key emo_shared_expert_weights */
     int32_t train_seq_len; /* rows the model was trained on, 0: unknown; key emo_train_seq_len */
     emo__layer_config *layer;
+    emo__beside *beside; /* what config.json and the folder say besides; NULL: nothing is known */
 } emo__config;
 
 /* Parses and checks the text of a config.json. *config is zeroed first; free it with emo__config_free in every case. */

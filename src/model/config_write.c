@@ -78,6 +78,7 @@ static void write_experts(emo__jw *w, const emo__config *c) {
 
 emo_status emo__config_write(const emo__config *c, emo_dtype dtype, emo__buf *out, emo_error *err) {
     emo__jw w;
+    size_t begin = out->size;
     emo__jw_begin(&w, out, 2, err);
     emo__jw_object(&w, NULL);
     emo__jw_row(&w, "architectures");
@@ -120,6 +121,8 @@ emo_status emo__config_write(const emo__config *c, emo_dtype dtype, emo__buf *ou
     emo__jw_string(&w, "emo_shared_expert_weights", c->shared_mode == EMO_SHARED_ONE ? "one" : "softmax");
     if (c->train_seq_len > 0)
         emo__jw_i64(&w, "emo_train_seq_len", c->train_seq_len);
+    emo_status status = emo__beside_write_config(c->beside, &w, begin, err);
     emo__jw_object_end(&w);
-    return emo__jw_end(&w);
+    emo_status written = emo__jw_end(&w);
+    return status != EMO_OK ? status : written;
 }

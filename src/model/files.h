@@ -23,6 +23,9 @@ EMO_MUST_CHECK emo_status emo__model_load_sources(emo_runtime *rt, const char *c
 EMO_MUST_CHECK emo_status emo__model_save(const emo_model *model, const char *folder,
                                           const emo_model_save_options *options, emo_error *err);
 
+/* The tokenizer's files, where the model has one. */
+EMO_MUST_CHECK emo_status emo__save_tokenizer(const emo_model *model, const char *folder, emo_error *err);
+
 /* A reference more; replaces the one that was there. NULL: none. */
 EMO_MUST_CHECK emo_status emo__model_set_tokenizer(emo_model *model, emo_tokenizer *tokenizer, emo_error *err);
 
@@ -46,7 +49,8 @@ EMO_MUST_CHECK emo_status emo__model_mask(const emo_model *model, emo_mask **out
 EMO_MUST_CHECK emo_status emo__model_keep(const emo_model *model, const emo_mask *mask, int32_t layer, uint8_t *keep,
                                           emo_error *err);
 
-/* Layers in which a mask or a load subset leaves fewer routed experts than a token chooses: top-k is reduced there to what is left. */
+/* Layers in which a mask or a load subset leaves fewer routed experts than a token chooses: top-k is reduced there to
+ * what is left. */
 typedef struct emo__few_experts {
     int32_t layers; /* how many such layers */
     int32_t first;  /* the first of them */

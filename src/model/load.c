@@ -299,6 +299,8 @@ static emo_status load_tokenizer(emo_model *m, emo__buf *path, const char *folde
         status = emo_tokenizer_set_eos(tokenizer, m->config.eos, NULL);
     if (status == EMO_OK || status == EMO_E_RANGE)
         status = emo__model_set_tokenizer(m, tokenizer, err);
+    m->config.beside->has_tokenizer = true;
+    m->config.beside->tokenizer = emo_tokenizer_hash(tokenizer);
     emo_tokenizer_release(tokenizer);
     return status;
 }
@@ -320,6 +322,8 @@ emo_status emo__model_load_path(emo_runtime *rt, const char *folder, const emo_m
         status = emo__fail_at(err, EMO_E_NOT_FOUND, EMO_DOMAIN_FILE, 0, "\"%s\" has no config.json", folder);
     if (status == EMO_OK)
         status = emo__config_parse(&rt->mem, text, length, &c, err);
+    if (status == EMO_OK)
+        status = emo__beside_read(c.beside, folder, err);
     if (status == EMO_OK && options->pruning != NULL) {
         pruning_length = strlen(options->pruning);
         pruning = emo__strndup(&rt->mem, options->pruning, pruning_length);

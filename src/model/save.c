@@ -4,6 +4,7 @@
 
 #include "base/status.h"
 #include "io/files.h"
+#include "model/extra.h"
 #include "model/files.h"
 #include "tensor/dtype.h"
 
@@ -40,45 +41,85 @@ static emo_status write_param(emo__st_writer *w, const emo__named_param *named, 
     return status;
 }
 
-static emo_status write_all(const emo_model *m, emo__st_writer *w, const emo__named_param *sorted,
-                            const emo_model_save_options *options, emo_error *err) {
-    void *scratch = emo__malloc_array(&m->rt->mem, PIECE, sizeof(float));
-    if (scratch == NULL)
-        return emo__fail_memory(err, PIECE * sizeof(float));
+/* What is written: parameters, and tensors of the model's files that are none, in the byte order of the names. */
+typedef struct content {
+    emo__named_param *sorted;
+    emo__extra *extra;
+    size_t n_extra;
+} content;
+
+/* Calls one of the two for every tensor in order. */
+typedef struct visitor {
+    const emo_model *model;
+    emo__st_writer *w;
+    const emo_model_save_options *options;
+    void *scratch; /* [PIECE] floats */
+    size_t done;
+    emo_status (*param)(struct visitor *v, const emo__named_param *named, emo_error *err);
+    emo_status (*extra)(struct visitor *v, const emo__extra *extra, emo_error *err);
+} visitor;
+
+static emo_status visit(visitor *v, const content *all, emo_error *err) {
+    size_t n = v->model->n_params;
     emo_status status = EMO_OK;
-    for (size_t i = 0; status == EMO_OK && i < m->n_params; i++) {
-        emo_progress_info info = {"save", i, m->n_params};
-        if (options->progress.report != NULL && options->progress.report(options->progress.ctx, &info) != 0)
-            status = emo__fail(err, EMO_E_CANCELLED, "saving was cancelled after %zu of %zu tensors", i, m->n_params);
-        else
-            status = write_param(w, &sorted[i], saved_dtype(sorted[i].param, options), scratch, err);
+    for (size_t p = 0, x = 0; status == EMO_OK && p + x < n + all->n_extra; v->done++) {
+        bool param = x == all->n_extra || (p < n && strcmp(all->sorted[p].name, all->extra[x].entry->name) < 0);
+        status = param ? v->param(v, &all->sorted[p], err) : v->extra(v, &all->extra[x], err);
+        p += param ? 1 : 0;
+        x += param ? 0 : 1;
     }
-    emo__free(&m->rt->mem, scratch);
     return status;
+}
+
+static emo_status declare_param(visitor *v, const emo__named_param *named, emo_error *err) {
+    const emo__param *p = named->param;
+    int64_t shape[2] = {p->rows, p->cols};
+    return emo__st_writer_add(v->w, named->name, saved_dtype(p, v->options), p->vector != 0 ? shape + 1 : shape,
+                              p->vector != 0 ? 1 : 2, err);
+}
+
+static emo_status declare_extra(visitor *v, const emo__extra *extra, emo_error *err) {
+    return emo__st_writer_add_like(v->w, extra->entry, err);
+}
+
+static emo_status copy_param(visitor *v, const emo__named_param *named, emo_error *err) {
+    const emo_progress *progress = &v->options->progress;
+    emo_progress_info info = {"save", v->done, v->model->n_params};
+    if (progress->report != NULL && progress->report(progress->ctx, &info) != 0)
+        return emo__fail(err, EMO_E_CANCELLED, "saving was cancelled after %zu of %zu tensors", v->done,
+                         v->model->n_params);
+    return write_param(v->w, named, saved_dtype(named->param, v->options), v->scratch, err);
+}
+
+static emo_status copy_extra(visitor *v, const emo__extra *extra, emo_error *err) {
+    return emo__extra_write(extra, v->w, v->scratch, PIECE * sizeof(float), err);
 }
 
 static emo_status write_weights(const emo_model *m, const char *folder, const emo_model_save_options *options,
                                 emo_error *err) {
-    emo__named_param *sorted = NULL;
-    emo__st_writer *w = NULL;
+    const emo__mem *mem = &m->rt->mem;
+    content all = {NULL, NULL, 0};
+    visitor v = {m, NULL, options, NULL, 0, declare_param, declare_extra};
     uint64_t shard = options->shard_bytes == 0 ? SHARD_BYTES : options->shard_bytes;
-    emo_status status = emo__model_sorted(m, &sorted, err);
-    if (status == EMO_OK)
-        status = emo__st_writer_create(m->rt, folder, shard, &w, err);
-    for (size_t i = 0; status == EMO_OK && i < m->n_params; i++) {
-        const emo__param *p = sorted[i].param;
-        int64_t shape[2] = {p->rows, p->cols};
-        const int64_t *dims = p->vector != 0 ? shape + 1 : shape;
-        status = emo__st_writer_add(w, sorted[i].name, saved_dtype(p, options), dims, p->vector != 0 ? 1 : 2, err);
-    }
-    if (status == EMO_OK)
-        status = emo__st_writer_begin(w, err);
-    if (status == EMO_OK)
-        status = write_all(m, w, sorted, options, err);
-    if (status == EMO_OK)
-        status = emo__st_writer_finish(w, err);
-    emo__st_writer_destroy(w);
-    emo__free(&m->rt->mem, sorted);
+    emo_status status;
+    EMO_TRY(status = emo__model_sorted(m, &all.sorted, err));
+    EMO_TRY(status = emo__model_extra(m, all.sorted, &all.extra, &all.n_extra, err));
+    EMO_TRY(status = emo__st_writer_create(m->rt, folder, shard, &v.w, err));
+    EMO_TRY(status = visit(&v, &all, err));
+    v.scratch = emo__malloc_array(mem, PIECE, sizeof(float));
+    if (v.scratch == NULL)
+        EMO_TRY(status = emo__fail_memory(err, PIECE * sizeof(float)));
+    EMO_TRY(status = emo__st_writer_begin(v.w, err));
+    v.done = 0;
+    v.param = copy_param;
+    v.extra = copy_extra;
+    EMO_TRY(status = visit(&v, &all, err));
+    status = emo__st_writer_finish(v.w, err);
+done:
+    emo__st_writer_destroy(v.w);
+    emo__free(mem, v.scratch);
+    emo__free(mem, all.extra);
+    emo__free(mem, all.sorted);
     return status;
 }
 
@@ -120,6 +161,9 @@ static emo_status pruning_text(const emo_model *m, emo__buf *out, emo_error *err
 
 static emo_status generation_text(const emo_model *m, emo__buf *out, emo_error *err) {
     const emo__config *c = &m->config;
+    if (c->beside != NULL && c->beside->files[EMO__BESIDE_GENERATION] != NULL)
+        return emo__buf_append(out, c->beside->files[EMO__BESIDE_GENERATION],
+                               c->beside->lengths[EMO__BESIDE_GENERATION], err);
     emo__jw w;
     emo__jw_begin(&w, out, 2, err);
     emo__jw_object(&w, NULL);
@@ -167,10 +211,7 @@ static emo_status write_beside(const emo_model *m, const char *folder, emo_dtype
         EMO_TRY(status = emo__path_join(&path, folder, "pruning_metadata.json", err));
         EMO_TRY(status = emo__remove_tree(&m->rt->mem, path.data, err));
     }
-    if (m->tokenizer != NULL) {
-        EMO_TRY(status = emo__path_join(&path, folder, "tokenizer.json", err));
-        EMO_TRY(status = emo_tokenizer_save(m->tokenizer, path.data, err));
-    }
+    EMO_TRY(status = emo__save_tokenizer(m, folder, err));
     EMO_TRY(status = emo__config_write(&m->config, dtype, &text, err));
     EMO_TRY(status = write_text(m, &path, folder, "config.json", &text, err));
     status = emo__sync_dir(folder, err);

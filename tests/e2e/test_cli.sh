@@ -229,6 +229,24 @@ must "$EMO" eval --model averaged --data test.jsonl --json
 close "$(number loss out)" "$(number loss full)" 1e-9 && fail 'merging a tuned child changes nothing'
 ends 2 'name another folder' "$EMO" prune --model model --mask river.json --out model
 
+# ---- Other forms of a folder ----
+must "$EMO" convert --model model --dtype bf16 --max-shard-size 20KB --out bf16
+[ -e bf16/model.safetensors.index.json ] && [ ! -e bf16/model.safetensors ] || fail 'convert wrote no shards'
+for file in tokenizer.json tokenizer_config.json special_tokens_map.json generation_config.json; do
+    cmp -s model/$file bf16/$file || fail "convert changed $file"
+done
+grep -q '"dtype": "bfloat16"' bf16/config.json || fail 'config.json does not say bfloat16'
+must "$EMO" convert --model bf16 --out one --json
+parses out 'convert'
+must "$EMO" convert --model one --max-shard-size=20KB --out again
+for file in bf16/*; do
+    cmp -s "$file" "again/${file#bf16/}" || fail "$file changed on its way through one file and back"
+done
+must "$EMO" eval --model one --data test.jsonl --json
+close "$(number loss out)" "$(number loss full)" 0.01 || fail 'the bf16 model has another loss'
+ends 2 '5GB' "$EMO" convert --model model --max-shard-size 5XB --out x
+ends 2 'name another folder' "$EMO" convert --model model --out model
+
 # ---- Generation ----
 generate=(--prompt 'the river of' --tokens 12 --ignore-eos --json)
 must "$EMO" generate --model small "${generate[@]}"
