@@ -1,7 +1,6 @@
 # libemo, shared and static, from one set of objects.
 find_package(Threads REQUIRED)
 find_package(PkgConfig REQUIRED)
-pkg_check_modules(EMO_JANSSON REQUIRED IMPORTED_TARGET jansson)
 pkg_check_modules(EMO_PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
 pkg_check_modules(EMO_ZLIB REQUIRED IMPORTED_TARGET zlib)
 pkg_check_modules(EMO_UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)
@@ -37,11 +36,11 @@ endforeach()
 add_library(emo_objects OBJECT ${EMO_SOURCES})
 target_compile_definitions(emo_objects PRIVATE EMO_BUILD)
 target_include_directories(emo_objects PUBLIC ${PROJECT_SOURCE_DIR}/include PRIVATE ${PROJECT_SOURCE_DIR}/src)
-target_link_libraries(emo_objects PRIVATE emo_flags PkgConfig::EMO_JANSSON PkgConfig::EMO_PCRE2 PkgConfig::EMO_ZLIB
+target_link_libraries(emo_objects PRIVATE emo_flags PkgConfig::EMO_PCRE2 PkgConfig::EMO_ZLIB
   PkgConfig::EMO_UTF8PROC Threads::Threads)
 set_target_properties(emo_objects PROPERTIES POSITION_INDEPENDENT_CODE ON C_VISIBILITY_PRESET hidden)
 
-set(EMO_PRIVATE_LIBS PkgConfig::EMO_JANSSON PkgConfig::EMO_PCRE2 PkgConfig::EMO_ZLIB PkgConfig::EMO_UTF8PROC
+set(EMO_PRIVATE_LIBS PkgConfig::EMO_PCRE2 PkgConfig::EMO_ZLIB PkgConfig::EMO_UTF8PROC
   Threads::Threads m ${CMAKE_DL_LIBS})
 
 add_library(emo_static STATIC $<TARGET_OBJECTS:emo_objects>)

@@ -25,7 +25,6 @@ libc6-dev|test -e /usr/include/stdio.h
 make|command -v ninja || command -v make
 cmake|command -v cmake
 pkg-config|command -v pkg-config
-libjansson-dev|pkg-config --exists "jansson >= 2.13"
 libpcre2-dev|pkg-config --exists "libpcre2-8 >= 10.32"
 zlib1g-dev|pkg-config --exists zlib
 libutf8proc-dev|pkg-config --exists libutf8proc'

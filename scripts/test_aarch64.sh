@@ -9,11 +9,11 @@ cd "$root"
 . "$root/scripts/common.sh"
 build=${1-build-aarch64}
 [ $# = 0 ] || shift
-packages="gcc-aarch64-linux-gnu libc6-dev:arm64 libjansson-dev:arm64 libpcre2-dev:arm64 zlib1g-dev:arm64
+packages="gcc-aarch64-linux-gnu libc6-dev:arm64 libpcre2-dev:arm64 zlib1g-dev:arm64
     libutf8proc-dev:arm64 libcmocka-dev:arm64 qemu-user pkg-config cmake"
 if ! command -v aarch64-linux-gnu-gcc >/dev/null || ! command -v qemu-aarch64 >/dev/null ||
     ! PKG_CONFIG_LIBDIR=/usr/lib/aarch64-linux-gnu/pkgconfig:/usr/share/pkgconfig \
-        pkg-config --exists jansson libpcre2-8 zlib libutf8proc cmocka; then
+        pkg-config --exists libpcre2-8 zlib libutf8proc cmocka; then
     if [ "$(id -u)" != 0 ]; then
         echo "missing some of: $packages" >&2
         echo "an administrator can run: dpkg --add-architecture arm64; apt-get update; apt-get install $packages" >&2

@@ -73,7 +73,7 @@ static emo_status take_item(const emo__mem *mem, const char *line, size_t length
                             emo_choice_item *item, emo_error *err) {
     emo__json *root = NULL;
     const char *context;
-    emo_status status = emo__json_parse(line, length, where, &root, err);
+    emo_status status = emo__json_parse(mem, line, length, where, &root, err);
     if (status != EMO_OK)
         return status;
     if (emo__json_typeof(root) != EMO__JSON_OBJECT)

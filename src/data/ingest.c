@@ -117,7 +117,7 @@ static emo_status encode_json(const ingest *in, job *j, const char *where) {
     emo__json *root = NULL;
     const char *domain = NULL;
     emo_error *err = &j->err;
-    emo_status status = emo__json_parse(j->text, j->length, where, &root, err);
+    emo_status status = emo__json_parse(in->mem, j->text, j->length, where, &root, err);
     if (status != EMO_OK)
         return status;
     if (emo__json_typeof(root) != EMO__JSON_OBJECT)

@@ -1,57 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Looking at parsed JSON. */
 #include "io/json.h"
 
-#include <jansson.h>
 #include <string.h>
 
 #include "base/status.h"
 #include "io/files.h"
-
-/* A node is a json_t; the struct emo__json is never defined. */
-static json_t *raw(const emo__json *node) { return (json_t *)(uintptr_t)node; }
-static const emo__json *wrap(const json_t *node) { return (const emo__json *)node; }
-
-/* The parser recurses; measure first so that hostile input never does. */
-static bool too_deep(const char *text, size_t size) {
-    unsigned depth = 0;
-    bool quoted = false;
-    for (size_t i = 0; i < size; i++) {
-        char c = text[i];
-        if (quoted) {
-            if (c == '\\')
-                i++;
-            else if (c == '"')
-                quoted = false;
-        } else if (c == '"') {
-            quoted = true;
-        } else if (c == '{' || c == '[') {
-            if (++depth > EMO__JSON_MAX_DEPTH)
-                return true;
-        } else if ((c == '}' || c == ']') && depth > 0) {
-            depth--;
-        }
-    }
-    return false;
-}
-
-emo_status emo__json_parse(const char *text, size_t size, const char *where, emo__json **root, emo_error *err) {
-    *root = NULL;
-    if (too_deep(text, size))
-        return emo__fail_at(err, EMO_E_FORMAT, EMO_DOMAIN_FILE, 0, "%s: JSON nested deeper than %u levels", where,
-                            EMO__JSON_MAX_DEPTH);
-    json_error_t detail;
-    json_t *parsed =
-        json_loadb(size > 0 ? text : "", size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &detail);
-    if (parsed == NULL) {
-        /* Where an allocation fails inside the parser it mostly says nothing at all. */
-        if (json_error_code(&detail) == json_error_out_of_memory || detail.text[0] == '\0')
-            return emo__fail_memory(err, size);
-        return emo__fail_at(err, EMO_E_FORMAT, EMO_DOMAIN_FILE, detail.line, "%s: invalid JSON, line %d column %d: %s",
-                            where, detail.line, detail.column, detail.text);
-    }
-    *root = (emo__json *)parsed;
-    return EMO_OK;
-}
+#include "io/json_node.h"
+#include "io/names.h"
 
 emo_status emo__json_load(const emo__mem *mem, const char *path, size_t max_bytes, emo__json **root, emo_error *err) {
     *root = NULL;
@@ -59,89 +15,88 @@ emo_status emo__json_load(const emo__mem *mem, const char *path, size_t max_byte
     size_t size = 0;
     emo_status status = emo__file_read(mem, path, max_bytes, &text, &size, err);
     if (status == EMO_OK)
-        status = emo__json_parse(text, size, path, root, err);
+        status = emo__json_parse(mem, text, size, path, root, err);
     emo__free(mem, text);
     return status;
 }
 
-void emo__json_free(emo__json *root) { json_decref(raw(root)); }
-
 emo__json_type emo__json_typeof(const emo__json *node) {
-    if (node == NULL)
-        return EMO__JSON_NONE;
-    switch (json_typeof(raw(node))) {
-    case JSON_OBJECT:
-        return EMO__JSON_OBJECT;
-    case JSON_ARRAY:
-        return EMO__JSON_ARRAY;
-    case JSON_STRING:
-        return EMO__JSON_STRING;
-    case JSON_INTEGER:
-        return EMO__JSON_INTEGER;
-    case JSON_REAL:
-        return EMO__JSON_REAL;
-    case JSON_TRUE:
-    case JSON_FALSE:
-        return EMO__JSON_BOOL;
-    default:
-        return EMO__JSON_NULL;
+    return node != NULL ? (emo__json_type)node->type : EMO__JSON_NONE;
+}
+
+uint32_t emo__json_slot(const char *key, size_t length, uint32_t capacity) {
+    uint64_t hash = emo__hash_bytes(EMO__HASH_START, key, length);
+    hash ^= hash >> 32;
+    hash *= 0x9e3779b97f4a7c15u;
+    return (uint32_t)(hash >> 32) & (capacity - 1);
+}
+
+static const emo__json *children(const emo__json *container) { return container - container->u.children; }
+
+static const emo__json *find(const emo__json *object, const char *key) {
+    if (emo__json_typeof(object) != EMO__JSON_OBJECT)
+        return NULL;
+    size_t length = strlen(key);
+    const emo__json *members = children(object);
+    if (object->count <= EMO__JSON_FEW) {
+        for (uint32_t i = 0; i < object->count; i++) {
+            if (members[i].key_length == length && memcmp(members[i].key, key, length) == 0)
+                return &members[i];
+        }
+        return NULL;
     }
+    const emo__json *index = members - 1;
+    uint32_t at = emo__json_slot(key, length, index->count);
+    for (; index->u.slots[at] != 0; at = (at + 1) & (index->count - 1)) {
+        const emo__json *member = &members[index->u.slots[at] - 1];
+        if (member->key_length == length && memcmp(member->key, key, length) == 0)
+            return member;
+    }
+    return NULL;
 }
 
 const emo__json *emo__json_get(const emo__json *object, const char *key) {
-    json_t *value = object != NULL ? json_object_get(raw(object), key) : NULL;
-    return json_is_null(value) ? NULL : wrap(value);
+    const emo__json *member = find(object, key);
+    return member != NULL && member->type != EMO__JSON_NULL ? member : NULL;
 }
 
-bool emo__json_has(const emo__json *object, const char *key) {
-    return object != NULL && json_object_get(raw(object), key) != NULL;
-}
+bool emo__json_has(const emo__json *object, const char *key) { return find(object, key) != NULL; }
 
 size_t emo__json_size(const emo__json *node) {
-    switch (emo__json_typeof(node)) {
-    case EMO__JSON_OBJECT:
-        return json_object_size(raw(node));
-    case EMO__JSON_ARRAY:
-        return json_array_size(raw(node));
-    default:
-        return 0;
-    }
+    emo__json_type type = emo__json_typeof(node);
+    return type == EMO__JSON_OBJECT || type == EMO__JSON_ARRAY ? node->count : 0;
 }
 
 const emo__json *emo__json_at(const emo__json *array, size_t index) {
-    return array != NULL ? wrap(json_array_get(raw(array), index)) : NULL;
+    if (emo__json_typeof(array) != EMO__JSON_ARRAY || index >= array->count)
+        return NULL;
+    return children(array) + index;
 }
 
 emo__json_iter emo__json_members(const emo__json *object) {
-    emo__json_iter it = {object, NULL, false, NULL, NULL};
+    emo__json_iter it = {object, 0, NULL, NULL};
     return it;
 }
 
 bool emo__json_next(emo__json_iter *it) {
-    if (it->object == NULL)
+    if (emo__json_typeof(it->object) != EMO__JSON_OBJECT || it->at >= it->object->count)
         return false;
-    it->state = it->started ? json_object_iter_next(raw(it->object), it->state) : json_object_iter(raw(it->object));
-    it->started = true;
-    if (it->state == NULL) {
-        it->object = NULL;
-        return false;
-    }
-    it->key = json_object_iter_key(it->state);
-    it->value = wrap(json_object_iter_value(it->state));
+    it->value = children(it->object) + it->at++;
+    it->key = it->value->key;
     return true;
 }
 
 const char *emo__json_string(const emo__json *node, size_t *length) {
-    const char *text = node != NULL ? json_string_value(raw(node)) : NULL;
+    bool is = emo__json_typeof(node) == EMO__JSON_STRING;
     if (length != NULL)
-        *length = text != NULL ? json_string_length(raw(node)) : 0;
-    return text;
+        *length = is ? node->count : 0;
+    return is ? node->u.text : NULL;
 }
 
 bool emo__json_i64(const emo__json *node, int64_t *out) {
     if (emo__json_typeof(node) != EMO__JSON_INTEGER)
         return false;
-    *out = (int64_t)json_integer_value(raw(node));
+    *out = node->u.integer;
     return true;
 }
 
@@ -149,14 +104,14 @@ bool emo__json_f64(const emo__json *node, double *out) {
     emo__json_type type = emo__json_typeof(node);
     if (type != EMO__JSON_INTEGER && type != EMO__JSON_REAL)
         return false;
-    *out = json_number_value(raw(node));
+    *out = type == EMO__JSON_REAL ? node->u.real : (double)node->u.integer;
     return true;
 }
 
 bool emo__json_bool(const emo__json *node, bool *out) {
     if (emo__json_typeof(node) != EMO__JSON_BOOL)
         return false;
-    *out = json_is_true(raw(node));
+    *out = node->u.integer != 0;
     return true;
 }
 

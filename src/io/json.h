@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* JSON in and out. The only file that knows the parser behind it. */
+/* JSON in and out. */
 #ifndef EMO_SRC_IO_JSON_H
 #define EMO_SRC_IO_JSON_H
 
@@ -23,14 +23,16 @@ typedef enum emo__json_type {
 
 #define EMO__JSON_MAX_DEPTH 64u
 
-/* Parses text[0..size): any value at the top, duplicate keys refused, at most EMO__JSON_MAX_DEPTH levels. `where` names
- * the document in messages. EMO_E_FORMAT with the line. */
-EMO_MUST_CHECK emo_status emo__json_parse(const char *text, size_t size, const char *where, emo__json **root,
-                                          emo_error *err);
+/* Parses text[0..size) as RFC 8259 has it: any value at the top, valid UTF-8, at most EMO__JSON_MAX_DEPTH levels; keys
+ * of an object that are equal, integers beyond 64 bits and reals beyond a double are refused. `where` names the
+ * document in messages. EMO_E_FORMAT with line and column, EMO_E_LIMIT beyond 4 GiB. `mem` must live as long as the
+ * document. */
+EMO_MUST_CHECK emo_status emo__json_parse(const emo__mem *mem, const char *text, size_t size, const char *where,
+                                          emo__json **root, emo_error *err);
 /* Reads a file of at most max_bytes and parses it. */
 EMO_MUST_CHECK emo_status emo__json_load(const emo__mem *mem, const char *path, size_t max_bytes, emo__json **root,
                                          emo_error *err);
-void emo__json_free(emo__json *root);
+void emo__json_free(emo__json *root); /* NULL is a no-op */
 
 emo__json_type emo__json_typeof(const emo__json *node);
 const emo__json *emo__json_get(const emo__json *object, const char *key); /* NULL if absent, null, or no object */
@@ -42,8 +44,7 @@ const emo__json *emo__json_at(const emo__json *array, size_t index);      /* NUL
  * for (emo__json_iter it = emo__json_members(obj); emo__json_next(&it);) use(it.key, it.value); */
 typedef struct emo__json_iter {
     const emo__json *object;
-    void *state;
-    bool started;
+    size_t at;
     const char *key;
     const emo__json *value;
 } emo__json_iter;

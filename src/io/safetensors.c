@@ -164,7 +164,7 @@ static emo_status parse_header(emo__st *st, uint64_t header_size, emo_error *err
         return emo__fail_memory(err, (size_t)header_size);
     emo_status status = emo__source_read_at(st->source, 8, text, (size_t)header_size, err);
     if (status == EMO_OK)
-        status = emo__json_parse(text, (size_t)header_size, where, &st->header, err);
+        status = emo__json_parse(&st->rt->mem, text, (size_t)header_size, where, &st->header, err);
     emo__free(&st->rt->mem, text);
     if (status != EMO_OK)
         return status;

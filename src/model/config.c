@@ -286,7 +286,7 @@ emo_status emo__config_parse(const emo__mem *mem, const char *text, size_t lengt
     memset(config, 0, sizeof *config);
     config->mem = mem;
     emo__json *root = NULL;
-    emo_status status = emo__json_parse(text, length, where, &root, err);
+    emo_status status = emo__json_parse(mem, text, length, where, &root, err);
     if (status == EMO_OK)
         status = parse_root(root, config, err);
     if (status == EMO_OK)
@@ -322,7 +322,7 @@ static emo_status read_original(emo__config *c, int32_t l, const emo__json *ids,
 emo_status emo__config_read_pruning(emo__config *c, const char *text, size_t length, emo_error *err) {
     static const char *const name = "pruning_metadata.json";
     emo__json *root = NULL;
-    emo_status status = emo__json_parse(text, length, name, &root, err);
+    emo_status status = emo__json_parse(c->mem, text, length, name, &root, err);
     if (status != EMO_OK)
         return status;
     const emo__json *kept = emo__json_get(root, "experts_kept_per_layer");

@@ -224,7 +224,7 @@ static emo_status open_sources(emo_model *m, emo_source *const *sources, size_t 
 static emo_status read_method(emo_model *m, const char *text, size_t length, emo_error *err) {
     emo__json *root = NULL;
     const char *method = NULL;
-    emo_status status = emo__json_parse(text, length, "pruning_metadata.json", &root, err);
+    emo_status status = emo__json_parse(&m->rt->mem, text, length, "pruning_metadata.json", &root, err);
     if (status == EMO_OK)
         status = emo__json_opt_string(root, "pruning_method", "pruning_metadata.json", "unknown", &method, err);
     if (status == EMO_OK) {

@@ -88,7 +88,7 @@ emo_status emo__mask_read(emo_runtime *rt, const char *text, size_t length, emo_
     *out = NULL;
     emo__json *root = NULL;
     const emo__json *layers = NULL;
-    emo_status status = emo__json_parse(text, length, "mask", &root, err);
+    emo_status status = emo__json_parse(&rt->mem, text, length, "mask", &root, err);
     if (status != EMO_OK)
         return status;
     status = read_header(root, &layers, err);

@@ -366,7 +366,7 @@ emo_status emo__tok_read_json(emo_runtime *rt, const char *text, size_t length, 
     *out = NULL;
     emo__json *root = NULL;
     emo_tokenizer *tok = NULL;
-    emo_status status = emo__json_parse(text, length, WHERE, &root, err);
+    emo_status status = emo__json_parse(&rt->mem, text, length, WHERE, &root, err);
     if (status == EMO_OK)
         status = emo__tok_new(rt, &tok, err);
     if (status == EMO_OK)

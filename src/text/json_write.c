@@ -114,7 +114,8 @@ static emo_status write_post_processor(const emo_tokenizer *tok, emo__jw *w, emo
         return EMO_OK;
     }
     emo__json *node = NULL;
-    emo_status status = emo__json_parse(tok->post_processor, strlen(tok->post_processor), "post_processor", &node, err);
+    emo_status status =
+        emo__json_parse(&tok->rt->mem, tok->post_processor, strlen(tok->post_processor), "post_processor", &node, err);
     if (status == EMO_OK)
         emo__jw_node(w, "post_processor", node);
     emo__json_free(node);

@@ -133,13 +133,13 @@ static emo_status compare_plan(emo_trainer *t, const char *text, size_t size, em
     emo__buf own;
     emo__buf_init(&own, &t->rt->mem);
     emo_status status;
-    EMO_TRY(status = emo__json_parse(text, size, "state/run.json", &stored, err));
+    EMO_TRY(status = emo__json_parse(&t->rt->mem, text, size, "state/run.json", &stored, err));
     int64_t steps = 0;
     EMO_TRY(status = emo__json_need_i64(stored, "steps", "state/run.json", 0, MAX_STEPS, &steps, err));
     if (t->steps == 0)
         t->steps = steps;
     EMO_TRY(status = describe(t, &own, err));
-    EMO_TRY(status = emo__json_parse(own.data, own.size, "run options", &mine, err));
+    EMO_TRY(status = emo__json_parse(&t->rt->mem, own.data, own.size, "run options", &mine, err));
     for (emo__json_iter it = emo__json_members(mine); emo__json_next(&it);) {
         if (!same_scalar(it.value, emo__json_get(stored, it.key))) {
             status = emo__fail(err, EMO_E_MISMATCH, "the run in '%s' was started with another %s (see state/run.json)",
@@ -278,8 +278,12 @@ static emo_status cut_metrics(emo_trainer *t, emo_error *err) {
         size_t next = (size_t)(end - text) + 1;
         emo__json *line = NULL;
         int64_t step = 0;
-        bool good = emo__json_parse(text + at, next - at, "metrics.jsonl", &line, NULL) == EMO_OK &&
-                    emo__json_i64(emo__json_get(line, "step"), &step) && step <= t->step;
+        status = emo__json_parse(&t->rt->mem, text + at, next - at, "metrics.jsonl", &line, err);
+        if (status != EMO_OK && status != EMO_E_FORMAT)
+            goto done;
+        status = EMO_OK;
+        emo__error_clear(err);
+        bool good = emo__json_i64(emo__json_get(line, "step"), &step) && step <= t->step;
         emo__json_free(line);
         if (!good)
             break;

@@ -22,13 +22,13 @@ static checker find_checker(const char *family) {
     return strcmp(family, "optim") == 0 ? golden_optim : NULL;
 }
 
-static void check(emo_runtime *rt, const char *dir, json_t *json, golden_result *r) {
+static void check(emo_runtime *rt, const char *dir, const emo__json *json, golden_result *r) {
     golden_case c;
     memset(&c, 0, sizeof c);
     c.dir = dir;
     c.json = json;
     c.rt = rt;
-    const char *family = json_string_value(json_object_get(json, "family"));
+    const char *family = golden_text(emo__json_get(json, "family"));
     checker run = family != NULL ? find_checker(family) : NULL;
     char path[4096];
     char why[512];
@@ -48,15 +48,16 @@ static void check(emo_runtime *rt, const char *dir, json_t *json, golden_result 
 static int one(emo_runtime *rt, const char *dir) {
     char path[4096];
     (void)snprintf(path, sizeof path, "%s/case.json", dir);
-    json_error_t where;
-    json_t *json = json_load_file(path, 0, &where);
+    emo_error why = EMO_ERROR_INIT;
+    emo__json *json = NULL;
+    (void)!emo__json_load(golden_mem(), path, (size_t)1 << 30, &json, &why);
     golden_result r;
     memset(&r, 0, sizeof r);
     if (json == NULL)
-        golden_fail(&r, "case.json: %s", where.text);
+        golden_fail(&r, "%s", why.message);
     else
         check(rt, dir, json, &r);
-    const char *family = json_string_value(json_object_get(json, "family"));
+    const char *family = golden_text(emo__json_get(json, "family"));
     const char *base = strrchr(dir, '/');
     (void)printf("%s %s/%s", r.failed ? "FAIL" : "PASS", family != NULL ? family : "?", base != NULL ? base + 1 : dir);
     if (r.quantity[0] != '\0')
@@ -65,7 +66,7 @@ static int one(emo_runtime *rt, const char *dir) {
         (void)printf(": %s", r.message);
     (void)printf("\n");
     (void)fflush(stdout);
-    json_decref(json);
+    emo__json_free(json);
     return r.failed;
 }
 

@@ -4,12 +4,13 @@
 #ifndef EMO_TESTS_GOLDEN_H
 #define EMO_TESTS_GOLDEN_H
 
-#include <jansson.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 
 #include <emo/emo.h>
+
+#include "io/json.h"
 
 /* One tensor of a safetensors file. `data` is aligned and belongs to the file. */
 typedef struct golden_tensor {
@@ -40,8 +41,8 @@ typedef struct golden_result {
 /* A case as the checkers get it. */
 typedef struct golden_case {
     const char *dir;
-    json_t *json;     /* case.json */
-    golden_file file; /* tensors.safetensors */
+    const emo__json *json; /* case.json */
+    golden_file file;      /* tensors.safetensors */
     emo_runtime *rt;
 } golden_case;
 
@@ -55,6 +56,15 @@ const golden_tensor *golden_find(const golden_file *file, const char *name, ...)
 /* The data of a tensor of the case with this type and count (count < 0: any); NULL, and the case has failed, if not. */
 const void *golden_need(const golden_case *c, golden_result *r, const char *dtype, int64_t count, const char *name, ...)
     __attribute__((format(printf, 5, 6)));
+
+/* libc's memory. */
+const emo__mem *golden_mem(void);
+/* Values of nodes; NULL, 0 or false where the node is of another type. */
+const char *golden_text(const emo__json *node);
+int64_t golden_whole(const emo__json *node);
+double golden_real(const emo__json *node);
+bool golden_is_number(const emo__json *node);
+bool golden_is_true(const emo__json *node);
 
 /* Scalars of case.json; absent or of another type: the case fails and 0 is returned. null gives the fallback of _or. */
 int64_t golden_int(const golden_case *c, golden_result *r, const char *key);

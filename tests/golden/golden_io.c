@@ -6,6 +6,36 @@
 
 #include "golden/golden.h"
 
+const emo__mem *golden_mem(void) {
+    static emo__mem mem;
+    emo__mem_init(&mem, NULL);
+    return &mem;
+}
+
+const char *golden_text(const emo__json *node) { return emo__json_string(node, NULL); }
+
+int64_t golden_whole(const emo__json *node) {
+    int64_t value = 0;
+    (void)emo__json_i64(node, &value);
+    return value;
+}
+
+double golden_real(const emo__json *node) {
+    double value = 0.0;
+    (void)emo__json_f64(node, &value);
+    return value;
+}
+
+bool golden_is_number(const emo__json *node) {
+    double value;
+    return emo__json_f64(node, &value);
+}
+
+bool golden_is_true(const emo__json *node) {
+    bool value = false;
+    return emo__json_bool(node, &value) && value;
+}
+
 static char *slurp(const char *path, size_t *size) {
     FILE *f = fopen(path, "rb");
     if (f == NULL)
@@ -44,25 +74,25 @@ static size_t item_size(const char *dtype) {
 }
 
 /* One entry of the header; the data is copied so that it is aligned. */
-static int read_entry(const json_t *entry, const char *body, size_t body_size, golden_tensor *t) {
-    const char *dtype = json_string_value(json_object_get(entry, "dtype"));
-    const json_t *shape = json_object_get(entry, "shape");
-    const json_t *offsets = json_object_get(entry, "data_offsets");
-    if (dtype == NULL || item_size(dtype) == 0 || !json_is_array(shape) || json_array_size(shape) > 8 ||
-        json_array_size(offsets) != 2)
+static int read_entry(const emo__json *entry, const char *body, size_t body_size, golden_tensor *t) {
+    const char *dtype = golden_text(emo__json_get(entry, "dtype"));
+    const emo__json *shape = emo__json_get(entry, "shape");
+    const emo__json *offsets = emo__json_get(entry, "data_offsets");
+    if (dtype == NULL || item_size(dtype) == 0 || emo__json_typeof(shape) != EMO__JSON_ARRAY ||
+        emo__json_size(shape) > 8 || emo__json_size(offsets) != 2)
         return -1;
     memcpy(t->dtype, dtype, strlen(dtype) + 1);
-    t->dims = (int)json_array_size(shape);
+    t->dims = (int)emo__json_size(shape);
     t->count = 1;
     for (int i = 0; i < t->dims; i++) {
-        json_int_t d = json_integer_value(json_array_get(shape, (size_t)i));
+        int64_t d = golden_whole(emo__json_at(shape, (size_t)i));
         if (d < 0 || d > 1 << 30 || t->count > ((int64_t)1 << 40) / (d > 0 ? d : 1))
             return -1;
         t->shape[i] = d;
         t->count *= d;
     }
-    json_int_t begin = json_integer_value(json_array_get(offsets, 0));
-    json_int_t end = json_integer_value(json_array_get(offsets, 1));
+    int64_t begin = golden_whole(emo__json_at(offsets, 0));
+    int64_t end = golden_whole(emo__json_at(offsets, 1));
     if (begin < 0 || end < begin || (uint64_t)end > body_size ||
         (uint64_t)(end - begin) != (uint64_t)t->count * item_size(dtype))
         return -1;
@@ -86,24 +116,23 @@ int golden_read(const char *path, golden_file *out, char *why, size_t capacity) 
     uint64_t length = 0;
     for (size_t i = 0; i < 8 && i < size; i++)
         length |= (uint64_t)(unsigned char)bytes[i] << (8 * i);
-    json_t *header = NULL;
+    emo__json *header = NULL;
     int status = -1;
     if (size >= 8 && length <= size - 8)
-        header = json_loadb(bytes + 8, (size_t)length, JSON_REJECT_DUPLICATES, NULL);
-    if (!json_is_object(header)) {
+        (void)!emo__json_parse(golden_mem(), bytes + 8, (size_t)length, path, &header, NULL);
+    if (emo__json_typeof(header) != EMO__JSON_OBJECT) {
         (void)snprintf(why, capacity, "%s: no safetensors header", path);
     } else {
-        out->tensors = calloc(json_object_size(header) + 1, sizeof *out->tensors);
+        out->tensors = calloc(emo__json_size(header) + 1, sizeof *out->tensors);
         status = out->tensors != NULL ? 0 : -1;
-        const char *key;
-        json_t *entry;
-        json_object_foreach(header, key, entry) {
+        for (emo__json_iter it = emo__json_members(header); emo__json_next(&it);) {
+            const char *key = it.key;
             if (status != 0 || strcmp(key, "__metadata__") == 0)
                 continue;
             golden_tensor *t = &out->tensors[out->count];
             size_t n = strlen(key) + 1;
             t->name = malloc(n);
-            if (t->name == NULL || read_entry(entry, bytes + 8 + length, size - 8 - (size_t)length, t) != 0) {
+            if (t->name == NULL || read_entry(it.value, bytes + 8 + length, size - 8 - (size_t)length, t) != 0) {
                 (void)snprintf(why, capacity, "%s: tensor %.80s is damaged", path, key);
                 free(t->name);
                 t->name = NULL;
@@ -114,7 +143,7 @@ int golden_read(const char *path, golden_file *out, char *why, size_t capacity) 
             out->count++;
         }
     }
-    json_decref(header);
+    emo__json_free(header);
     free(bytes);
     if (status != 0)
         golden_free(out);
@@ -166,25 +195,25 @@ const void *golden_need(const golden_case *c, golden_result *r, const char *dtyp
 }
 
 int64_t golden_int(const golden_case *c, golden_result *r, const char *key) {
-    const json_t *v = json_object_get(c->json, key);
-    if (!json_is_integer(v))
+    const emo__json *v = emo__json_get(c->json, key);
+    if (emo__json_typeof(v) != EMO__JSON_INTEGER)
         golden_fail(r, "case.json: %s is not an integer", key);
-    return json_integer_value(v);
+    return golden_whole(v);
 }
 
 double golden_number(const golden_case *c, golden_result *r, const char *key) {
-    const json_t *v = json_object_get(c->json, key);
-    if (!json_is_number(v))
+    const emo__json *v = emo__json_get(c->json, key);
+    if (!golden_is_number(v))
         golden_fail(r, "case.json: %s is not a number", key);
-    return json_number_value(v);
+    return golden_real(v);
 }
 
 int64_t golden_int_or(const golden_case *c, const char *key, int64_t fallback) {
-    const json_t *v = json_object_get(c->json, key);
-    return json_is_integer(v) ? json_integer_value(v) : fallback;
+    const emo__json *v = emo__json_get(c->json, key);
+    return emo__json_typeof(v) == EMO__JSON_INTEGER ? golden_whole(v) : fallback;
 }
 
 double golden_number_or(const golden_case *c, const char *key, double fallback) {
-    const json_t *v = json_object_get(c->json, key);
-    return json_is_number(v) ? json_number_value(v) : fallback;
+    const emo__json *v = emo__json_get(c->json, key);
+    return golden_is_number(v) ? golden_real(v) : fallback;
 }

@@ -32,20 +32,20 @@ typedef struct job {
 } job;
 
 static void read_params(job *j) {
-    const json_t *names = json_object_get(j->c->json, "params");
-    const json_t *spared = json_object_get(j->c->json, "no_decay");
+    const emo__json *names = emo__json_get(j->c->json, "params");
+    const emo__json *spared = emo__json_get(j->c->json, "no_decay");
     float decay = (float)golden_number(j->c, j->r, "weight_decay");
-    for (size_t i = 0; i < json_array_size(names) && i < MAX_PARAMS; i++) {
+    for (size_t i = 0; i < emo__json_size(names) && i < MAX_PARAMS; i++) {
         param *p = &j->params[j->n_params];
-        p->name = json_string_value(json_array_get(names, i));
+        p->name = golden_text(emo__json_at(names, i));
         const golden_tensor *init = golden_find(&j->c->file, "init.%s", p->name);
         if (init == NULL) {
             golden_fail(j->r, "no init.%s", p->name);
             return;
         }
         p->weight_decay = decay;
-        for (size_t k = 0; k < json_array_size(spared); k++) {
-            if (strcmp(json_string_value(json_array_get(spared, k)), p->name) == 0)
+        for (size_t k = 0; k < emo__json_size(spared); k++) {
+            if (strcmp(golden_text(emo__json_at(spared, k)), p->name) == 0)
                 p->weight_decay = 0.0f;
         }
         p->count = init->count;
@@ -57,9 +57,9 @@ static void read_params(job *j) {
 
 static emo_status one_step(job *j, const emo_backend_ops *ops, emo_exec *exec, int64_t step, emo_step_scalars *s,
                            emo_error *err) {
-    const json_t *lr = json_array_get(json_object_get(j->c->json, "lr"), (size_t)(step - 1));
+    const emo__json *lr = emo__json_at(emo__json_get(j->c->json, "lr"), (size_t)(step - 1));
     *s = (emo_step_scalars){0};
-    s->lr = (float)json_number_value(lr);
+    s->lr = (float)golden_real(lr);
     s->bias1 = (float)(1.0 - pow(j->beta1, (double)step));
     s->bias2 = (float)(1.0 - pow(j->beta2, (double)step));
     emo_sumsq_args sumsq = {j->total, j->g, &s->sumsq};
@@ -121,20 +121,21 @@ static void check_adamw(job *j, const emo_backend_ops *ops, emo_exec *exec) {
     }
 }
 
-static int64_t steps_of(const json_t *rule, const char *key, const char *fraction_key, double steps, int64_t fallback) {
-    const json_t *count = json_object_get(rule, key);
-    const json_t *fraction = json_object_get(rule, fraction_key);
-    if (json_is_integer(count))
-        return json_integer_value(count);
-    return json_is_number(fraction) ? (int64_t)nearbyint(steps * json_number_value(fraction)) : fallback;
+static int64_t steps_of(const emo__json *rule, const char *key, const char *fraction_key, double steps,
+                        int64_t fallback) {
+    const emo__json *count = emo__json_get(rule, key);
+    const emo__json *fraction = emo__json_get(rule, fraction_key);
+    if (emo__json_typeof(count) == EMO__JSON_INTEGER)
+        return golden_whole(count);
+    return golden_is_number(fraction) ? (int64_t)nearbyint(steps * golden_real(fraction)) : fallback;
 }
 
-static float number_of(const json_t *rule, const char *key, double fallback) {
-    const json_t *value = json_object_get(rule, key);
-    return (float)(json_is_number(value) ? json_number_value(value) : fallback);
+static float number_of(const emo__json *rule, const char *key, double fallback) {
+    const emo__json *value = emo__json_get(rule, key);
+    return (float)(golden_is_number(value) ? golden_real(value) : fallback);
 }
 
-static void check_schedule(job *j, const json_t *table) {
+static void check_schedule(job *j, const emo__json *table) {
     static const struct {
         const char *name;
         emo_schedule schedule;
@@ -142,30 +143,30 @@ static void check_schedule(job *j, const json_t *table) {
                  {"linear_with_warmup", EMO_SCHEDULE_LINEAR},
                  {"constant_with_warmup", EMO_SCHEDULE_CONSTANT},
                  {"wsd", EMO_SCHEDULE_WSD}};
-    const json_t *rule = json_object_get(table, "scheduler");
-    const char *type = json_string_value(json_object_get(rule, "type"));
+    const emo__json *rule = emo__json_get(table, "scheduler");
+    const char *type = golden_text(emo__json_get(rule, "type"));
     emo_train_options o = EMO_TRAIN_OPTIONS_INIT;
     o.schedule = -1;
     for (size_t i = 0; type != NULL && i < sizeof kinds / sizeof kinds[0]; i++) {
         if (strcmp(type, kinds[i].name) == 0)
             o.schedule = kinds[i].schedule;
     }
-    o.max_steps = json_integer_value(json_object_get(table, "max_steps"));
-    o.lr = (float)json_number_value(json_object_get(table, "initial_lr"));
+    o.max_steps = golden_whole(emo__json_get(table, "max_steps"));
+    o.lr = (float)golden_real(emo__json_get(table, "initial_lr"));
     o.alpha_f = number_of(rule, "alpha_f", 0.1);
     o.warmup_min_lr = number_of(rule, "warmup_min_lr", 0.0);
     o.decay_min_lr = number_of(rule, "decay_min_lr", 0.0);
     o.warmup = steps_of(rule, "warmup", "warmup_fraction", (double)o.max_steps, 0);
     o.decay = steps_of(rule, "decay", "decay_fraction", (double)o.max_steps, 0);
-    const json_t *steps = json_object_get(table, "steps");
-    const json_t *want = json_object_get(table, "lr");
-    if (json_array_size(steps) == 0 || json_array_size(steps) != json_array_size(want))
+    const emo__json *steps = emo__json_get(table, "steps");
+    const emo__json *want = emo__json_get(table, "lr");
+    if (emo__json_size(steps) == 0 || emo__json_size(steps) != emo__json_size(want))
         golden_fail(j->r, "a schedule without a table");
-    for (size_t i = 0; i < json_array_size(steps); i++) {
+    for (size_t i = 0; i < emo__json_size(steps); i++) {
         emo_error err = EMO_ERROR_INIT;
         double lr = 0.0;
-        double right = json_number_value(json_array_get(want, i));
-        int64_t step = json_integer_value(json_array_get(steps, i));
+        double right = golden_real(emo__json_at(want, i));
+        int64_t step = golden_whole(emo__json_at(steps, i));
         if (golden_call(j->r, emo_schedule_lr(&o, step, &lr, &err), &err, type) != 0)
             return;
         /* relative, also where a schedule ends in nothing */
@@ -177,12 +178,12 @@ void golden_optim(const golden_case *c, golden_result *r) {
     job j = {0};
     emo_error err = EMO_ERROR_INIT;
     emo_exec *exec = NULL;
-    const json_t *betas = json_object_get(c->json, "betas");
+    const emo__json *betas = emo__json_get(c->json, "betas");
     j.c = c;
     j.r = r;
     j.steps = golden_int(c, r, "steps");
-    j.beta1 = json_number_value(json_array_get(betas, 0));
-    j.beta2 = json_number_value(json_array_get(betas, 1));
+    j.beta1 = golden_real(emo__json_at(betas, 0));
+    j.beta2 = golden_real(emo__json_at(betas, 1));
     read_params(&j);
     if (r->failed || j.total == 0)
         return;
@@ -197,9 +198,9 @@ void golden_optim(const golden_case *c, golden_result *r) {
     }
     ops->exec_destroy(exec);
     free(block);
-    const json_t *schedules = json_object_get(c->json, "schedules");
-    if (json_array_size(schedules) == 0)
+    const emo__json *schedules = emo__json_get(c->json, "schedules");
+    if (emo__json_size(schedules) == 0)
         golden_fail(r, "no schedules");
-    for (size_t i = 0; i < json_array_size(schedules); i++)
-        check_schedule(&j, json_array_get(schedules, i));
+    for (size_t i = 0; i < emo__json_size(schedules); i++)
+        check_schedule(&j, emo__json_at(schedules, i));
 }

@@ -31,18 +31,18 @@ typedef struct rank_job {
 
 /* The reference's raw boundaries, empty documents included: skipping those is the router's part. */
 static int64_t boundaries(const rank_job *job, int64_t *begin, int64_t capacity) {
-    const json_t *rank = json_array_get(json_object_get(job->c->json, "ranks"), (size_t)job->rank);
-    const json_t *rows = json_object_get(rank, "document_boundaries");
+    const emo__json *rank = emo__json_at(emo__json_get(job->c->json, "ranks"), (size_t)job->rank);
+    const emo__json *rows = emo__json_get(rank, "document_boundaries");
     int64_t count = 0;
-    if ((int64_t)json_array_size(rows) != job->s.rows)
+    if ((int64_t)emo__json_size(rows) != job->s.rows)
         return -1;
     for (int64_t row = 0; row < job->s.rows; row++) {
-        const json_t *ends = json_array_get(rows, (size_t)row);
-        if (count + (int64_t)json_array_size(ends) + 2 > capacity)
+        const emo__json *ends = emo__json_at(rows, (size_t)row);
+        if (count + (int64_t)emo__json_size(ends) + 2 > capacity)
             return -1;
         begin[count++] = row * job->s.seq;
-        for (size_t i = 0; i < json_array_size(ends); i++)
-            begin[count++] = row * job->s.seq + json_integer_value(json_array_get(ends, i));
+        for (size_t i = 0; i < emo__json_size(ends); i++)
+            begin[count++] = row * job->s.seq + golden_whole(emo__json_at(ends, i));
     }
     begin[count] = job->s.tokens;
     return count;
@@ -252,7 +252,7 @@ void golden_router(const golden_case *c, golden_result *r) {
     s.n = s.experts - s.shared;
     s.k = s.top_k - s.shared;
     s.tokens = s.rows * s.seq;
-    const char *mode = json_string_value(json_object_get(c->json, "mode"));
+    const char *mode = golden_text(emo__json_get(c->json, "mode"));
     s.train = mode != NULL && strcmp(mode, "train") == 0;
     int64_t ranks = golden_int(c, r, "num_ranks");
     if (mode == NULL || ranks < 1 || ranks > MAX_RANKS || s.n < 1 || s.k < 1 || s.tokens < 1 || s.tokens > 1 << 20)
@@ -261,13 +261,14 @@ void golden_router(const golden_case *c, golden_result *r) {
         return;
     rank_job jobs[MAX_RANKS];
     memset(jobs, 0, sizeof jobs);
-    const json_t *divisor = json_object_get(c->json, "loss_div_factor");
+    const emo__json *divisor = emo__json_get(c->json, "loss_div_factor");
     for (int i = 0; i < (int)ranks; i++) {
         jobs[i].c = c;
         jobs[i].s = s;
         jobs[i].rank = i;
         jobs[i].ranks = (int)ranks;
-        jobs[i].n_local = json_number_value(json_is_array(divisor) ? json_array_get(divisor, (size_t)i) : divisor);
+        jobs[i].n_local =
+            golden_real(emo__json_typeof(divisor) == EMO__JSON_ARRAY ? emo__json_at(divisor, (size_t)i) : divisor);
     }
     if (ranks == 1)
         run_rank(&jobs[0]);

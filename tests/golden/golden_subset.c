@@ -251,8 +251,8 @@ static void check_merged(const job *j, emo_model *merged, const char *variant) {
                          0.0);
         }
     }
-    const json_t *entry = json_object_get(json_object_get(j->c->json, "merge"), variant);
-    if (!j->r->failed && changed != json_integer_value(json_object_get(entry, "num_changed_tensors")))
+    const emo__json *entry = emo__json_get(emo__json_get(j->c->json, "merge"), variant);
+    if (!j->r->failed && changed != golden_whole(emo__json_get(entry, "num_changed_tensors")))
         golden_fail(j->r, "merge.%s: %lld changed tensors were compared, case.json has another number", variant,
                     (long long)changed);
     (void)snprintf(name, sizeof name, "merge.%s.logits", variant);
@@ -261,28 +261,26 @@ static void check_merged(const job *j, emo_model *merged, const char *variant) {
 }
 
 static void check_merges(const job *j) {
-    const char *source = json_string_value(json_object_get(j->c->json, "merge_source"));
+    const char *source = golden_text(emo__json_get(j->c->json, "merge_source"));
     emo_model *tuned = source != NULL ? load_tuned(j, source) : NULL;
-    const char *variant;
-    json_t *entry;
     if (tuned == NULL) {
         golden_fail(j->r, "no merge_source");
         return;
     }
-    json_object_foreach(json_object_get(j->c->json, "merge"), variant, entry) {
-        const json_t *given = json_object_get(entry, "options");
-        const json_t *weight = json_object_get(given, "average_weight");
+    for (emo__json_iter it = emo__json_members(emo__json_get(j->c->json, "merge")); emo__json_next(&it);) {
+        const emo__json *given = emo__json_get(it.value, "options");
+        const emo__json *weight = emo__json_get(given, "average_weight");
         emo_merge_options options = EMO_MERGE_OPTIONS_INIT;
-        options.router = json_is_true(json_object_get(given, "also_copy_router_rows"));
-        options.shared = json_is_true(json_object_get(given, "also_copy_shared"));
-        options.rest = json_is_true(json_object_get(given, "also_copy_non_moe"));
-        if (json_is_true(json_object_get(given, "average")))
-            options.average = weight != NULL ? (float)json_number_value(weight) : 0.5f;
+        options.router = golden_is_true(emo__json_get(given, "also_copy_router_rows"));
+        options.shared = golden_is_true(emo__json_get(given, "also_copy_shared"));
+        options.rest = golden_is_true(emo__json_get(given, "also_copy_non_moe"));
+        if (golden_is_true(emo__json_get(given, "average")))
+            options.average = weight != NULL ? (float)golden_real(weight) : 0.5f;
         emo_error err = EMO_ERROR_INIT;
         emo_model *merged = NULL;
         emo_status status = emo_model_merge(j->model, tuned, &options, &merged, &err);
         if (!j->r->failed && golden_call(j->r, status, &err, "emo_model_merge") == 0)
-            check_merged(j, merged, variant);
+            check_merged(j, merged, it.key);
         emo_model_release(merged);
     }
     emo_model_release(tuned);
@@ -303,11 +301,11 @@ void golden_subset(const golden_case *c, golden_result *r) {
         check_logits(&j, j.model, "eval.logits_full");
     if (!r->failed)
         check_stats(&j);
-    const json_t *keeps = json_object_get(c->json, "keep_k");
-    if (!json_is_array(keeps) || json_array_size(keeps) == 0)
+    const emo__json *keeps = emo__json_get(c->json, "keep_k");
+    if (emo__json_typeof(keeps) != EMO__JSON_ARRAY || emo__json_size(keeps) == 0)
         golden_fail(r, "case.json has no keep_k");
-    for (size_t i = 0; !r->failed && i < json_array_size(keeps); i++) {
-        j.keep = (int32_t)json_integer_value(json_array_get(keeps, i));
+    for (size_t i = 0; !r->failed && i < emo__json_size(keeps); i++) {
+        j.keep = (int32_t)golden_whole(emo__json_at(keeps, i));
         check_method(&j, "oneshot", EMO_SELECT_USAGE);
         if (!r->failed)
             check_method(&j, "easyep", EMO_SELECT_EASY_EP);

@@ -97,10 +97,10 @@ static emo_status make_pool(job *j, emo_pool_policy **pool, emo_error *err) {
 }
 
 static double nested(const golden_case *c, golden_result *r, const char *object, const char *key) {
-    const json_t *value = json_object_get(json_object_get(c->json, object), key);
-    if (!json_is_number(value))
+    const emo__json *value = emo__json_get(emo__json_get(c->json, object), key);
+    if (!golden_is_number(value))
         golden_fail(r, "case.json has no %s.%s", object, key);
-    return json_number_value(value);
+    return golden_real(value);
 }
 
 static void make_trainer(job *j) {
@@ -111,7 +111,7 @@ static void make_trainer(job *j) {
     emo_dataset *data = NULL;
     int32_t token = 0;
     size_t length = 1;
-    const json_t *betas = json_object_get(json_object_get(c->json, "optimizer"), "betas");
+    const emo__json *betas = emo__json_get(emo__json_get(c->json, "optimizer"), "betas");
     emo_train_options o = EMO_TRAIN_OPTIONS_INIT;
     o.schedule = EMO_SCHEDULE_COSINE;
     o.balance_scope = EMO_BALANCE_MICROBATCH;
@@ -119,8 +119,8 @@ static void make_trainer(job *j) {
     o.z_weight = (float)golden_number(c, r, "router_z_loss_weight");
     o.lm_z_weight = (float)golden_number(c, r, "lm_z_loss_multiplier");
     o.lr = (float)nested(c, r, "optimizer", "lr");
-    o.beta1 = (float)json_number_value(json_array_get(betas, 0));
-    o.beta2 = (float)json_number_value(json_array_get(betas, 1));
+    o.beta1 = (float)golden_real(emo__json_at(betas, 0));
+    o.beta2 = (float)golden_real(emo__json_at(betas, 1));
     o.eps = (float)nested(c, r, "optimizer", "eps");
     o.weight_decay = (float)nested(c, r, "optimizer", "weight_decay");
     o.max_grad_norm = (float)golden_number(c, r, "max_grad_norm");
@@ -172,8 +172,9 @@ static void check_step(job *j, int64_t step) {
     const float *norm = golden_need(c, r, "F32", j->steps, "grad_norm");
     const float *lb = golden_need(c, r, "F32", j->steps * j->moe, "router_lb_loss");
     const float *z = golden_need(c, r, "F32", j->steps * j->moe, "router_z_loss");
-    const json_t *lr = json_array_get(json_object_get(c->json, "lr"), (size_t)step);
-    if (ce == NULL || lm_z == NULL || total == NULL || norm == NULL || lb == NULL || z == NULL || !json_is_number(lr)) {
+    const emo__json *lr = emo__json_at(emo__json_get(c->json, "lr"), (size_t)step);
+    if (ce == NULL || lm_z == NULL || total == NULL || norm == NULL || lb == NULL || z == NULL ||
+        !golden_is_number(lr)) {
         golden_fail(r, "the case lacks results of step %lld", (long long)step);
         return;
     }
@@ -181,7 +182,7 @@ static void check_step(job *j, int64_t step) {
     golden_close_1(r, "lm_z", m.lm_z_loss, (double)lm_z[step], TOL_LM_Z);
     golden_close_1(r, "total", m.total_loss, (double)total[step], TOL_CE);
     golden_close_1(r, "grad_norm", m.grad_norm, (double)norm[step], TOL_NORM);
-    golden_close_1(r, "lr", m.lr / json_number_value(lr), 1.0, TOL_LR);
+    golden_close_1(r, "lr", m.lr / golden_real(lr), 1.0, TOL_LR);
     int32_t row = 0;
     for (int32_t l = 0; l < j->model->config.layers; l++) {
         if (j->model->config.layer[l].experts == 0)
