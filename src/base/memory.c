@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#define _DEFAULT_SOURCE
 #include "base/memory.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/checked.h"
 #include "base/status.h"
@@ -12,11 +14,20 @@
 /* The header in front of a block holds its whole size; one alignment unit keeps the block aligned. */
 #define HEADER EMO__ALIGN
 
+/* Large blocks (weights, activations, optimizer state) ask for huge pages where the system grants them on request:
+ * operators walk rows that lie a page or more apart, and small pages would cost an address lookup a row. */
+#define HUGE_PAGE ((size_t)2 << 20)
+#define HUGE_BLOCK (2 * HUGE_PAGE) /* smaller ones would waste too much of their last page */
+
 static void *default_alloc(void *ctx, size_t size, size_t alignment) {
     (void)ctx;
     void *ptr = NULL;
-    if (posix_memalign(&ptr, alignment, size) != 0)
+    if (posix_memalign(&ptr, size >= HUGE_BLOCK ? HUGE_PAGE : alignment, size) != 0)
         return NULL;
+#ifdef MADV_HUGEPAGE
+    if (size >= HUGE_BLOCK)
+        (void)madvise(ptr, size / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE); /* a wish: refusal does not matter */
+#endif
     return ptr;
 }
 
