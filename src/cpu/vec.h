@@ -28,7 +28,16 @@ EMO__KERNEL emo__vf emo__vload(const float *p) {
     return v;
 }
 EMO__KERNEL void emo__vstore(float *p, emo__vf v) { memcpy(p, &v, sizeof v); }
-EMO__KERNEL emo__vf emo__vset(float x) { return (emo__vf){0} + x; }
+/* Not by adding x to zeros: that is an addition in place of a load that broadcasts. */
+EMO__KERNEL emo__vf emo__vset(float x) {
+#if defined(__AVX512F__)
+    return _mm512_set1_ps(x);
+#elif defined(__AVX2__)
+    return _mm256_set1_ps(x);
+#else
+    return (emo__vf){x, x, x, x};
+#endif
+}
 
 /* a * b + c; one rounding where the set has FMA. */
 EMO__KERNEL emo__vf emo__vfma(emo__vf a, emo__vf b, emo__vf c) {
