@@ -16,9 +16,10 @@ typedef struct forward_task {
     const emo__gemm_kernels *gemm;
     const emo__swiglu_kernels *rows;
     const emo__tile *tiles;
-    float *h;   /* [assignments, inner] */
-    float *out; /* [assignments, hidden] */
-    char *temp; /* per worker: [TEMP_ROWS, 2 TEMP_COLS], when nothing is saved */
+    const int32_t *token; /* [assignments] */
+    float *h;             /* [assignments, inner] */
+    float *out;           /* [assignments, hidden] */
+    char *temp;           /* per worker: [TEMP_ROWS, 2 TEMP_COLS], when nothing is saved */
     char *work;
     int fused;
 } forward_task;
@@ -34,7 +35,7 @@ static void down_part(const forward_task *t, const emo__tile *tile, int64_t n0, 
     emo__gemm g = {.m = rows,
                    .n = args->hidden,
                    .k = args->inner,
-                   .a = emo__gemm_matrix(t->h + first * args->inner, args->inner, 0),
+                   .a = {emo__gemm_matrix(t->h + first * args->inner, args->inner, 0)},
                    .n_b = 1,
                    .b = {emo__gemm_weight(&args->table.slots[tile->expert].down, 1)},
                    .c = {t->out + first * args->hidden},
@@ -57,12 +58,11 @@ static void gate_up_tile(void *arg, size_t index, size_t worker) {
     emo__gemm g = {.m = tile->m1 - tile->m0,
                    .n = tile->n1 - tile->n0,
                    .k = args->hidden,
-                   .a = emo__gemm_matrix(args->x, args->hidden, 0),
+                   .a = {emo__gemm_matrix(args->x, args->hidden, 0)},
                    .n_b = 2,
                    .b = {emo__weight_part(&slot->gate, 1, tile->n0), emo__weight_part(&slot->up, 1, tile->n0)},
                    .alpha = 1.0f};
-    g.a.order = args->order + first;
-    g.a.divisor = args->k_total;
+    g.a[0].order = t->token + first;
     if (args->saved != NULL) {
         g.ldc = 2 * args->inner;
         g.c[0] = args->saved + first * g.ldc + tile->n0;
@@ -128,9 +128,10 @@ emo_status emo__cpu_experts_forward(emo_exec *exec, const emo_experts_args *args
     size_t assignments = (size_t)args->offsets[args->experts];
     emo__tile_list up_list = {0}, down_list = {0};
     (void)list_both(cpu, args, &up_list, &down_list);
-    size_t total = 0, up_at, down_at, h_at, out_at, temp_at, work_at;
+    size_t total = 0, up_at, down_at, token_at, h_at, out_at, temp_at, work_at;
     if (!emo__scratch_add(&total, up_list.count, sizeof(emo__tile), &up_at) ||
         !emo__scratch_add(&total, down_list.count, sizeof(emo__tile), &down_at) ||
+        !emo__scratch_add(&total, assignments, sizeof(int32_t), &token_at) ||
         !emo__scratch_add(&total, assignments, (size_t)args->inner * sizeof(float), &h_at) ||
         !emo__scratch_add(&total, assignments, (size_t)args->hidden * sizeof(float), &out_at) ||
         !emo__scratch_add(&total, args->saved != NULL ? 0 : cpu->workers, TEMP_ROWS * 2 * TEMP_COLS * sizeof(float),
@@ -143,10 +144,13 @@ emo_status emo__cpu_experts_forward(emo_exec *exec, const emo_experts_args *args
     up_list.tiles = (emo__tile *)(void *)(base + up_at);
     down_list.tiles = (emo__tile *)(void *)(base + down_at);
     int fused = list_both(cpu, args, &up_list, &down_list);
+    int32_t *token = (int32_t *)(void *)(base + token_at);
+    emo__assignment_rows(args, token, NULL);
     forward_task task = {.args = args,
                          .gemm = emo__gemm_kernels_of(cpu->isa),
                          .rows = emo__swiglu_kernels_of(cpu->isa),
                          .tiles = up_list.tiles,
+                         .token = token,
                          .h = (float *)(void *)(base + h_at),
                          .out = (float *)(void *)(base + out_at),
                          .temp = base + temp_at,

@@ -36,6 +36,10 @@ enum { EMO__FUSED_ROWS = 224, EMO__FUSED_INNER = 512 };
 int emo__fuse_rows(const emo__cpu_exec *cpu, const int32_t *offsets, int32_t experts, int64_t inner, int64_t max_inner,
                    int32_t kind, emo__tile_list *list);
 
+/* The token of each assignment in plan order and, when not NULL, its weight: products then read rows through plain
+ * numbers. */
+void emo__assignment_rows(const emo_experts_args *args, int32_t *token, float *weight);
+
 const emo_weight *emo__slot_weight(const emo_expert_slot *slot, int32_t which);
 float *emo__slot_gradient(const emo_expert_slot *slot, int32_t which);
 

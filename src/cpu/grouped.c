@@ -47,6 +47,14 @@ int emo__fuse_rows(const emo__cpu_exec *cpu, const int32_t *offsets, int32_t exp
     return 1;
 }
 
+void emo__assignment_rows(const emo_experts_args *args, int32_t *token, float *weight) {
+    for (int32_t i = 0; i < args->offsets[args->experts]; i++) {
+        token[i] = args->order[i] / args->k_total;
+        if (weight != NULL)
+            weight[i] = args->weights[args->order[i]];
+    }
+}
+
 const emo_weight *emo__slot_weight(const emo_expert_slot *slot, int32_t which) {
     return which == EMO_SLOT_GATE ? &slot->gate : which == EMO_SLOT_UP ? &slot->up : &slot->down;
 }
@@ -93,7 +101,7 @@ static void grouped_tile(void *arg, size_t index, size_t worker) {
         g.m = weight->rows;
         g.n = weight->cols;
         g.k = rows;
-        g.a = emo__gemm_matrix(args->a + first * args->lda, args->lda, 1);
+        g.a[0] = emo__gemm_matrix(args->a + first * args->lda, args->lda, 1);
         g.b[0] = emo__gemm_matrix(args->b + first * args->ldb, args->ldb, 0);
         g.c[0] = emo__slot_gradient(&args->table.slots[tile->expert], args->slot);
         g.ldc = weight->cols;
@@ -103,7 +111,7 @@ static void grouped_tile(void *arg, size_t index, size_t worker) {
         g.m = rows;
         g.n = forward ? weight->rows : weight->cols;
         g.k = forward ? weight->cols : weight->rows;
-        g.a = emo__gemm_matrix(args->a + first * args->lda, args->lda, 0);
+        g.a[0] = emo__gemm_matrix(args->a + first * args->lda, args->lda, 0);
         g.b[0] = emo__gemm_weight(weight, forward);
         g.c[0] = args->c + first * args->ldc;
         g.ldc = args->ldc;

@@ -6,26 +6,30 @@
 
 #include "base/checked.h"
 #include "base/status.h"
+#include "cpu/gemm/gemm.h"
 #include "cpu/ops_kernels.h"
 
-/* The chunk is the unit in which d_weight is summed, hence part of the result. */
-enum { HEAD_CHUNK = 256, HEAD_IGNORED = -100 };
+/* Rows of a chunk: multiples of EMO__GEMM_KC, so that d_weight is summed in the same order whatever the chunk. Large
+ * chunks pack the weight and walk through its gradient less often; a large vocabulary has to be content with less. */
+enum { CHUNK_LEAST = EMO__GEMM_KC, CHUNK_MOST = 4 * EMO__GEMM_KC, HEAD_IGNORED = -100 };
+#define CHUNK_FLOATS ((int64_t)8 << 20)
 
 typedef struct head_task {
     const emo_head_args *args;
     const emo__ops_kernels *kernels;
     int64_t first; /* token of the chunk's row 0 */
     int64_t vocab;
-    float *logits; /* [chunk, vocab] */
-    float *loss;   /* [chunk] */
-    float *lse;    /* [chunk] */
+    int64_t stride; /* floats from row to row of the logits */
+    float *logits;  /* [chunk, vocab] */
+    float *loss;    /* [chunk] */
+    float *lse;     /* [chunk] */
 } head_task;
 
 /* Loss of a row; with dx, its logits become ce_scale * (p - onehot) + 2 * z_scale * lse * p. */
 static void head_row(void *task, size_t index, size_t worker) {
     const head_task *t = task;
     const emo_head_args *a = t->args;
-    float *row = t->logits + (int64_t)index * t->vocab;
+    float *row = t->logits + (int64_t)index * t->stride;
     int32_t label = a->labels[t->first + (int64_t)index];
     (void)worker;
     t->loss[index] = 0.0f;
@@ -52,7 +56,7 @@ static emo_status head_chunk(emo_exec *exec, head_task *t, int64_t n, emo_error 
     const emo_backend_ops *ops = exec->backend->ops;
     const float *x = a->x + t->first * a->hidden;
     emo_linear_args forward = {
-        .tokens = n, .x = x, .x_stride = a->hidden, .weight = *w, .y = t->logits, .y_stride = t->vocab};
+        .tokens = n, .x = x, .x_stride = a->hidden, .weight = *w, .y = t->logits, .y_stride = t->stride};
     emo_status status = ops->linear_forward(exec, &forward, err);
     if (status != EMO_OK)
         return status;
@@ -71,12 +75,23 @@ static emo_status head_chunk(emo_exec *exec, head_task *t, int64_t n, emo_error 
                                 .x = x,
                                 .x_stride = a->hidden,
                                 .weight = *w,
-                                .y_stride = t->vocab,
+                                .y_stride = t->stride,
                                 .dy = t->logits,
                                 .dx = a->dx + t->first * a->hidden,
                                 .d_weight = a->d_weight};
     return ops->linear_backward(exec, &backward, err);
 }
+
+static int64_t chunk_rows(int64_t stride) {
+    int64_t rows = CHUNK_MOST;
+    while (rows > CHUNK_LEAST && rows * stride > CHUNK_FLOATS)
+        rows /= 2;
+    return rows;
+}
+
+/* An odd number of cache lines: a column of the logits then spreads over all sets of a cache, where a power of two
+ * would keep it in one. */
+static int64_t row_stride(int64_t vocab) { return (vocab + 15) / 16 * 16 / 32 * 32 + 16; }
 
 static emo_status head_loss(emo_exec *exec, const emo_head_args *args, emo_error *err) {
     emo__cpu_exec *cpu = emo__cpu(exec);
@@ -88,9 +103,10 @@ static emo_status head_loss(emo_exec *exec, const emo_head_args *args, emo_error
                              "label %d of token %lld is outside the vocabulary of %lld and is not -100", (int)label,
                              (long long)i, (long long)vocab);
     }
-    int64_t chunk = args->tokens < HEAD_CHUNK ? args->tokens : HEAD_CHUNK;
+    int64_t stride = row_stride(vocab), step = chunk_rows(stride);
+    int64_t chunk = args->tokens < step ? args->tokens : step;
     size_t floats = 0, bytes = 0;
-    if (!emo__mul_size((size_t)chunk, (size_t)vocab + 2, &floats) || !emo__mul_size(floats, sizeof(float), &bytes))
+    if (!emo__mul_size((size_t)chunk, (size_t)stride + 2, &floats) || !emo__mul_size(floats, sizeof(float), &bytes))
         return emo__fail(err, EMO_E_INVALID_ARGUMENT, "logits of a vocabulary of %lld do not fit in memory",
                          (long long)vocab);
     if (chunk == 0)
@@ -98,11 +114,11 @@ static emo_status head_loss(emo_exec *exec, const emo_head_args *args, emo_error
     float *region = emo__cpu_outer(cpu, bytes, err);
     if (region == NULL)
         return EMO_E_OUT_OF_MEMORY;
-    head_task t = {args, emo__ops_kernels_of(cpu), 0, vocab, region, region + chunk * vocab, NULL};
+    head_task t = {args, emo__ops_kernels_of(cpu), 0, vocab, stride, region, region + chunk * stride, NULL};
     t.lse = t.loss + chunk;
-    for (; t.first < args->tokens; t.first += HEAD_CHUNK) {
+    for (; t.first < args->tokens; t.first += step) {
         int64_t left = args->tokens - t.first;
-        emo_status status = head_chunk(exec, &t, left < HEAD_CHUNK ? left : HEAD_CHUNK, err);
+        emo_status status = head_chunk(exec, &t, left < step ? left : step, err);
         if (status != EMO_OK)
             return status;
     }

@@ -71,13 +71,26 @@ static void add_bias(const emo_weight *bias, float *c, int64_t ldc, int64_t rows
     }
 }
 
-/* One k block of one panel of columns, for every B. */
+static int products_of(const emo__gemm *g) { return g->n_a == 2 || g->n_b == 2 ? 2 : 1; }
+
+/* Columns [j, j + cols) of one k block of a B. */
+static void pack_columns(const emo__gemm_kernels *kernels, const emo__gemm *g, int which, int64_t j, int cols,
+                         int64_t k0, int64_t kc, float *packed) {
+    int64_t first = g->joined <= 0 || g->joined - k0 >= kc ? kc : g->joined > k0 ? g->joined - k0 : 0;
+    if (first > 0)
+        kernels->pack_b(packed, &g->b[which], j, cols, k0, first);
+    if (first < kc)
+        kernels->pack_b(packed + first * kernels->nr, &g->b[1], j, cols, k0 + first - g->joined, kc - first);
+}
+
+/* One k block of one panel of columns, for every product; `padded` rows of each A are packed one after the other. */
 static void panel(const emo__gemm_kernels *kernels, const emo__gemm *g, int64_t m0, int64_t m1, int64_t j, int cols,
-                  int64_t k0, int64_t kc, const float *packed_a, float *packed_b) {
+                  int64_t k0, int64_t kc, const float *packed_a, int64_t padded, float *packed_b) {
     int mr = kernels->mr;
-    for (int which = 0; which < g->n_b; which++) {
-        kernels->pack_b(packed_b, &g->b[which], j, cols, k0, kc);
-        const float *a = packed_a;
+    for (int which = 0; which < products_of(g); which++) {
+        if (which == 0 || g->n_b == 2)
+            pack_columns(kernels, g, which, j, cols, k0, kc, packed_b);
+        const float *a = packed_a + (g->n_a == 2 ? which * padded * kc : 0);
         for (int64_t i = m0; i < m1; i += mr, a += mr * kc)
             kernels->micro(kc, a, packed_b, m1 - i < mr ? (int)(m1 - i) : mr, cols, g->c[which] + i * g->ldc + j,
                            g->ldc, g->alpha, k0 == 0 ? g->beta : 1.0f);
@@ -85,12 +98,19 @@ static void panel(const emo__gemm_kernels *kernels, const emo__gemm *g, int64_t 
 }
 
 static void scale_only(const emo__gemm *g, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
-    for (int which = 0; which < g->n_b; which++)
+    for (int which = 0; which < products_of(g); which++)
         for (int64_t i = m0; i < m1; i++)
             for (int64_t j = n0; j < n1; j++) {
                 float *c = &g->c[which][i * g->ldc + j];
                 *c = g->beta == 0.0f ? 0.0f : g->beta * *c;
             }
+}
+
+/* One k block of the rows of every A, each at a multiple of `padded` rows. */
+static void pack_rows(const emo__gemm_kernels *kernels, const emo__gemm *g, int64_t m0, int64_t m1, int64_t k0,
+                      int64_t kc, int64_t padded, float *packed) {
+    for (int which = 0; which < (g->n_a == 2 ? 2 : 1); which++)
+        kernels->pack_a(packed + which * padded * kc, &g->a[which], m0, m1 - m0, k0, kc);
 }
 
 void emo__gemm_tile(const emo__gemm_kernels *kernels, const emo__gemm *g, int64_t m0, int64_t m1, int64_t n0,
@@ -101,30 +121,31 @@ void emo__gemm_tile(const emo__gemm_kernels *kernels, const emo__gemm *g, int64_
     float *packed_b = work + A_FLOATS + SPARE;
     int nr = kernels->nr;
     int64_t padded = round_up(m1 - m0, kernels->mr);
+    int64_t rows = g->n_a == 2 ? 2 * padded : padded;
     if (g->k == 0) {
         scale_only(g, m0, m1, n0, n1);
-    } else if (g->k <= A_FLOATS / padded) {
+    } else if (g->k <= A_FLOATS / rows) {
         /* few rows: pack them once over all of k, then stream B, each panel over all of k */
         for (int64_t k0 = 0; k0 < g->k; k0 += EMO__GEMM_KC) {
             int64_t kc = g->k - k0 < EMO__GEMM_KC ? g->k - k0 : EMO__GEMM_KC;
-            kernels->pack_a(packed_a + padded * k0, &g->a, m0, m1 - m0, k0, kc);
+            pack_rows(kernels, g, m0, m1, k0, kc, padded, packed_a + rows * k0);
         }
         for (int64_t j = n0; j < n1; j += nr)
             for (int64_t k0 = 0; k0 < g->k; k0 += EMO__GEMM_KC) {
                 int64_t kc = g->k - k0 < EMO__GEMM_KC ? g->k - k0 : EMO__GEMM_KC;
-                panel(kernels, g, m0, m1, j, n1 - j < nr ? (int)(n1 - j) : nr, k0, kc, packed_a + padded * k0,
+                panel(kernels, g, m0, m1, j, n1 - j < nr ? (int)(n1 - j) : nr, k0, kc, packed_a + rows * k0, padded,
                       packed_b);
             }
     } else {
         for (int64_t k0 = 0; k0 < g->k; k0 += EMO__GEMM_KC) {
             int64_t kc = g->k - k0 < EMO__GEMM_KC ? g->k - k0 : EMO__GEMM_KC;
-            kernels->pack_a(packed_a, &g->a, m0, m1 - m0, k0, kc);
+            pack_rows(kernels, g, m0, m1, k0, kc, padded, packed_a);
             for (int64_t j = n0; j < n1; j += nr)
-                panel(kernels, g, m0, m1, j, n1 - j < nr ? (int)(n1 - j) : nr, k0, kc, packed_a, packed_b);
+                panel(kernels, g, m0, m1, j, n1 - j < nr ? (int)(n1 - j) : nr, k0, kc, packed_a, padded, packed_b);
         }
     }
     if (g->bias != NULL)
-        for (int which = 0; which < g->n_b; which++)
+        for (int which = 0; which < products_of(g); which++)
             add_bias(g->bias, g->c[which] + m0 * g->ldc, g->ldc, m1 - m0, n0, n1);
 }
 

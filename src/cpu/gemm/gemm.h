@@ -12,30 +12,32 @@
 #include "cpu/cpu.h"
 
 #define EMO__GEMM_KC 256  /* k per block: part of the results' definition */
-#define EMO__GEMM_MT 448  /* most rows of a tile */
-#define EMO__GEMM_NT 1024 /* most columns of a tile */
+#define EMO__GEMM_MT 518  /* most rows of a tile: packed, they take a quarter of a 2 MB cache */
+#define EMO__GEMM_NT 4096 /* most columns of a tile */
 
 /* An operand as stored: `trans` tells how to read it (A: stored [k, m] when set, else [m, k]; B: [n, k] when set, else
- * [k, n]). With `order`, stored row i is row order[i] / divisor of `data`; `scale` (A only) multiplies stored row i by
- * scale[order[i]]. */
+ * [k, n]). With `order`, stored row i is row order[i] of `data`; `scale` (A only) multiplies stored row i by scale[i].
+ */
 typedef struct emo__gemm_operand {
     const void *data;
     int64_t ld;
     emo_dtype dtype; /* A: F32 */
     int trans;
     const int32_t *order; /* NULL: rows as they stand. B: only when not trans */
-    int32_t divisor;
     const float *scale;
 } emo__gemm_operand;
 
-/* C_i = alpha op(A) op(B_i) + beta C_i (+ bias), i < n_b: several B share one packed A. */
+/* C_i = alpha op(A_i) op(B_i) + beta C_i (+ bias): one product, or two that share what is packed of the operand they
+ * have in common. */
 typedef struct emo__gemm {
     int64_t m;
     int64_t n;
     int64_t k;
-    emo__gemm_operand a;
-    int n_b; /* 1 or 2 */
+    int n_a; /* 2: two A and one B, tiles of at most EMO__GEMM_MT / 2 rows; else 0 or 1 */
+    emo__gemm_operand a[2];
+    int n_b; /* 1; 2: two B and one A */
     emo__gemm_operand b[2];
+    int64_t joined; /* > 0, with one A and n_b = 1: B's k from here on is b[1]'s from 0 on */
     float *c[2];
     int64_t ldc;
     float alpha;

@@ -34,7 +34,7 @@ INLINE vec load_some(const char *p, emo_dtype dtype) {
 }
 
 INLINE const char *stored_row(const emo__gemm_operand *x, int64_t i, int64_t size) {
-    int64_t row = x->order != NULL ? x->order[i] / x->divisor : i;
+    int64_t row = x->order != NULL ? x->order[i] : i;
     return (const char *)x->data + row * x->ld * size;
 }
 
@@ -52,7 +52,7 @@ INLINE void pack_lanes(float *dst, int width, const emo__gemm_operand *x, int64_
         for (int l = 0; l < VL; l++) {
             int lane = group + l < lanes ? group + l : lanes - 1;
             rows[l] = stored_row(x, first + lane, size) + k0 * size;
-            scale[l] = x->scale != NULL ? x->scale[x->order != NULL ? x->order[first + lane] : first + lane] : 1.0f;
+            scale[l] = x->scale != NULL ? x->scale[first + lane] : 1.0f;
         }
         /* Short visits to many rows defeat the hardware's prefetcher: ask for the next panel's row through `order`, or
          * for the row's next k block, or the next panel's first. */
@@ -141,7 +141,7 @@ INLINE void pack_a_along(float *dst, const emo__gemm_operand *a, int64_t first, 
         int64_t end = begin + PANELS * MR < count ? begin + PANELS * MR : count;
         for (int64_t kk = 0; kk < kc; kk++) {
             const float *row = (const float *)(const void *)stored_row(a, k0 + kk, 4) + first;
-            float s = a->scale != NULL ? a->scale[a->order != NULL ? a->order[k0 + kk] : k0 + kk] : 1.0f;
+            float s = a->scale != NULL ? a->scale[k0 + kk] : 1.0f;
             float *out = dst + begin * kc + kk * MR;
             if (kk + ROWS_AHEAD < kc) {
                 const char *next = stored_row(a, k0 + kk + ROWS_AHEAD, 4) + (first + begin) * 4;
@@ -206,6 +206,23 @@ INLINE void store_tile(vec acc[MR][NRV], int rows, float *c, int64_t ldc, float 
     }
 }
 
+/* One step along k. */
+INLINE void micro_step(vec acc[MR][NRV], const int rows, const float *a, const float *b) {
+    vec bv[NRV];
+#pragma GCC unroll 4
+    for (int j = 0; j < NRV; j++)
+        bv[j] = V_LOAD(b + j * VL);
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i++) {
+        vec av = V_SET1(a[i]);
+#pragma GCC unroll 4
+        for (int j = 0; j < NRV; j++)
+            acc[i][j] = V_FMA(av, bv[j], acc[i][j]);
+    }
+}
+
+enum { STEPS_PER_LINE = 4, LINE = 16 /* floats */ };
+
 INLINE void micro_rows(int64_t kc, const float *a, const float *b, const int rows, int cols, float *c, int64_t ldc,
                        float alpha, float beta) {
     vec acc[MR][NRV];
@@ -214,39 +231,34 @@ INLINE void micro_rows(int64_t kc, const float *a, const float *b, const int row
 #pragma GCC unroll 4
         for (int j = 0; j < NRV; j++)
             acc[i][j] = V_ZERO;
+    int64_t kk = 0;
+    /* C is asked for line by line: all lines at once would keep the loads of A and B waiting */
     for (int i = 0; i < rows; i++)
-        for (int j = 0; j < cols; j += 16)
+        for (int j = 0; j < NR && kk + STEPS_PER_LINE <= kc; j += LINE, kk += STEPS_PER_LINE) {
             __builtin_prefetch(c + i * ldc + j, 1, 3);
-    for (int64_t kk = 0; kk < kc; kk++) {
-        vec bv[NRV];
-#pragma GCC unroll 4
-        for (int j = 0; j < NRV; j++)
-            bv[j] = V_LOAD(b + j * VL);
-#pragma GCC unroll 16
-        for (int i = 0; i < rows; i++) {
-            vec av = V_SET1(a[i]);
-#pragma GCC unroll 4
-            for (int j = 0; j < NRV; j++)
-                acc[i][j] = V_FMA(av, bv[j], acc[i][j]);
+#pragma GCC unroll 1 /* unrolled, it would need more registers than there are */
+            for (int step = 0; step < STEPS_PER_LINE; step++, a += MR, b += NR)
+                micro_step(acc, rows, a, b);
         }
-        a += MR;
-        b += NR;
-    }
+    for (; kk < kc; kk++, a += MR, b += NR)
+        micro_step(acc, rows, a, b);
     if (cols == NR) {
         store_tile(acc, rows, c, ldc, alpha, beta);
         return;
     }
-    float edge[NR];
-    for (int i = 0; i < rows; i++) {
+    float edge[MR * NR];
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 4
         for (int j = 0; j < NRV; j++)
-            V_STORE(edge + j * VL, acc[i][j]);
-        for (int j = 0; j < cols; j++) {
-            float t = alpha * edge[j];
+            V_STORE(edge + i * NR + j * VL, acc[i][j]);
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < cols && j < NR; j++) {
+            float t = alpha * edge[i * NR + j];
             if (beta != 0.0f)
                 t = beta * c[i * ldc + j] + t;
             c[i * ldc + j] = t;
         }
-    }
 }
 
 #define ROWS(r)                                                                                                        \
