@@ -81,7 +81,7 @@ def main():
     model_options(parser)
     args = parser.parse_args()
 
-    run = Baselines(args.emo, args.out, args.corpus, **given_models(args))
+    run = Baselines(args.emo, args.out, args.corpus, args.jobs, **given_models(args))
     run.split_by_domain("valid")
     run.split_by_domain("test", args.test_bytes)
     run.tokenizer()

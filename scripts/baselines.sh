@@ -14,6 +14,7 @@ usage: scripts/baselines.sh CORPUS_DIR [--emo-model DIR --standard-model DIR] [o
   --seed N, --window N                    of the training (1, 10)
   --draws N        draws of the document that picks a subset (1)
   --test-bytes N   test documents a domain, in bytes of text (all)
+  --jobs N         processes at a time, each of one thread, while subsets are measured (the CPUs)
   --out DIR        where models and results go (build/baselines)
 exit status: 0 the EMO's 25 % subset has fewer bits per byte than the small MoE and the dense model
              3 it has not, or packages are missing    1 something failed    2 wrong usage
@@ -21,4 +22,4 @@ EOF
 }
 root=$(cd "$(dirname "$0")/.." && pwd)
 . "$root/scripts/common.sh"
-emo_experiment baselines "--emo-model --standard-model --tokens --config --seed --window --draws --test-bytes" "$@"
+emo_experiment baselines "--emo-model --standard-model --tokens --config --seed --window --draws --test-bytes --jobs" "$@"

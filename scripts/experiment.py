@@ -40,6 +40,7 @@ def options(description):
     parser.add_argument("--tokens", type=int)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--window", type=int, default=10)
+    parser.add_argument("--jobs", type=int)
     return parser
 
 

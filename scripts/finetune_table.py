@@ -186,7 +186,7 @@ def main():
     parser.add_argument("--items", type=int)
     args = parser.parse_args()
 
-    run = Tuning(args.emo, args.out, args.corpus, **given_models(args))
+    run = Tuning(args.emo, args.out, args.corpus, args.jobs, **given_models(args))
     run.prepare(args)
     tokens = {model: run.train(model, ("--tokens", args.tokens or 8_500_000), seed=args.seed, window=args.window)
               for model in MODELS}

@@ -18,6 +18,7 @@ usage: scripts/finetune_table.sh CORPUS_DIR [--emo-model DIR --standard-model DI
   --draws N        draws of the document that picks a subset, each tuned by itself (1)
   --items N        held-out items a domain, at most (all)
   --test-bytes N   test documents a domain on which merged models are measured, in bytes of text (40000)
+  --jobs N         processes at a time, each of one thread, while subsets are measured and tuned (the CPUs)
   --out DIR        where models and results go (build/finetune_table)
 exit status: 0 at 25 % of the routed experts the EMO's growth is below a third of the standard model's, before and after
              3 it is not, or packages are missing    1 something failed    2 wrong usage
@@ -26,4 +27,4 @@ EOF
 root=$(cd "$(dirname "$0")/.." && pwd)
 . "$root/scripts/common.sh"
 emo_experiment finetune_table "--emo-model --standard-model --tokens --config --seed --window --domains --tune-steps \
---tune-lr --draws --items --test-bytes" "$@"
+--tune-lr --draws --items --test-bytes --jobs" "$@"

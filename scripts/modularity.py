@@ -14,7 +14,7 @@ def main():
     parser.add_argument("--draws", type=int, default=3)
     args = parser.parse_args()
 
-    run = Experiment(args.emo, args.out, args.corpus)
+    run = Experiment(args.emo, args.out, args.corpus, args.jobs)
     run.split_by_domain("valid")
     run.split_by_domain("test")
     run.tokenizer()
