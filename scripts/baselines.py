@@ -3,13 +3,13 @@
 """The second half of scripts/baselines.sh: models of a subset's size next to the subsets."""
 
 import json
-import os
 import shutil
 
 from experiment import MODELS, TITLES, Experiment, Failed, given_models, model_options, options, run_main
 from report import align, average, baseline_rows, baseline_verdict
 
 METHOD = "layerwise"
+VALUE_BYTES = {"f32": 4, "bf16": 2, "f16": 2}
 # What a dense model of the reference has of a mixture's configuration.
 DENSE_KEYS = ["hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_act",
               "rms_norm_eps", "rope_theta", "max_position_embeddings", "attention_bias", "tie_word_embeddings",
@@ -33,8 +33,8 @@ class Baselines(Experiment):
     def size(self, model):
         """Parameters, those a token uses, and the bytes of the weights."""
         info = json.loads(self.run("info", self.folder(model), "--json"))
-        return {"parameters": info["parameters"], "active": info["active"], "bytes":
-                os.path.getsize(os.path.join(self.folder(model), "model.safetensors"))}
+        return {"parameters": info["parameters"], "active": info["active"],
+                "bytes": info["parameters"] * VALUE_BYTES[info["dtype"]]}
 
     def subset_size(self, model, keep):
         """Those of the model that a subset is when it is written by itself."""

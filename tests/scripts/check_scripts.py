@@ -258,6 +258,7 @@ class Smoke(unittest.TestCase):
             self.assertEqual(size["emo", 4]["parameters"], size["small", None]["parameters"])
             routers = 2 * 17 * 16  # the dense model has none, and is otherwise as large as what a token uses
             self.assertLessEqual(abs(size["emo", None]["active"] - size["dense", None]["parameters"]), routers)
+            self.assertEqual(size["small", None]["bytes"], 4 * size["small", None]["parameters"])
             self.assertLess(size["dense", None]["bytes"], size["emo", 4]["bytes"])
             self.assertIn("dense model", run.stdout)
             self.assertEqual(run.returncode, 0 if report.baseline_verdict(result, 4)[1] else 3)
