@@ -5,6 +5,7 @@
 static emo_status save_model(cli *c, const emo_model *model, const char *folder) {
     emo_model_save_options options = EMO_MODEL_SAVE_OPTIONS_INIT;
     options.progress = cli_progress(c);
+    options.extended = 1;
     return emo_model_save(model, folder, &options, &c->err);
 }
 

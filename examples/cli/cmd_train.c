@@ -22,7 +22,7 @@ static const command_text text = {
 
 /* What the command line says. */
 typedef struct train_arguments {
-    const char *config, *from, *tokenizer, *pool, *schedule, *scope, *train_only, *mask, *out;
+    const char *config, *from, *tokenizer, *pool, *schedule, *scope, *train_only, *mask, *gating, *out;
     string_list data, valid;
     int32_t skip_broken;
     emo_train_options options;
@@ -50,6 +50,8 @@ static void read_words(cli *c, train_arguments *a) {
         o->schedule = EMO_SCHEDULE_WSD;
     else if (strcmp(a->schedule, "constant") == 0)
         o->schedule = EMO_SCHEDULE_CONSTANT;
+    if (a->gating != NULL)
+        o->gating = strcmp(a->gating, "sigmoid") == 0 ? EMO_ROUTER_SIGMOID : EMO_ROUTER_SOFTMAX;
     o->train_only = strcmp(a->train_only, "experts") == 0 ? EMO_TRAIN_EXPERTS : EMO_TRAIN_ALL;
     if (strcmp(a->scope, "document") == 0) {
         o->balance_scope = EMO_BALANCE_DOCUMENT;
@@ -336,9 +338,8 @@ int cmd_train(int argc, char **argv) {
          "document pools: none, fixed:P, uniform:A:B, mass:P:A:B or scheduled:P:STEPS; none trains a standard MoE",
          "none", 0, 0, 0, 0},
         {"batch", OPTION_INT32, &o->batch_rows, "ROWS", "rows a step", "12", 1, 1 << 20, 0, 0},
-        {"seq-len", OPTION_INT32, &o->seq_len, "S", "tokens a row", "256", 2, 1 << 24, 0, 0},
-        {"accumulate", OPTION_INT32, &o->accumulate, "N", "micro-batches a step; divides --batch", "1", 1, 1 << 20, 0,
-         0},
+        {"seq-len", OPTION_INT32, &o->seq_len, "S", "tokens a row", "256", 2, 1 << 20, 0, 0},
+        {"accumulate", OPTION_INT32, &o->accumulate, "N", "micro-batches a step; divides --batch", "1", 1, 4096, 0, 0},
         {"lr", OPTION_FLOAT, &o->lr, "X", "highest learning rate", "0.004", 0, 1e3, 0, 0},
         {"schedule", OPTION_CHOICE, &a.schedule, "cosine|linear|wsd|constant", "how the learning rate goes", "cosine",
          0, 0, 0, 0},
@@ -354,6 +355,14 @@ int cmd_train(int argc, char **argv) {
          "over what the load is balanced: document, microbatch, batch or window:N", "batch", 0, 0, 0, 0},
         {"balance-weight", OPTION_FLOAT, &o->balance_weight, "X", "of the load-balancing loss", "0.1", 0, 1e3, 0, 0},
         {"z-weight", OPTION_FLOAT, &o->z_weight, "X", "of the router's z-loss", "0.001", 0, 1e3, 0, 0},
+        {"gating", OPTION_CHOICE, &a.gating, "softmax|sigmoid", "how the router scores experts; the model keeps it",
+         "the model's own: softmax", 0, 0, 0, 0},
+        {"score-bias", OPTION_FLOAT, &o->score_bias_rate, "RATE",
+         "balance by a bias on the choice, moved by RATE a step; 0: not", "0", 0, 1, 0, 0},
+        {"jitter", OPTION_FLOAT, &o->jitter, "X", "the router's input times noise in [1 - X, 1 + X]", "0", 0, 0.999, 0,
+         0},
+        {"repetition-filter", OPTION_INT32, &o->repetition_count, "N",
+         "no loss from rows that repeat up to 13 tokens N times in a row; 0: from all", "0", 0, 1 << 20, 0, 0},
         {"train-only", OPTION_CHOICE, &a.train_only, "experts|all", "what is trained: the routed experts, or all",
          "all", 0, 0, 0, 0},
         {"mask", OPTION_STRING, &a.mask, "FILE", "restrict the model to these experts", "all experts", 0, 0, 0, 0},

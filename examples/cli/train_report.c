@@ -33,7 +33,8 @@ int32_t train_report_step(void *ctx, const emo_step_metrics *m) {
         report->valid_loss = m->valid_loss;
     if (m->skipped && !c->common.quiet) {
         progress_clear(&c->line);
-        fprintf(stderr, "emo: warning: the step before step %" PRId64 " was skipped: its gradients were not finite\n",
+        fprintf(stderr,
+                "emo: warning: step %" PRId64 " was skipped: its gradients were not finite, or no token counted\n",
                 m->step);
     }
     report->skipped += m->skipped;
@@ -88,6 +89,10 @@ static const char *scope_name(const emo_train_options *o, char buffer[32]) {
     }
 }
 
+static const char *gating_name(const emo_train_options *o) {
+    return o->gating < 0 ? "the model's own" : o->gating == EMO_ROUTER_SIGMOID ? "sigmoid" : "softmax";
+}
+
 /* An option that may be left to the library, as text. */
 static const char *steps_or(int64_t steps, const char *automatic, char buffer[32]) {
     if (steps < 0)
@@ -132,6 +137,12 @@ void print_settings(const train_settings *s) {
            (double)o->beta2, (double)o->eps, (double)o->weight_decay, (double)o->max_grad_norm);
     printf("  %-16s weight %g, over %s; z-loss weight %g (router), %g (logits)\n", "balance", (double)o->balance_weight,
            scope_name(o, a), (double)o->z_weight, (double)o->lm_z_weight);
+    if (o->gating >= 0 || o->score_bias_rate > 0.0f || o->jitter > 0.0f)
+        printf("  %-16s %s gating, score bias by %g a step, jitter %g\n", "router", gating_name(o),
+               (double)o->score_bias_rate, (double)o->jitter);
+    if (o->repetition_count > 0)
+        printf("  %-16s rows with %d repetitions of up to %d tokens are left out of the loss\n", "filter",
+               (int)o->repetition_count, (int)o->repetition_period);
     if (o->checkpoint_every > 0)
         printf("  %-16s every %" PRId64 " steps, the last %d are kept\n", "checkpoints", o->checkpoint_every,
                (int)o->keep_checkpoints);
@@ -170,6 +181,10 @@ void json_settings(json_writer *json, const train_settings *s) {
     json_number(json, "balance_weight", (double)o->balance_weight);
     json_number(json, "z_weight", (double)o->z_weight);
     json_number(json, "lm_z_weight", (double)o->lm_z_weight);
+    json_string(json, "gating", gating_name(o));
+    json_number(json, "score_bias_rate", (double)o->score_bias_rate);
+    json_number(json, "jitter", (double)o->jitter);
+    json_integer(json, "repetition_count", o->repetition_count);
     json_integer(json, "checkpoint_every", o->checkpoint_every);
     json_unsigned(json, "seed", o->seed);
     json_integer(json, "threads", s->threads);

@@ -6,6 +6,7 @@
  * Every rank holds one handle. Collective calls must be made by all ranks, in the same order; they block until all have
  * arrived. Sums are in rank order, so that all ranks get the same bits, on every run. When a rank fails, is aborted or
  * releases its handle, every other rank gets EMO_E_COMM from its present or next collective call: none waits for ever.
+ * Nor for a rank that never comes: see emo_comm_set_timeout(). A communicator that has failed stays failed.
  *
  * Thread rule: a handle belongs to one thread at a time (EMO_E_BUSY otherwise); emo_comm_abort(), emo_comm_rank() and
  * emo_comm_size() may be called from any thread.
@@ -30,6 +31,14 @@ EMO_API EMO_MUST_CHECK emo_status emo_comm_create_single(emo_runtime *runtime, e
  */
 EMO_API EMO_MUST_CHECK emo_status emo_comm_create_local(emo_runtime *runtime, int32_t ranks, emo_comm **out,
                                                         emo_error *err);
+
+/**
+ * How long a collective call of a process's ranks (emo_comm_create_local()) waits for the others; then all ranks get
+ * EMO_E_COMM. It holds for all of its ranks, from their next call on.
+ * @param seconds 0 to 1e9; 0: for ever. Default 1800: rank 0 alone validates and writes checkpoints meanwhile.
+ * @return EMO_E_RANGE, EMO_E_UNSUPPORTED (a plug-in's communicator); a single rank has nobody to wait for.
+ */
+EMO_API EMO_MUST_CHECK emo_status emo_comm_set_timeout(emo_comm *comm, double seconds, emo_error *err);
 
 /** Releases the caller's reference; with the last one the rank leaves. NULL is a no-op. Any thread. */
 EMO_API void emo_comm_release(emo_comm *comm);

@@ -59,11 +59,12 @@ typedef struct emo_model_save_options {
     emo_dtype dtype;      /**< -1: as held; F32, BF16 or F16 */
     uint64_t shard_bytes; /**< largest shard; 0: 5 GB */
     emo_progress progress;
+    int32_t extended; /**< 1: also what the reference's configuration has no key for (sigmoid gating, a score bias),
+                         under a model_type that its code does not take for its own; 0: such models are refused */
+    int32_t reserved; /**< 0 */
 } emo_model_save_options;
 #define EMO_MODEL_SAVE_OPTIONS_INIT                                                                                    \
-    {                                                                                                                  \
-        sizeof(emo_model_save_options), -1, 0, { 0, 0 }                                                                \
-    }
+    { sizeof(emo_model_save_options), -1, 0, {0, 0}, 0, 0 }
 /** Fills in the defaults, for languages that cannot use the macro. */
 EMO_API void emo_model_save_options_init(emo_model_save_options *options);
 
@@ -167,7 +168,8 @@ EMO_API EMO_MUST_CHECK emo_status emo_model_tensor_f32(const emo_model *model, c
  * pruning_metadata.json for a pruned model (else one that is there is removed) and at last config.json into `folder`
  * (created), each file atomically. Tensors are in the byte order of their names.
  * @return EMO_E_INVALID_ARGUMENT for a model of which only some experts were loaded (emo_model_prune() it to its mask
- *         first), EMO_E_IO, EMO_E_RANGE (an option), EMO_E_CANCELLED, EMO_E_OUT_OF_MEMORY.
+ *         first), EMO_E_UNSUPPORTED (see emo_model_save_options.extended), EMO_E_IO, EMO_E_RANGE (an option),
+ *         EMO_E_CANCELLED, EMO_E_OUT_OF_MEMORY.
  */
 EMO_API EMO_MUST_CHECK emo_status emo_model_save(const emo_model *model, const char *folder,
                                                  const emo_model_save_options *options, emo_error *err);

@@ -100,10 +100,12 @@ typedef struct emo_router_batch {
     double loss_div_factor;        /**< N of this rank's whole batch, all micro-batches; 0: the tokens of this call */
     int32_t microbatch;            /**< which micro-batch of the step this is; default 0 */
     int32_t microbatches;          /**< of how many; default 1 */
+    int64_t first_token; /**< number of the first token in the step over all micro-batches and ranks, the key of the
+                            jitter; default 0 */
 } emo_router_batch;
 
 #define EMO_ROUTER_BATCH_INIT                                                                                          \
-    { sizeof(emo_router_batch), EMO_ROUTER_TRAIN, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0, 1 }
+    { sizeof(emo_router_batch), EMO_ROUTER_TRAIN, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0, 1, 0 }
 
 /** Fills in the defaults, for languages that cannot use the macro. */
 EMO_API void emo_router_batch_init(emo_router_batch *batch);

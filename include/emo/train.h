@@ -27,7 +27,7 @@ enum { EMO_TRAIN_ALL = 0, EMO_TRAIN_EXPERTS = 1 /**< the routed experts alone */
 /** What a step did. */
 typedef struct emo_step_metrics {
     uint32_t struct_size;
-    int32_t skipped;      /**< the step before this one was skipped: its gradients were not finite */
+    int32_t skipped;      /**< the weights stayed: the gradients were not finite, or no token counted */
     int64_t step;         /**< from 1 */
     int64_t steps;        /**< planned in all, 0 if not known yet */
     int64_t tokens;       /**< trained so far, all ranks */
@@ -40,8 +40,9 @@ typedef struct emo_step_metrics {
     double lr;
     double seconds; /**< of this step */
     double tokens_per_second;
-    double valid_loss; /**< NaN when there was no validation at this step */
-    double max_load;   /**< largest share of an expert over its fair share, worst layer */
+    double valid_loss;     /**< NaN when there was no validation at this step */
+    double max_load;       /**< largest share of an expert over its fair share, worst layer */
+    int64_t filtered_rows; /**< rows of the step that the repetition filter kept out of the loss, all ranks */
 } emo_step_metrics;
 
 /** Options of emo_trainer_create(). */
@@ -87,12 +88,22 @@ typedef struct emo_train_options {
     void *on_step_ctx;
     int32_t (*on_step)(void *ctx,
                        const emo_step_metrics *metrics); /**< after each step; non-zero stops with EMO_E_CANCELLED */
+    emo_router_gating gating;  /**< how scores are made from logits; -1: as the model does. Else the model does so from
+                                  here on, also when it is saved, loaded and run */
+    float score_bias_rate;     /**< > 0: after each step, bias += rate * sign(mean(counts) - counts) over the experts of
+                                  the mask; the model gets a score bias if it has none. 0: no update */
+    float jitter;              /**< the router's input times uniform noise in [1 - jitter, 1 + jitter]; 0: none */
+    int32_t repetition_count;  /**< a row that holds some span of up to repetition_period tokens so often in a row is
+                                  left out of the loss, though its tokens count as trained; 0: no filter, else 2 or more
+                                  (the reference: 32) */
+    int32_t repetition_period; /**< 13 */
+    int32_t reserved_3;        /**< 0 */
 } emo_train_options;
 #define EMO_TRAIN_OPTIONS_INIT                                                                                         \
     {                                                                                                                  \
         sizeof(emo_train_options), EMO_SCHEDULE_COSINE, 0, EMO_BALANCE_BATCH, 30, 0.1f, 0.001f, 1e-5f, 4e-3f, 0.9f,    \
             0.95f, 1e-8f, 0.1f, 1.0f, 0.1f, 0.0f, 0.0f, -1, -1, 0, 0, 0.0, 12, 1, 256, EMO_TRAIN_ALL, 0, 0, 2, 0, 0,   \
-            0, 0, 0, 0, 0, 0, {0, 0}, 0, 0                                                                             \
+            0, 0, 0, 0, 0, 0, {0, 0}, 0, 0, -1, 0.0f, 0.0f, 0, 13, 0                                                   \
     }
 
 /** Fills in the defaults, for languages that cannot use the macro. */

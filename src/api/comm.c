@@ -63,6 +63,15 @@ emo_status emo_comm_create(emo_runtime *runtime, const emo_comm_vtable *vtable, 
     return emo__comm_new(runtime, vtable, ctx, rank, size, out, err);
 }
 
+emo_status emo_comm_set_timeout(emo_comm *comm, double seconds, emo_error *err) {
+    emo__error_clear(err);
+    if (comm == NULL)
+        return emo__fail(err, EMO_E_INVALID_ARGUMENT, "comm is NULL");
+    if (!(seconds >= 0.0 && seconds <= 1e9))
+        return emo__fail(err, EMO_E_RANGE, "seconds is %g; it must be in [0, 1e9]", seconds);
+    return comm->size == 1 ? EMO_OK : emo__comm_local_patience(comm, seconds, err);
+}
+
 void emo_comm_release(emo_comm *comm) { emo__comm_release(comm); }
 
 int32_t emo_comm_rank(const emo_comm *comm) { return comm != NULL ? comm->rank : 0; }

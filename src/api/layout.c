@@ -145,11 +145,13 @@ AT(emo_model_load_options, reserved, 20);
 AT(emo_model_load_options, progress, 24);
 AT(emo_model_load_options, pruning, 40);
 
-SIZE(emo_model_save_options, 32);
+SIZE(emo_model_save_options, 40);
 AT(emo_model_save_options, struct_size, 0);
 AT(emo_model_save_options, dtype, 4);
 AT(emo_model_save_options, shard_bytes, 8);
 AT(emo_model_save_options, progress, 16);
+AT(emo_model_save_options, extended, 32);
+AT(emo_model_save_options, reserved, 36);
 
 SIZE(emo_model_info, 80);
 AT(emo_model_info, struct_size, 0);
@@ -205,7 +207,7 @@ AT(emo_router_options, reserved, 68);
 AT(emo_router_options, seed, 72);
 AT(emo_router_options, comm, 80);
 
-SIZE(emo_router_batch, 88);
+SIZE(emo_router_batch, 96);
 AT(emo_router_batch, struct_size, 0);
 AT(emo_router_batch, mode, 4);
 AT(emo_router_batch, rows, 8);
@@ -219,6 +221,7 @@ AT(emo_router_batch, step, 64);
 AT(emo_router_batch, loss_div_factor, 72);
 AT(emo_router_batch, microbatch, 80);
 AT(emo_router_batch, microbatches, 84);
+AT(emo_router_batch, first_token, 88);
 
 SIZE(emo_routing, 160);
 AT(emo_routing, struct_size, 0);
@@ -304,7 +307,7 @@ AT(emo_session_options, stop, 72);
 AT(emo_session_options, n_stop, 80);
 AT(emo_session_options, progress, 88);
 
-SIZE(emo_step_metrics, 120);
+SIZE(emo_step_metrics, 128);
 AT(emo_step_metrics, struct_size, 0);
 AT(emo_step_metrics, skipped, 4);
 AT(emo_step_metrics, step, 8);
@@ -321,8 +324,9 @@ AT(emo_step_metrics, seconds, 88);
 AT(emo_step_metrics, tokens_per_second, 96);
 AT(emo_step_metrics, valid_loss, 104);
 AT(emo_step_metrics, max_load, 112);
+AT(emo_step_metrics, filtered_rows, 120);
 
-SIZE(emo_train_options, 232);
+SIZE(emo_train_options, 256);
 AT(emo_train_options, struct_size, 0);
 AT(emo_train_options, schedule, 4);
 AT(emo_train_options, pool, 8);
@@ -363,5 +367,11 @@ AT(emo_train_options, comm, 192);
 AT(emo_train_options, progress, 200);
 AT(emo_train_options, on_step_ctx, 216);
 AT(emo_train_options, on_step, 224);
+AT(emo_train_options, gating, 232);
+AT(emo_train_options, score_bias_rate, 236);
+AT(emo_train_options, jitter, 240);
+AT(emo_train_options, repetition_count, 244);
+AT(emo_train_options, repetition_period, 248);
+AT(emo_train_options, reserved_3, 252);
 
 typedef int emo__layout_is_checked; /* a translation unit needs a declaration */

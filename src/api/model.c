@@ -282,6 +282,11 @@ emo_status emo_model_save(const emo_model *model, const char *folder, const emo_
     if (status == EMO_OK && o.dtype != -1 && !is_float(o.dtype))
         status = emo__fail(err, EMO_E_RANGE, "emo_model_save_options.dtype is %d; it must be -1, F32, F16 or BF16",
                            (int)o.dtype);
+    if (status == EMO_OK && o.extended != 0 && o.extended != 1)
+        status =
+            emo__fail(err, EMO_E_RANGE, "emo_model_save_options.extended is %d; it must be 0 or 1", (int)o.extended);
+    if (status == EMO_OK)
+        status = emo__options_reserved(o.reserved, "emo_model_save_options", err);
     if (status == EMO_OK)
         status = emo__model_begin_read(model, err);
     if (status != EMO_OK)

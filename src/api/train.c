@@ -19,7 +19,11 @@ emo_status emo_trainer_create(emo_model *model, const emo_dataset *data, const e
     *out = NULL;
     emo_train_options opt = EMO_TRAIN_OPTIONS_INIT;
     emo_status status = emo__options_copy(&opt, sizeof opt, options, "emo_train_options", err);
-    return status == EMO_OK ? emo__trainer_create(model, data, &opt, out, err) : status;
+    if (status == EMO_OK)
+        status = emo__trainer_create(model, data, &opt, out, err);
+    if (status != EMO_OK && options != NULL)
+        emo_comm_abort(opt.comm); /* the other ranks may be waiting for this one */
+    return status;
 }
 
 void emo_trainer_release(emo_trainer *trainer) {
@@ -88,10 +92,13 @@ emo_status emo_schedule_lr(const emo_train_options *options, int64_t step, doubl
     emo_status status = emo__options_copy(&o, sizeof o, options, "emo_train_options", err);
     if (status != EMO_OK)
         return status;
-    if (step < 0 || o.max_steps < 1 || o.warmup < -1 || o.decay < -1 || o.schedule < 0 || o.schedule > EMO_SCHEDULE_WSD)
-        return emo__fail(err, EMO_E_RANGE, "step %lld of max_steps %lld with schedule %d, warmup %lld, decay %lld",
-                         (long long)step, (long long)o.max_steps, (int)o.schedule, (long long)o.warmup,
-                         (long long)o.decay);
+    status = emo__train_options_check(&o, err);
+    if (status == EMO_OK && o.max_steps < 1)
+        status = emo__fail(err, EMO_E_RANGE, "max_steps is %lld; a schedule needs 1 or more", (long long)o.max_steps);
+    if (status == EMO_OK && step < 0)
+        status = emo__fail(err, EMO_E_RANGE, "step is %lld; steps count from 1", (long long)step);
+    if (status != EMO_OK)
+        return status;
     *lr = emo__schedule_lr(&o, o.max_steps, emo__schedule_warmup(&o, o.max_steps), emo__schedule_decay(&o, o.max_steps),
                            step);
     return EMO_OK;

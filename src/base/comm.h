@@ -30,6 +30,11 @@ EMO_MUST_CHECK emo_status emo__comm_new(emo_runtime *rt, const emo_comm_vtable *
 /* Ranks of this process (comm_local.c). */
 EMO_MUST_CHECK emo_status emo__comm_local(emo_runtime *rt, int32_t ranks, emo_comm **out, emo_error *err);
 
+/* Seconds a collective of a process's ranks waits for the last one, unless told otherwise. */
+#define EMO__COMM_PATIENCE 1800.0
+/* 0: for ever. EMO_E_UNSUPPORTED for other communicators. */
+EMO_MUST_CHECK emo_status emo__comm_local_patience(emo_comm *comm, double seconds, emo_error *err);
+
 /* Collectives on memory of the back end in use; `stream` as in emo_comm_vtable. */
 EMO_MUST_CHECK emo_status emo__comm_all_reduce(emo_comm *comm, void *data, size_t count, emo_dtype dtype, void *stream,
                                                emo_error *err);

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Ranks of one process. Each posts its call and waits; the last to arrive does the work for all, in rank order. A rank
- * that leaves or aborts marks the world as failed, which wakes everybody. */
+ * that leaves or aborts, or waits longer than the world's patience, marks the world as failed, which wakes everybody.
+ */
+#include <errno.h>
 #include <pthread.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/comm.h"
 #include "base/status.h"
@@ -26,7 +29,9 @@ typedef struct world {
     uint64_t generation; /* finished calls */
     emo_status result;   /* of the last finished call */
     int failed;
-    posted *calls; /* [ranks] */
+    int late;        /* it failed because a rank did not come */
+    double patience; /* seconds a call waits; 0: for ever */
+    posted *calls;   /* [ranks] */
 } world;
 
 typedef struct member {
@@ -75,6 +80,29 @@ static emo_status work(const world *w) {
     return EMO_OK;
 }
 
+/* Waits until the call `mine` is finished or the world has failed; nobody waits for ever for a rank that never comes.
+ */
+static void wait_for(world *w, uint64_t mine) {
+    struct timespec until;
+    (void)clock_gettime(CLOCK_MONOTONIC, &until);
+    double whole = w->patience < 1e9 ? w->patience : 1e9;
+    until.tv_sec += (time_t)whole;
+    until.tv_nsec += (long)((whole - (double)(time_t)whole) * 1e9);
+    if (until.tv_nsec >= 1000000000L) {
+        until.tv_nsec -= 1000000000L;
+        until.tv_sec++;
+    }
+    while (w->generation == mine && !w->failed) {
+        int code = w->patience > 0.0 ? pthread_cond_timedwait(&w->done, &w->lock, &until)
+                                     : pthread_cond_wait(&w->done, &w->lock);
+        if (code == ETIMEDOUT && w->generation == mine && !w->failed) {
+            w->failed = 1;
+            w->late = 1;
+            (void)pthread_cond_broadcast(&w->done);
+        }
+    }
+}
+
 static emo_status collective(member *m, const posted *call, emo_error *err) {
     world *w = m->w;
     emo_status status;
@@ -91,12 +119,15 @@ static emo_status collective(member *m, const posted *call, emo_error *err) {
             w->generation++;
             (void)pthread_cond_broadcast(&w->done);
         }
-        while (w->generation == mine && !w->failed)
-            (void)pthread_cond_wait(&w->done, &w->lock);
+        wait_for(w, mine);
         /* result is still this call's: the next one needs this rank too */
         status = w->generation != mine ? w->result : EMO_E_COMM;
     }
+    int late = w->late;
+    double patience = w->patience;
     (void)pthread_mutex_unlock(&w->lock);
+    if (status == EMO_E_COMM && late)
+        return emo__fail(err, status, "rank %d: a rank did not come within %g seconds", (int)m->rank, patience);
     if (status == EMO_E_COMM)
         return emo__fail(err, status, "rank %d: another rank has failed, aborted or left", (int)m->rank);
     if (status == EMO_E_MISMATCH)
@@ -163,7 +194,14 @@ static emo_status world_new(emo_runtime *rt, int32_t ranks, world **out, emo_err
     }
     int code = pthread_mutex_init(&w->lock, NULL);
     if (code == 0) {
-        code = pthread_cond_init(&w->done, NULL);
+        pthread_condattr_t clock;
+        code = pthread_condattr_init(&clock);
+        if (code == 0) {
+            code = pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+            if (code == 0)
+                code = pthread_cond_init(&w->done, &clock);
+            (void)pthread_condattr_destroy(&clock);
+        }
         if (code != 0)
             (void)pthread_mutex_destroy(&w->lock);
     }
@@ -175,7 +213,18 @@ static emo_status world_new(emo_runtime *rt, int32_t ranks, world **out, emo_err
     w->rt = emo__runtime_retain(rt);
     w->calls = calls;
     w->ranks = ranks;
+    w->patience = EMO__COMM_PATIENCE;
     *out = w;
+    return EMO_OK;
+}
+
+emo_status emo__comm_local_patience(emo_comm *comm, double seconds, emo_error *err) {
+    if (comm->calls.destroy != leave)
+        return emo__fail(err, EMO_E_UNSUPPORTED, "only ranks of one process take a timeout; a plug-in has its own");
+    world *w = ((member *)comm->ctx)->w;
+    (void)pthread_mutex_lock(&w->lock);
+    w->patience = seconds;
+    (void)pthread_mutex_unlock(&w->lock);
     return EMO_OK;
 }
 

@@ -59,8 +59,8 @@ static const uint8_t *set_of(const uint8_t *sets, int32_t segment, int32_t n) {
 void emo__route_noise(const emo_route_args *a, int64_t token, float *noise) {
     int64_t blocks = (a->hidden + 3) / 4;
     for (int64_t b = 0; b < blocks; b++) {
-        emo__philox r =
-            emo__philox_draw(a->seed, EMO__RNG_JITTER, a->step, (uint64_t)(token * blocks + b), (uint32_t)a->layer);
+        emo__philox r = emo__philox_draw(a->seed, EMO__RNG_JITTER, a->step,
+                                         (uint64_t)((a->first_token + token) * blocks + b), (uint32_t)a->layer);
         for (int64_t j = 0; j < 4 && b * 4 + j < a->hidden; j++)
             noise[b * 4 + j] = 1.0f + a->jitter * (2.0f * emo__uniform_f32(r.v[j]) - 1.0f);
     }

@@ -54,6 +54,7 @@ static emo_status read_scalars(const emo__json *root, emo__config *c, emo_error 
     BOOL("attention_bias", attention_bias);
     BOOL("dense_mlp_bias", dense_bias);
     BOOL("output_router_logits", output_router_logits);
+    BOOL("emo_router_score_bias", score_bias);
 #undef INT
 #undef BOOL
 done:
@@ -82,8 +83,8 @@ static emo_status read_rope_scaling(const emo__json *root, emo_error *err) {
         return EMO_OK;
     if (emo__json_typeof(scaling) != EMO__JSON_OBJECT)
         return emo__fail(err, EMO_E_FORMAT, "%s: rope_scaling must be an object or null", where);
-    const char *type = "default";
-    emo_status status = emo__json_opt_string(scaling, "type", where, "default", &type, err);
+    const char *type = emo__json_size(scaling) == 0 ? "default" : "unnamed"; /* numbers alone scale something */
+    emo_status status = emo__json_opt_string(scaling, "type", where, type, &type, err);
     if (status == EMO_OK)
         status = emo__json_opt_string(scaling, "rope_type", where, type, &type, err);
     if (status == EMO_OK && strcmp(type, "default") != 0 && strcmp(type, "none") != 0)
@@ -97,12 +98,15 @@ static emo_status read_kind(const emo__json *root, emo__config *c, emo_error *er
     const char *type = NULL;
     const char *act = NULL;
     const char *shared = NULL;
+    const char *gating = NULL;
     emo_status status;
     EMO_TRY(status = emo__json_opt_string(root, "model_type", where, "emo", &type, err));
     EMO_TRY(status = emo__json_opt_string(root, "hidden_act", where, "silu", &act, err));
     EMO_TRY(status = emo__json_opt_string(root, "emo_shared_expert_weights", where, "softmax", &shared, err));
+    EMO_TRY(status = emo__json_opt_string(root, "emo_router_gating", where, "softmax", &gating, err));
     c->dense_model = strcmp(type, "olmo2_noqknorm_prenorm") == 0;
-    if (strcmp(type, "emo") != 0 && strcmp(type, "flex_olmo_noqknorm_prenorm") != 0 && !c->dense_model)
+    if (strcmp(type, "emo") != 0 && strcmp(type, "emo_extended") != 0 &&
+        strcmp(type, "flex_olmo_noqknorm_prenorm") != 0 && !c->dense_model)
         return emo__fail(err, EMO_E_UNSUPPORTED, "%s: model_type '%s'; this library runs 'emo' and the dense baseline",
                          where, type);
     if (strcmp(act, "silu") != 0)
@@ -110,6 +114,10 @@ static emo_status read_kind(const emo__json *root, emo__config *c, emo_error *er
     if (strcmp(shared, "one") != 0 && strcmp(shared, "softmax") != 0)
         return emo__fail(err, EMO_E_FORMAT, "%s: emo_shared_expert_weights is '%s'; it must be 'one' or 'softmax'",
                          where, shared);
+    if (strcmp(gating, "softmax") != 0 && strcmp(gating, "sigmoid") != 0)
+        return emo__fail(err, EMO_E_FORMAT, "%s: emo_router_gating is '%s'; it must be 'softmax' or 'sigmoid'", where,
+                         gating);
+    c->gating = strcmp(gating, "sigmoid") == 0 ? EMO_GATING_SIGMOID : EMO_GATING_SOFTMAX;
     c->shared_mode = strcmp(shared, "one") == 0 ? EMO_SHARED_ONE : EMO_SHARED_SOFTMAX;
     status = read_rope_scaling(root, err);
 done:
@@ -233,6 +241,9 @@ static emo_status check_layer(const emo__config *c, int32_t l, emo_error *err) {
     if (c->top_k > layer->experts)
         return emo__fail(err, EMO_E_RANGE, "%s: num_experts_per_tok %d is above the %d experts of layer %d", where,
                          (int)c->top_k, (int)layer->experts, (int)l);
+    if (layer->n_always > 0 && emo__config_extended(c))
+        return emo__fail(err, EMO_E_UNSUPPORTED, "%s: %s cannot be combined with always-active experts (layer %d)",
+                         where, c->score_bias ? "emo_router_score_bias" : "emo_router_gating 'sigmoid'", (int)l);
     if (c->norm_topk && fixed > 0)
         return emo__fail(err, EMO_E_RANGE,
                          "%s: norm_topk_prob cannot be combined with shared or always-active experts (layer %d)", where,

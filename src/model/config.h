@@ -48,6 +48,8 @@ typedef struct emo__config {
     bool dense_model;      /* model_type of the reference's dense baseline */
     bool experts_listed;   /* num_experts_per_layer was given */
     bool always_listed;    /* always_active_experts_per_layer was given */
+    int32_t gating;        /* EMO_GATING_SOFTMAX or EMO_GATING_SIGMOID; key emo_router_gating */
+    bool score_bias;       /* each gate has a bias for the choice; key emo_router_score_bias */
     int32_t shared_mode;   /* EMO_SHARED_ONE or EMO_SHARED_SOFTMAX; key emo_shared_expert_weights */
     int32_t train_seq_len; /* rows the model was trained on, 0: unknown; key emo_train_seq_len */
     emo__layer_config *layer;
@@ -68,6 +70,9 @@ void emo__config_free(emo__config *config);
 
 /* Appends the JSON text. */
 EMO_MUST_CHECK emo_status emo__config_write(const emo__config *config, emo_dtype dtype, emo__buf *out, emo_error *err);
+
+/* Whether the reference's configuration has no word for this model: it is saved under a model_type of our own. */
+static inline bool emo__config_extended(const emo__config *config) { return config->gating != 0 || config->score_bias; }
 
 /* Routed experts of a layer: all that are not shared. */
 static inline int32_t emo__config_routed(const emo__config *config, int32_t layer) {

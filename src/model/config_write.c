@@ -82,9 +82,15 @@ emo_status emo__config_write(const emo__config *c, emo_dtype dtype, emo__buf *ou
     emo__jw_begin(&w, out, 2, err);
     emo__jw_object(&w, NULL);
     emo__jw_row(&w, "architectures");
-    emo__jw_string(&w, NULL, c->dense_model ? "Olmo2NoQKNormPrenormForCausalLM" : "EmoForCausalLM");
+    emo__jw_string(&w, NULL,
+                   c->dense_model            ? "Olmo2NoQKNormPrenormForCausalLM"
+                   : emo__config_extended(c) ? "EmoExtendedForCausalLM"
+                                             : "EmoForCausalLM");
     emo__jw_array_end(&w);
-    emo__jw_string(&w, "model_type", c->dense_model ? "olmo2_noqknorm_prenorm" : "emo");
+    emo__jw_string(&w, "model_type",
+                   c->dense_model            ? "olmo2_noqknorm_prenorm"
+                   : emo__config_extended(c) ? "emo_extended"
+                                             : "emo");
     write_always(&w, c);
     emo__jw_bool(&w, "attention_bias", c->attention_bias);
     emo__jw_f64(&w, "attention_dropout", 0.0);
@@ -119,6 +125,10 @@ emo_status emo__config_write(const emo__config *c, emo_dtype dtype, emo__buf *ou
     emo__jw_bool(&w, "use_cache", true);
     emo__jw_i64(&w, "vocab_size", c->vocab);
     emo__jw_string(&w, "emo_shared_expert_weights", c->shared_mode == EMO_SHARED_ONE ? "one" : "softmax");
+    if (c->gating == EMO_GATING_SIGMOID)
+        emo__jw_string(&w, "emo_router_gating", "sigmoid");
+    if (c->score_bias)
+        emo__jw_bool(&w, "emo_router_score_bias", true);
     if (c->train_seq_len > 0)
         emo__jw_i64(&w, "emo_train_seq_len", c->train_seq_len);
     emo_status status = emo__beside_write_config(c->beside, &w, begin, err);

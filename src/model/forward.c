@@ -211,7 +211,8 @@ void emo__route_args_of(const emo__pass *p, int32_t l, emo_route_args *a) {
     a->forced = b->forced;
     a->n_always = layer->n_always;
     a->always = layer->n_always > 0 ? s->always : NULL;
-    a->gating = EMO_GATING_SOFTMAX;
+    a->gating = c->gating;
+    a->score_bias = p->model->layers[l].w[EMO__W_SCORE_BIAS].data; /* f32 */
     a->shared_mode = p->cfg.shared_mode >= 0 ? p->cfg.shared_mode : c->shared_mode;
     if (r->shared <= 1)
         a->shared_mode = EMO_SHARED_ONE; /* a softmax over one logit is 1 */
@@ -219,6 +220,7 @@ void emo__route_args_of(const emo__pass *p, int32_t l, emo_route_args *a) {
     a->jitter = b->jitter;
     a->seed = b->seed;
     a->step = b->step;
+    a->first_token = b->first_token;
     a->layer = l;
     a->logits = r->logits;
     a->usage = r->usage;

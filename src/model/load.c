@@ -60,7 +60,7 @@ static emo_status place_param(loader *ld, size_t i, const char *name, emo_error 
         return emo__fail_at(err, EMO_E_UNSUPPORTED, EMO_DOMAIN_FILE, 0,
                             "tensor \"%s\" has element type %s; weights are F32, F16 or BF16", name,
                             at->entry->dtype_name);
-    at->dtype = ld->options->dtype < 0 ? held : ld->options->dtype;
+    at->dtype = emo__param_is_score_bias(p) ? EMO_DTYPE_F32 : ld->options->dtype < 0 ? held : ld->options->dtype;
     size_t item = emo__dtype_size(at->dtype);
     if (at->dtype == held && ld->options->no_map == 0) {
         const void *data = emo__st_data(at->st, at->entry);

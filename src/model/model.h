@@ -29,6 +29,7 @@ enum {
     EMO__W_MLP_GATE_BIAS,
     EMO__W_MLP_UP_BIAS,
     EMO__W_MLP_DOWN_BIAS,
+    EMO__W_SCORE_BIAS, /* [1, routed], always f32; MoE layers of a model with a score bias. Not trained by gradient */
     EMO__W_COUNT
 };
 
@@ -44,7 +45,7 @@ typedef struct emo__layer {
 enum {
     EMO__P_EMBED,  /* token embedding */
     EMO__P_DENSE,  /* a layer's matrix or vector outside the experts and the router */
-    EMO__P_ROUTER, /* a layer's gate */
+    EMO__P_ROUTER, /* a layer's gate, and its score bias */
     EMO__P_ROUTED, /* a matrix of a routed expert */
     EMO__P_SHARED, /* a matrix of a shared expert */
     EMO__P_FINAL   /* last norm, head */
@@ -98,6 +99,13 @@ static inline emo_model *emo__model_retain(emo_model *model) {
 #define EMO__NAME_MAX 160
 void emo__param_name(const emo__param *param, char buf[EMO__NAME_MAX]);
 static inline int64_t emo__param_count(const emo__param *param) { return param->rows * param->cols; }
+
+/* Score biases are kept as f32, whatever the other tensors are: their updates are tiny. */
+static inline bool emo__param_is_score_bias(const emo__param *param) {
+    return param->group == EMO__P_ROUTER && param->which == EMO__W_SCORE_BIAS;
+}
+/* Gives the gates of a model that has none a score bias of zeros. The parameters are numbered anew. */
+EMO_MUST_CHECK emo_status emo__model_add_score_bias(emo_model *model, emo_error *err);
 
 /* Memory of the back end that lives as long as the model. */
 EMO_MUST_CHECK emo_status emo__model_block(emo_model *model, size_t bytes, void **out, emo_error *err);

@@ -59,6 +59,7 @@ typedef struct emo__batch {
     int64_t n_logits;          /* rows whose logits are wanted, 0: none */
     const int32_t *logit_rows; /* [n_logits] ascending */
     float jitter;              /* router input noise, training only */
+    int64_t first_token;       /* number of token 0 in the step: the jitter's key */
     uint64_t seed;
     uint64_t step;
 } emo__batch;

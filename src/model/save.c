@@ -12,7 +12,7 @@
 #define PIECE ((size_t)1 << 20) /* elements converted at a time */
 
 static emo_dtype saved_dtype(const emo__param *p, const emo_model_save_options *options) {
-    return options->dtype < 0 ? p->view->dtype : options->dtype;
+    return options->dtype < 0 || emo__param_is_score_bias(p) ? p->view->dtype : options->dtype;
 }
 
 /* Views are dense unless a loader of another format makes them otherwise: rows one by one are right for both. */
@@ -231,6 +231,11 @@ emo_status emo__model_save(const emo_model *m, const char *folder, const emo_mod
                              "prune the model to its mask first",
                              (int)p->expert, (int)p->layer);
     }
+    if (emo__config_extended(&m->config) && options->extended == 0)
+        return emo__fail(err, EMO_E_UNSUPPORTED,
+                         "the reference's configuration has no key for %s, which this model has; set "
+                         "emo_model_save_options.extended to save it for this library alone",
+                         m->config.score_bias ? "a score bias" : "sigmoid gating");
     emo_status status = emo__mkdirs(&m->rt->mem, folder, err);
     if (status == EMO_OK)
         status = write_weights(m, folder, options, err);

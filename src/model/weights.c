@@ -28,6 +28,7 @@ static const char *const layer_names[EMO__W_COUNT] = {
     [EMO__W_MLP_GATE_BIAS] = "mlp.gate_proj.bias",
     [EMO__W_MLP_UP_BIAS] = "mlp.up_proj.bias",
     [EMO__W_MLP_DOWN_BIAS] = "mlp.down_proj.bias",
+    [EMO__W_SCORE_BIAS] = "mlp.gate.score_bias",
 };
 static const char *const slot_names[3] = {"gate_proj", "up_proj", "down_proj"};
 
@@ -95,6 +96,10 @@ static void layer_shape(const emo__config *c, int32_t l, int32_t which, int64_t 
         *rows = dense_bias;
         *cols = c->dense_inner;
         break;
+    case EMO__W_SCORE_BIAS:
+        *rows = c->score_bias && c->layer[l].experts > 0 ? 1 : 0;
+        *cols = emo__config_routed(c, l);
+        break;
     default: /* EMO__W_MLP_DOWN_BIAS */
         *rows = dense_bias;
         break;
@@ -136,8 +141,9 @@ static void list_layer(emo_model *m, int32_t l) {
         layer_shape(c, l, which, &rows, &cols);
         layer->param[which] = rows > 0 ? (int32_t)m->n_params : -1;
         if (rows > 0)
-            add_param(m, &layer->w[which], which == EMO__W_ROUTER ? EMO__P_ROUTER : EMO__P_DENSE, l, which, -1, rows,
-                      cols, is_vector(which));
+            add_param(m, &layer->w[which],
+                      which == EMO__W_ROUTER || which == EMO__W_SCORE_BIAS ? EMO__P_ROUTER : EMO__P_DENSE, l, which, -1,
+                      rows, cols, is_vector(which));
     }
     layer->expert_param = (int32_t)m->n_params;
     int32_t routed = emo__config_routed(c, l);
@@ -276,6 +282,42 @@ void emo__param_read_f32(const emo__param *p, int64_t first, int64_t n, float *o
     }
 }
 
+emo_status emo__model_add_score_bias(emo_model *m, emo_error *err) {
+    emo__config *c = &m->config;
+    if (c->score_bias)
+        return EMO_OK;
+    size_t count = 0;
+    for (int32_t l = 0; l < c->layers; l++)
+        count += c->layer[l].experts > 0 ? ((size_t)emo__config_routed(c, l) + 15) / 16 * 16 : 0;
+    if (count == 0)
+        return emo__fail(err, EMO_E_INVALID_ARGUMENT,
+                         "the model has no routed experts, and so no place for a score bias");
+    emo__param *params = emo__calloc(&m->rt->mem, m->n_params + (size_t)c->layers, sizeof *params);
+    if (params == NULL)
+        return emo__fail_memory(err, (m->n_params + (size_t)c->layers) * sizeof *params);
+    float *data = NULL;
+    c->score_bias = true;
+    emo_status status = emo__config_check(c, err);
+    if (status == EMO_OK)
+        status = emo__model_block(m, count * sizeof *data, (void **)&data, err);
+    if (status != EMO_OK) {
+        c->score_bias = false;
+        emo__free(&m->rt->mem, params);
+        return status;
+    }
+    memset(data, 0, count * sizeof *data);
+    emo__free(&m->rt->mem, m->params);
+    m->params = params;
+    list_params(m); /* the views keep what they point at */
+    for (size_t i = 0; i < m->n_params; i++) {
+        if (!emo__param_is_score_bias(&m->params[i]))
+            continue;
+        emo__param_bind(&m->params[i], data, EMO_DTYPE_F32);
+        data += (emo__param_count(&m->params[i]) + 15) / 16 * 16;
+    }
+    return EMO_OK;
+}
+
 /* Places of the parameters in one flat block, and its size in floats. */
 static int64_t place_params(const emo_model *m, int fill, int64_t *offsets) {
     int64_t at = 0;
@@ -345,8 +387,8 @@ static void init_one(void *opaque, size_t index, size_t worker) {
     emo__param *p = &task->model->params[index];
     float *data = (float *)(uintptr_t)p->view->data;
     int64_t n = emo__param_count(p);
-    bool bias =
-        p->vector != 0 && p->group == EMO__P_DENSE && p->which != EMO__W_ATTN_NORM && p->which != EMO__W_FFN_NORM;
+    bool bias = emo__param_is_score_bias(p) || (p->vector != 0 && p->group == EMO__P_DENSE &&
+                                                p->which != EMO__W_ATTN_NORM && p->which != EMO__W_FFN_NORM);
     if (p->vector != 0) {
         for (int64_t i = 0; i < n; i++)
             data[i] = bias ? 0.0f : 1.0f;

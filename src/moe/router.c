@@ -193,6 +193,7 @@ static emo_status prepare(emo_router *r, const emo_router_batch *b, const emo_po
     a->jitter = b->mode == EMO_ROUTER_TRAIN ? r->o.jitter : 0.0f;
     a->seed = r->o.seed;
     a->step = b->step;
+    a->first_token = b->first_token;
     a->layer = r->o.layer;
 
     emo__pool_request request;

@@ -99,6 +99,15 @@ static void merge_matrix(const merger *mg, emo_weight *to, const emo_weight *fro
         merge_row(mg, to, r, from, r);
 }
 
+/* The score bias of a routed expert goes with its row of the gate. */
+static void merge_bias(const merger *mg, int32_t l, int32_t at, int32_t e) {
+    float *to = (float *)(uintptr_t)mg->to->layers[l].w[EMO__W_SCORE_BIAS].data;
+    const float *from = mg->child->layers[l].w[EMO__W_SCORE_BIAS].data;
+    const emo__layer_config *child = &mg->child->config.layer[l];
+    if (to != NULL && from != NULL && e < child->experts - child->shared)
+        to[at] = mg->a < 1.0f ? (1.0f - mg->a) * to[at] + mg->a * from[e] : from[e];
+}
+
 static void merge_layer(const merger *mg, int32_t l, const emo_merge_options *options) {
     const emo__layer_config *parent = &mg->to->config.layer[l];
     const emo__layer_config *child = &mg->child->config.layer[l];
@@ -111,8 +120,10 @@ static void merge_layer(const merger *mg, int32_t l, const emo_merge_options *op
             merge_matrix(mg, &to->up, &from->up);
             merge_matrix(mg, &to->down, &from->down);
         }
-        if (options->router != 0)
+        if (options->router != 0) {
             merge_row(mg, &mg->to->layers[l].w[EMO__W_ROUTER], at, &mg->child->layers[l].w[EMO__W_ROUTER], e);
+            merge_bias(mg, l, at, e);
+        }
     }
 }
 

@@ -149,7 +149,7 @@ static void borrow_views(emo_model *m, const emo_model *from, const emo__keep_li
     borrow_view(&m->head, &from->head);
     for (int32_t l = 0; l < m->config.layers; l++) {
         for (int32_t which = 0; which < EMO__W_COUNT; which++) {
-            if (m->layers[l].param[which] >= 0 && which != EMO__W_ROUTER)
+            if (m->layers[l].param[which] >= 0 && which != EMO__W_ROUTER && which != EMO__W_SCORE_BIAS)
                 borrow_view(&m->layers[l].w[which], &from->layers[l].w[which]);
         }
         for (int32_t e = 0; e < m->config.layer[l].experts; e++) {
@@ -161,7 +161,7 @@ static void borrow_views(emo_model *m, const emo_model *from, const emo__keep_li
     }
 }
 
-/* The kept rows of a layer's gate, in the type they are held in. */
+/* The kept rows of a layer's gate, in the type they are held in, and their score bias. */
 static emo_status copy_router(emo_model *m, const emo_model *from, int32_t l, const int32_t *ids, emo_error *err) {
     const emo_weight *gate = &from->layers[l].w[EMO__W_ROUTER];
     emo__param *p = &m->params[m->layers[l].param[EMO__W_ROUTER]];
@@ -174,6 +174,17 @@ static emo_status copy_router(emo_model *m, const emo_model *from, int32_t l, co
     for (int64_t r = 0; r < p->rows; r++)
         memcpy(block + (size_t)r * row, (const char *)gate->data + (size_t)(ids[r] * gate->stride) * item, row);
     emo__param_bind(p, block, gate->dtype);
+    if (m->layers[l].param[EMO__W_SCORE_BIAS] < 0)
+        return EMO_OK;
+    const float *from_bias = from->layers[l].w[EMO__W_SCORE_BIAS].data;
+    float *bias = NULL;
+    p = &m->params[m->layers[l].param[EMO__W_SCORE_BIAS]];
+    status = emo__model_block(m, (size_t)p->cols * sizeof *bias, (void **)&bias, err);
+    if (status != EMO_OK)
+        return status;
+    for (int64_t e = 0; e < p->cols; e++) /* the routed ones come first */
+        bias[e] = from_bias[ids[e]];
+    emo__param_bind(p, bias, EMO_DTYPE_F32);
     return EMO_OK;
 }
 

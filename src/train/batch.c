@@ -5,6 +5,7 @@
 
 #include "base/checked.h"
 #include "base/status.h"
+#include "data/repetition.h"
 #include "moe/documents.h"
 #include "moe/pool.h"
 #include "train/trainer.h"
@@ -66,9 +67,16 @@ void emo__step_data_destroy(emo_trainer *t) {
     emo__free(mem, t->micro.allowed);
 }
 
-/* The first row of micro-batch `index` in the whole run. */
+/* Number in the step of a row of this rank. A micro-batch of all ranks together is a run of rows, so that a step of R
+ * ranks is the step of one rank with micro-batches R times as large. */
+static int64_t step_row(const emo_trainer *t, int64_t row) {
+    int64_t micro = row / t->micro_rows;
+    return (micro * t->ranks + t->rank) * t->micro_rows + row % t->micro_rows;
+}
+
+/* And in the whole run. */
 static int64_t global_row(const emo_trainer *t, int64_t step, int64_t row) {
-    return (step - 1) * t->opt.batch_rows + t->rank * t->rank_rows + row;
+    return (step - 1) * t->opt.batch_rows + step_row(t, row);
 }
 
 static emo_status load_row(emo_trainer *t, int64_t row, int32_t *ids, int32_t *labels, emo_error *err) {
@@ -84,12 +92,18 @@ emo_status emo__step_data_load(emo_trainer *t, int64_t step, emo_error *err) {
     emo__step_data *d = &t->data;
     int32_t seq = t->opt.seq_len;
     d->n_labels = 0;
+    d->n_filtered = 0;
     for (int64_t r = 0; r < t->rank_rows; r++) {
         int32_t *ids = d->ids + r * seq;
         int32_t *labels = d->labels + r * seq;
         emo_status status = load_row(t, global_row(t, step, r), ids, labels, err);
         if (status != EMO_OK)
             return status;
+        if (t->opt.repetition_count > 0 && emo__repeats(ids, seq, t->opt.repetition_period, t->opt.repetition_count)) {
+            d->n_filtered++;
+            for (int32_t i = 0; i < seq; i++)
+                labels[i] = -100;
+        }
         for (int32_t i = 0; i < seq; i++) {
             d->n_labels += labels[i] != -100 ? 1 : 0;
             d->positions[r * seq + i] = i;
@@ -164,8 +178,11 @@ emo_status emo__micro_prepare(emo_trainer *t, int64_t step, int32_t index, emo__
     batch->labels = d->labels + first * seq;
     batch->seed = t->opt.seed;
     batch->step = (uint64_t)step;
-    /* Gradients are averaged over the ranks: each rank's share is scaled before the sum. */
-    double share = 1.0 / ((double)(d->n_labels > 0 ? d->n_labels : 1) * t->ranks);
+    batch->jitter = t->opt.jitter;
+    batch->first_token = step_row(t, first) * seq;
+    /* Gradients are summed over the ranks, and N is that of all of them: however the rows are shared out, every label
+     * weighs the same. */
+    double share = 1.0 / (double)d->all_labels;
     batch->ce_scale = (float)share;
     batch->lm_z_scale = (float)(share * (double)t->opt.lm_z_weight);
     return draw_pools(t, step, batch, err);

@@ -115,6 +115,7 @@ static emo_status prune_old(emo_trainer *t, const char *state, emo_error *err) {
 
 static emo_status write_files(emo_trainer *t, const char *folder, emo__buf *path, emo_error *err) {
     emo_model_save_options save = EMO_MODEL_SAVE_OPTIONS_INIT;
+    save.extended = 1; /* a run must be able to go on */
     emo_status status;
     EMO_TRY(status = emo__remove_tree(&t->rt->mem, folder, err));
     EMO_TRY(status = emo__mkdir(folder, err)); /* not its parents: a run folder that went away stays away */
@@ -157,6 +158,7 @@ emo_status emo__checkpoint_write(emo_trainer *t, emo_error *err) {
     EMO_TRY(status = emo__sync_dir(state.data, err));
     /* first the exported model: a run whose last checkpoint is complete is complete altogether */
     emo_model_save_options save = EMO_MODEL_SAVE_OPTIONS_INIT;
+    save.extended = 1;
     EMO_TRY(status = emo__model_save(t->model, t->out, &save, err));
     EMO_TRY(status = emo__path_join(&path, state.data, "latest", err));
     EMO_TRY(status = emo__file_write(&t->rt->mem, path.data, name, strlen(name), err));
@@ -199,6 +201,8 @@ emo_status emo__metrics_record(emo_trainer *t, emo_error *err) {
     emo__jw_f64(&w, "tokens_per_second", m->tokens_per_second);
     if (isfinite(m->valid_loss))
         emo__jw_f64(&w, "valid_loss", m->valid_loss);
+    if (t->opt.repetition_count > 0)
+        emo__jw_i64(&w, "filtered_rows", m->filtered_rows);
     if (m->skipped != 0)
         emo__jw_bool(&w, "skipped", true);
     emo__jw_object_end(&w);

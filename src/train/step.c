@@ -7,8 +7,8 @@
 #include "base/status.h"
 #include "train/trainer.h"
 
-/* This rank's N. Without any label there is no loss of the language model, and 1 does as well. */
-static double label_count(const emo_trainer *t) { return (double)(t->data.n_labels > 0 ? t->data.n_labels : 1); }
+/* N: the labels of the step over all ranks, never 0 while a step is made. */
+static double label_count(const emo_trainer *t) { return (double)t->data.all_labels; }
 
 /* Places in t->sums. */
 static double *sum_ce(const emo_trainer *t, double *sums, int32_t m) { return sums + 2 * m; }
@@ -39,7 +39,7 @@ static int32_t take_note(void *ctx, const emo_progress_info *info) {
 static emo_status balance_layer(emo_trainer *t, int32_t m, int32_t l, emo_error *err) {
     const emo__config *c = &t->model->config;
     const emo__route_view *r = emo__pass_route(t->pass, l);
-    double weight = (double)t->opt.balance_weight / c->layers / t->ranks;
+    double weight = (double)t->opt.balance_weight / c->layers;
     double *loss = sum_balance(t, t->sums, l);
     t->route[l].balance = t->layer_grad[l];
     if (t->opt.balance_scope == EMO_BALANCE_DOCUMENT) {
@@ -51,7 +51,7 @@ static emo_status balance_layer(emo_trainer *t, int32_t m, int32_t l, emo_error 
         a.allowed = r->allowed;
         a.segment_counts = r->segment_counts;
         a.segment_score_sum = r->segment_score_sum;
-        a.scale = 1.0 / (double)t->data.n_documents;
+        a.scale = 1.0 / (double)t->data.all_documents;
         a.weight = weight;
         a.loss = loss;
         a.grad = t->layer_grad[l];
@@ -60,6 +60,7 @@ static emo_status balance_layer(emo_trainer *t, int32_t m, int32_t l, emo_error 
     }
     emo_balance_args a = {0};
     emo__balance_args(t->balance, l, m, r->k, (double)(t->micro_rows * t->opt.seq_len), &a);
+    a.scale /= t->ranks; /* the mean score of a token, over the tokens of all ranks */
     a.weight = weight;
     a.score_sum = r->score_sum;
     a.loss = loss;
@@ -110,8 +111,7 @@ static emo_status micro_step(emo_trainer *t, int64_t step, int32_t m, emo_error 
         if (emo__pass_route(t->pass, l) == NULL)
             continue;
         EMO_TRY(status = balance_layer(t, m, l, err));
-        double z_weight = t->data.n_labels > 0 ? (double)t->opt.z_weight : 0.0;
-        t->route[l].z_scale = (float)(z_weight / t->model->config.layers / label_count(t) / t->ranks);
+        t->route[l].z_scale = (float)((double)t->opt.z_weight / t->model->config.layers / label_count(t));
     }
     status = emo__pass_backward(t->pass, &t->grads, t->route, err);
 done:
@@ -149,28 +149,64 @@ done:
     return status;
 }
 
-/* Largest load of an expert over its fair share, over the layers of the last step. */
-static emo_status worst_load(emo_trainer *t, double *worst, emo_error *err) {
+/* t->load: tokens per routed expert of a layer in the step, all micro-batches and ranks; *all their sum. */
+static emo_status load_of(emo_trainer *t, int32_t l, double *all, emo_error *err) {
+    size_t routed = (size_t)emo__config_routed(&t->model->config, l);
+    *all = 0.0;
+    memset(t->load, 0, routed * sizeof *t->load);
+    for (int32_t m = 0; m < t->opt.accumulate; m++) {
+        emo_status status = t->ops->download(t->exec, t->host_counts, emo__balance_counts(t->balance, l, m),
+                                             routed * sizeof *t->host_counts, err);
+        if (status == EMO_OK)
+            status = t->ops->synchronize(t->exec, err);
+        if (status != EMO_OK)
+            return status;
+        for (size_t e = 0; e < routed; e++) {
+            t->load[e] += t->host_counts[e];
+            *all += t->host_counts[e];
+        }
+    }
+    return EMO_OK;
+}
+
+/* bias += rate * sign(mean - load), over the experts that may be chosen. The same on every rank: so are the counts. */
+static emo_status move_bias(emo_trainer *t, int32_t l, double all, emo_error *err) {
+    int32_t routed = emo__config_routed(&t->model->config, l);
+    const uint8_t *keep = t->keep != NULL ? t->keep[l] : NULL;
+    float *bias = (float *)(uintptr_t)t->model->layers[l].w[EMO__W_SCORE_BIAS].data;
+    size_t bytes = (size_t)routed * sizeof *bias;
+    int32_t kept = 0;
+    emo_status status = t->ops->download(t->exec, t->host_bias, bias, bytes, err);
+    if (status == EMO_OK)
+        status = t->ops->synchronize(t->exec, err);
+    if (status != EMO_OK)
+        return status;
+    for (int32_t e = 0; e < routed; e++)
+        kept += keep == NULL || keep[e] != 0 ? 1 : 0;
+    for (int32_t e = 0; e < routed; e++) {
+        double under = all - t->load[e] * kept; /* whole numbers: a tie is exact */
+        if (keep != NULL && keep[e] == 0)
+            continue;
+        t->host_bias[e] += under > 0.0 ? t->opt.score_bias_rate : under < 0.0 ? -t->opt.score_bias_rate : 0.0f;
+    }
+    status = t->ops->upload(t->exec, bias, t->host_bias, bytes, err);
+    return status == EMO_OK ? t->ops->synchronize(t->exec, err) : status; /* host_bias is used again */
+}
+
+/* Largest load of an expert over its fair share, over the layers of the step; and what the loads do to the biases. */
+static emo_status look_at_loads(emo_trainer *t, bool skipped, double *worst, emo_error *err) {
     const emo__config *c = &t->model->config;
     *worst = 0.0;
     for (int32_t l = 0; l < c->layers; l++) {
         int32_t routed = emo__config_routed(c, l);
+        double all = 0.0;
         if (c->layer[l].experts == 0)
             continue;
-        memset(t->load, 0, (size_t)routed * sizeof *t->load);
-        double all = 0.0;
-        for (int32_t m = 0; m < t->opt.accumulate; m++) {
-            emo_status status = t->ops->download(t->exec, t->host_counts, emo__balance_counts(t->balance, l, m),
-                                                 (size_t)routed * sizeof *t->host_counts, err);
-            if (status == EMO_OK)
-                status = t->ops->synchronize(t->exec, err);
-            if (status != EMO_OK)
-                return status;
-            for (int32_t e = 0; e < routed; e++) {
-                t->load[e] += t->host_counts[e];
-                all += t->host_counts[e];
-            }
-        }
+        emo_status status = load_of(t, l, &all, err);
+        if (status == EMO_OK && !skipped && t->opt.score_bias_rate > 0.0f)
+            status = move_bias(t, l, all, err);
+        if (status != EMO_OK)
+            return status;
         for (int32_t e = 0; e < routed; e++) {
             double share = all > 0 ? t->load[e] * routed / all : 0.0;
             *worst = share > *worst ? share : *worst;
@@ -208,17 +244,18 @@ static emo_status collect(emo_trainer *t, emo_step_metrics *out, emo_error *err)
     }
     double values[4] = {out->loss, out->lm_z_loss, lb, z};
     EMO_TRY(status = emo__ranks_sum(t, values, 4, err));
-    out->loss = values[0] / t->ranks;
-    out->lm_z_loss = values[1] / t->ranks;
-    lb = values[2] / t->ranks;
-    z = values[3] / t->ranks;
+    out->loss = values[0];
+    out->lm_z_loss = values[1];
+    lb = values[2];
+    z = values[3];
     out->total_loss = out->loss + out->lm_z_loss + (double)t->opt.balance_weight / c->layers * lb +
                       (double)t->opt.z_weight / c->layers * z;
     out->balance_loss = moe > 0 ? lb / moe : 0.0;
     out->router_z_loss = moe > 0 ? z / moe : 0.0;
     out->grad_norm = (double)s.grad_norm;
     out->skipped = s.skip;
-    status = worst_load(t, &out->max_load, err);
+    out->filtered_rows = t->data.all_filtered;
+    status = look_at_loads(t, s.skip != 0, &out->max_load, err);
 done:
     return status;
 }
@@ -237,12 +274,17 @@ emo_status emo__trainer_step(emo_trainer *t, bool dry, emo_step_metrics *metrics
     out.struct_size = sizeof out;
     emo_status status;
     EMO_TRY(status = emo__step_data_load(t, step, err));
-    double n_all = (double)t->data.n_labels;
-    EMO_TRY(status = emo__ranks_sum(t, &n_all, 1, err));
+    double all[3] = {(double)t->data.n_labels, (double)t->data.n_documents, (double)t->data.n_filtered};
+    EMO_TRY(status = emo__ranks_sum(t, all, 3, err));
+    t->data.all_labels = (int64_t)all[0];
+    t->data.all_documents = (int64_t)all[1];
+    t->data.all_filtered = (int64_t)all[2];
+    double n_all = all[0];
     if (!(n_all > 0.0)) {
         emo__log(t->rt, EMO_LOG_WARNING, "no token of step %lld counts for the loss: it is left out", (long long)step);
         out.loss = (double)NAN;
         out.skipped = 1;
+        out.filtered_rows = t->data.all_filtered;
         t->step = dry ? t->step : step;
         goto finish;
     }

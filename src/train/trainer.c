@@ -11,71 +11,6 @@
 #include "moe/pool.h"
 #include "train/trainer.h"
 
-static bool bad_float(float value, float min, float max) { return !(value >= min && value <= max); }
-
-static emo_status check_floats(const emo_train_options *o, emo_error *err) {
-    const struct {
-        const char *name;
-        float value;
-        float min;
-        float max;
-    } fields[] = {
-        {"balance_weight", o->balance_weight, 0.0f, 1e6f},
-        {"z_weight", o->z_weight, 0.0f, 1e6f},
-        {"lm_z_weight", o->lm_z_weight, 0.0f, 1e6f},
-        {"lr", o->lr, 0.0f, 1e3f},
-        {"beta1", o->beta1, 0.0f, 0.9999999f},
-        {"beta2", o->beta2, 0.0f, 0.9999999f},
-        {"eps", o->eps, 0.0f, 1.0f},
-        {"weight_decay", o->weight_decay, 0.0f, 1e3f},
-        {"max_grad_norm", o->max_grad_norm, 0.0f, 1e30f},
-        {"alpha_f", o->alpha_f, 0.0f, 1.0f},
-        {"warmup_min_lr", o->warmup_min_lr, 0.0f, 1e3f},
-        {"decay_min_lr", o->decay_min_lr, 0.0f, 1e3f},
-    };
-    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
-        if (bad_float(fields[i].value, fields[i].min, fields[i].max))
-            return emo__fail(err, EMO_E_RANGE, "%s is %g; it must be in [%g, %g]", fields[i].name,
-                             (double)fields[i].value, (double)fields[i].min, (double)fields[i].max);
-    }
-    if (!(o->max_minutes >= 0.0 && o->max_minutes <= 1e7))
-        return emo__fail(err, EMO_E_RANGE, "max_minutes is %g; it must be in [0, 1e7]", o->max_minutes);
-    return EMO_OK;
-}
-
-static emo_status check_ints(const emo_train_options *o, emo_error *err) {
-    const struct {
-        const char *name;
-        int64_t value;
-        int64_t min;
-        int64_t max;
-    } fields[] = {
-        {"schedule", o->schedule, 0, EMO_SCHEDULE_WSD},
-        {"balance_scope", o->balance_scope, 0, EMO_BALANCE_DOCUMENT},
-        {"balance_window", o->balance_window, 1, EMO__BALANCE_MAX_WINDOW},
-        {"warmup", o->warmup, -1, INT64_MAX / 4},
-        {"decay", o->decay, -1, INT64_MAX / 4},
-        {"max_steps", o->max_steps, 0, (int64_t)1 << 40},
-        {"max_tokens", o->max_tokens, 0, INT64_MAX / 4},
-        {"batch_rows", o->batch_rows, 1, 1 << 20},
-        {"accumulate", o->accumulate, 1, EMO__BALANCE_MAX_MICROBATCHES},
-        {"seq_len", o->seq_len, 2, 1 << 20},
-        {"train_only", o->train_only, 0, EMO_TRAIN_EXPERTS},
-        {"checkpoint_every", o->checkpoint_every, 0, INT64_MAX / 4},
-        {"keep_checkpoints", o->keep_checkpoints, 1, 1 << 20},
-        {"valid_every", o->valid_every, 0, INT64_MAX / 4},
-        {"resume", o->resume, 0, 1},
-        {"reserved", o->reserved, 0, 0},
-        {"reserved_2", o->reserved_2, 0, 0},
-    };
-    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
-        if (fields[i].value < fields[i].min || fields[i].value > fields[i].max)
-            return emo__fail(err, EMO_E_RANGE, "%s is %lld; it must be in [%lld, %lld]", fields[i].name,
-                             (long long)fields[i].value, (long long)fields[i].min, (long long)fields[i].max);
-    }
-    return EMO_OK;
-}
-
 static emo_status check_data(const emo__config *c, const emo_dataset *data, const char *which, emo_error *err) {
     if (emo_dataset_vocab_size(data) > c->vocab)
         return emo__fail(err, EMO_E_MISMATCH, "the %s data need a vocabulary of %d; the model has %d (vocab_size)",
@@ -101,7 +36,7 @@ static emo_status check_choice(const emo_trainer *t, emo_error *err) {
         if (c->layer[l].experts == 0)
             continue;
         if (sized && p->min < chosen && p->forced < chosen)
-            return emo__fail(err, EMO_E_RANGE, "a pool of %d experts is smaller than the %d that each token chooses",
+            return emo__fail(err, EMO_E_RANGE, "pool: %d experts are fewer than the %d that each token chooses",
                              (int)p->min, (int)chosen);
         for (int32_t e = 0; e < emo__config_routed(c, l); e++)
             left += t->keep == NULL || t->keep[l][e] != 0 ? 1 : 0;
@@ -135,7 +70,7 @@ static emo_status check_fit(const emo_trainer *t, const emo_dataset *data, emo_e
 }
 
 static bool trainable(const emo_trainer *t, const emo__param *p) {
-    if (p->view->data == NULL)
+    if (p->view->data == NULL || emo__param_is_score_bias(p)) /* that one follows the counts */
         return false;
     if (t->opt.train_only == EMO_TRAIN_EXPERTS && p->group != EMO__P_ROUTED)
         return false;
@@ -203,8 +138,9 @@ static emo_status create_balance_buffers(emo_trainer *t, int64_t documents, emo_
     }
     t->host_counts = emo__malloc_array(mem, (size_t)widest, sizeof *t->host_counts);
     t->load = emo__malloc_array(mem, (size_t)widest, sizeof *t->load);
+    t->host_bias = emo__malloc_array(mem, (size_t)widest, sizeof *t->host_bias);
     t->host_sums = emo__malloc_array(mem, t->n_sums, sizeof *t->host_sums);
-    if (status == EMO_OK && (t->host_counts == NULL || t->load == NULL || t->host_sums == NULL))
+    if (status == EMO_OK && (t->host_counts == NULL || t->load == NULL || t->host_bias == NULL || t->host_sums == NULL))
         status = emo__fail_memory(err, t->n_sums * sizeof *t->host_sums);
     return status;
 }
@@ -225,14 +161,31 @@ static emo_status create_balance(emo_trainer *t, emo_error *err) {
     return status;
 }
 
+/* The gating asked for, and a score bias where it is to be moved. */
+static emo_status set_router(emo_trainer *t, emo_error *err) {
+    emo__config *c = &t->model->config;
+    int32_t before = c->gating;
+    if (t->opt.gating >= 0)
+        c->gating = t->opt.gating == EMO_ROUTER_SIGMOID ? EMO_GATING_SIGMOID : EMO_GATING_SOFTMAX;
+    emo_status status = emo__config_check(c, err);
+    if (status == EMO_OK && t->opt.score_bias_rate > 0.0f)
+        status = emo__model_add_score_bias(t->model, err);
+    if (status != EMO_OK)
+        c->gating = before;
+    return status;
+}
+
 static emo_status create_compute(emo_trainer *t, emo_error *err) {
     emo_model *m = t->model;
     const emo__config *c = &m->config;
     int64_t documents = t->micro_rows * t->opt.seq_len;
+    emo_status status = set_router(t, err);
+    if (status != EMO_OK)
+        return status;
     int64_t *offsets = emo__malloc_array(&t->rt->mem, m->n_params, sizeof *offsets);
     if (offsets == NULL)
         return emo__fail_memory(err, m->n_params * sizeof *offsets);
-    emo_status status = emo__model_to_f32(m, 1, &t->flat, &t->flat_count, offsets, err);
+    status = emo__model_to_f32(m, 1, &t->flat, &t->flat_count, offsets, err);
     emo__free(&t->rt->mem, offsets);
     if (status != EMO_OK)
         return status;
@@ -303,8 +256,7 @@ static emo_status retain_options(emo_trainer *t, const emo_train_options *o, emo
 /* All that a rank does by itself. */
 static emo_status prepare(emo_trainer *t, const emo_dataset *data, emo_error *err) {
     emo_status status;
-    EMO_TRY(status = check_ints(&t->opt, err));
-    EMO_TRY(status = check_floats(&t->opt, err));
+    EMO_TRY(status = emo__train_options_check(&t->opt, err));
     EMO_TRY(status = retain_options(t, &t->opt, err));
     EMO_TRY(status = check_fit(t, data, err));
     t->rank_rows = t->opt.batch_rows / t->ranks;
@@ -373,6 +325,7 @@ void emo__trainer_destroy(emo_trainer *t) {
     emo__free(mem, t->host_sums);
     emo__free(mem, t->host_counts);
     emo__free(mem, t->load);
+    emo__free(mem, t->host_bias);
     emo__free(mem, t->out);
     for (int32_t l = 0; t->keep != NULL && l < t->model->config.layers; l++)
         emo__free(mem, t->keep[l]);

@@ -27,6 +27,11 @@ typedef struct emo__step_data {
     uint8_t *label_mask; /* [S] */
     int64_t n_labels;
     int64_t n_documents;
+    int64_t n_filtered; /* rows without labels for their repetitions */
+    /* over all ranks, once they have met */
+    int64_t all_labels;
+    int64_t all_documents;
+    int64_t all_filtered;
 } emo__step_data;
 
 /* Where rows come from: the packed stream, or rows recorded elsewhere. Fills ids and labels [seq_len] of a global row.
@@ -102,8 +107,12 @@ struct emo_trainer {
     emo__micro_data micro;
     double *host_sums;
     int32_t *host_counts; /* [widest layer] */
-    double *load;         /* [widest layer] */
+    double *load;         /* [widest layer] tokens per expert in the step */
+    float *host_bias;     /* [widest layer] */
 };
+
+/* Bounds of every option (options.c). */
+EMO_MUST_CHECK emo_status emo__train_options_check(const emo_train_options *options, emo_error *err);
 
 /* Options are copied over the defaults already. Takes the model's guard for its life. */
 EMO_MUST_CHECK emo_status emo__trainer_create(emo_model *model, const emo_dataset *data,

@@ -394,6 +394,7 @@ static void routers_and_comms(const things *t) {
     REFUSED(emo_comm_broadcast(NULL, x, 8, 0, e));
     REFUSED(emo_comm_broadcast(t->comm, NULL, 8, 0, e));
     REFUSED(emo_comm_barrier(NULL, e));
+    REFUSED(emo_comm_set_timeout(NULL, 1.0, e));
     emo_comm_abort(NULL);
     assert_int_equal(emo_comm_rank(NULL), 0);
     assert_int_equal(emo_comm_size(NULL), 1);

@@ -62,6 +62,8 @@ static void options_out_of_range_are_named(void **state) {
             emo_model_save(model, stages_run(), &o, &err))
     SAVE(dtype, EMO_DTYPE_I64);
     SAVE(dtype, EMO_DTYPE_Q8_0);
+    SAVE(extended, 2);
+    SAVE(reserved, 1);
 #define MERGE(field, value)                                                                                            \
     REFUSED(emo_merge_options, EMO_MERGE_OPTIONS_INIT, field, value, emo_model_merge(model, model, &o, &made, &err))
     MERGE(average, 1.5f);

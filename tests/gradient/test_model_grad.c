@@ -29,6 +29,7 @@ typedef struct setting {
     emo_balance_scope scope;
     int32_t accumulate;
     int masked;
+    float jitter;
 } setting;
 
 static emo_status fixed_row(void *ctx, int64_t row, int32_t *ids, int32_t *labels, emo_error *err) {
@@ -90,13 +91,14 @@ static bench open_bench(const setting *s) {
         EXPECT_OK(emo_mask_set(b.mask, 1, 5, 0, &err));
         o.mask = b.mask;
     }
+    o.jitter = s->jitter;
     EXPECT_OK(emo_trainer_create(b.model, b.data, &o, &b.t, &err));
     b.t->rows = (emo__row_source){NULL, fixed_row};
     for (size_t i = 0; i < b.model->n_params; i++) { /* larger weights than at the start of a run: curved everywhere */
         const emo__param *p = &b.model->params[i];
         float *data = (float *)(uintptr_t)p->view->data;
         size_t n = (size_t)emo__param_count(p);
-        test_fill(data, n, 100 + i, p->group == EMO__P_ROUTER ? 1.0f : 0.4f);
+        test_fill(data, n, 100 + i, emo__param_is_score_bias(p) ? 0.1f : p->group == EMO__P_ROUTER ? 1.0f : 0.4f);
         for (size_t k = 0; (p->which == EMO__W_ATTN_NORM || p->which == EMO__W_FFN_NORM) && p->vector &&
                            p->group == EMO__P_DENSE && k < n;
              k++)
@@ -246,17 +248,19 @@ static void check(const setting *s) {
 }
 
 #define BIAS ",\"attention_bias\":true,\"dense_mlp_bias\":true"
+#define SIGMOID ",\"emo_router_gating\":\"sigmoid\""
+#define BIASED ",\"emo_router_score_bias\":true"
 #define TIED ",\"tie_word_embeddings\":true"
 
 static void pools_and_scopes(void **state) {
     (void)state;
     static const setting settings[] = {
-        {"no pool, microbatch", "", NULL, EMO_BALANCE_MICROBATCH, 1, 0},
-        {"pool, microbatch", "", "uniform:2:7", EMO_BALANCE_MICROBATCH, 1, 0},
-        {"pool, two microbatches", "", "uniform:2:7", EMO_BALANCE_MICROBATCH, 2, 0},
-        {"pool, document", "", "uniform:2:7", EMO_BALANCE_DOCUMENT, 1, 0},
-        {"pool, document, four microbatches", "", "uniform:2:7", EMO_BALANCE_DOCUMENT, 4, 0},
-        {"pool by mass", "", "mass:0.7:2:7", EMO_BALANCE_MICROBATCH, 1, 0},
+        {"no pool, microbatch", "", NULL, EMO_BALANCE_MICROBATCH, 1, 0, 0},
+        {"pool, microbatch", "", "uniform:2:7", EMO_BALANCE_MICROBATCH, 1, 0, 0},
+        {"pool, two microbatches", "", "uniform:2:7", EMO_BALANCE_MICROBATCH, 2, 0, 0},
+        {"pool, document", "", "uniform:2:7", EMO_BALANCE_DOCUMENT, 1, 0, 0},
+        {"pool, document, four microbatches", "", "uniform:2:7", EMO_BALANCE_DOCUMENT, 4, 0, 0},
+        {"pool by mass", "", "mass:0.7:2:7", EMO_BALANCE_MICROBATCH, 1, 0, 0},
     };
     for (size_t i = 0; i < sizeof settings / sizeof settings[0]; i++)
         check(&settings[i]);
@@ -266,9 +270,9 @@ static void pools_and_scopes(void **state) {
 static void scopes_with_a_past(void **state) {
     (void)state;
     static const setting settings[] = {
-        {"batch", "", "uniform:2:7", EMO_BALANCE_BATCH, 1, 0},
-        {"batch, two microbatches", "", "uniform:2:7", EMO_BALANCE_BATCH, 2, 0},
-        {"window", "", "uniform:2:7", EMO_BALANCE_WINDOW, 2, 0},
+        {"batch", "", "uniform:2:7", EMO_BALANCE_BATCH, 1, 0, 0},
+        {"batch, two microbatches", "", "uniform:2:7", EMO_BALANCE_BATCH, 2, 0, 0},
+        {"window", "", "uniform:2:7", EMO_BALANCE_WINDOW, 2, 0, 0},
     };
     for (size_t i = 0; i < sizeof settings / sizeof settings[0]; i++)
         check(&settings[i]);
@@ -277,12 +281,28 @@ static void scopes_with_a_past(void **state) {
 static void shapes(void **state) {
     (void)state;
     static const setting settings[] = {
-        {"biases", BIAS, "fixed:4", EMO_BALANCE_BATCH, 1, 0},
-        {"tied", TIED, "fixed:4", EMO_BALANCE_BATCH, 1, 0},
-        {"tied with biases", TIED BIAS, NULL, EMO_BALANCE_BATCH, 1, 0},
-        {"normalised weights", ",\"norm_topk_prob\":true", "fixed:4", EMO_BALANCE_BATCH, 1, 0},
-        {"mask", "", NULL, EMO_BALANCE_BATCH, 1, 1},
-        {"mask and pool", "", "fixed:4", EMO_BALANCE_DOCUMENT, 1, 1},
+        {"biases", BIAS, "fixed:4", EMO_BALANCE_BATCH, 1, 0, 0},
+        {"tied", TIED, "fixed:4", EMO_BALANCE_BATCH, 1, 0, 0},
+        {"tied with biases", TIED BIAS, NULL, EMO_BALANCE_BATCH, 1, 0, 0},
+        {"normalised weights", ",\"norm_topk_prob\":true", "fixed:4", EMO_BALANCE_BATCH, 1, 0, 0},
+        {"mask", "", NULL, EMO_BALANCE_BATCH, 1, 1, 0},
+        {"mask and pool", "", "fixed:4", EMO_BALANCE_DOCUMENT, 1, 1, 0},
+    };
+    for (size_t i = 0; i < sizeof settings / sizeof settings[0]; i++)
+        check(&settings[i]);
+}
+
+/* A bias changes who is chosen and nothing else; the jitter is the same wherever the step is made again. */
+static void routers(void **state) {
+    (void)state;
+    static const setting settings[] = {
+        {"sigmoid", SIGMOID, "uniform:2:7", EMO_BALANCE_MICROBATCH, 1, 0, 0},
+        {"sigmoid, normalised, document", SIGMOID ",\"norm_topk_prob\":true", "uniform:3:7", EMO_BALANCE_DOCUMENT, 1, 0,
+         0},
+        {"bias", BIASED, "uniform:2:7", EMO_BALANCE_BATCH, 1, 0, 0},
+        {"jitter, two microbatches", "", "uniform:2:7", EMO_BALANCE_MICROBATCH, 2, 0, 0.2f},
+        {"all of it, document", SIGMOID BIASED, "mass:0.7:2:7", EMO_BALANCE_DOCUMENT, 2, 0, 0.1f},
+        {"scheduled", "", "scheduled:3:12", EMO_BALANCE_DOCUMENT, 1, 0, 0},
     };
     for (size_t i = 0; i < sizeof settings / sizeof settings[0]; i++)
         check(&settings[i]);
@@ -293,6 +313,7 @@ int main(void) {
         cmocka_unit_test(pools_and_scopes),
         cmocka_unit_test(scopes_with_a_past),
         cmocka_unit_test(shapes),
+        cmocka_unit_test(routers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -27,6 +27,7 @@ typedef struct fixed {
     uint8_t allowed[2 * MAX_E];
     float dw[T * MAX_E];
     int32_t counts[MAX_E];
+    double noise[T * D]; /* of the jitter; 1 without */
     double divisor;
 } fixed;
 
@@ -38,17 +39,19 @@ static double objective(const fixed *f, const point *p) {
     int n = o->experts - o->shared;
     int k = o->top_k - o->shared - o->n_always;
     double total = 0.0;
-    double score_sum[MAX_E] = {0};
+    double score_sum[2][MAX_E] = {{0}};
+    int32_t chosen[2][MAX_E] = {{0}};
     double z = 0.0;
     for (int t = 0; t < T; t++) {
-        const uint8_t *allowed = f->allowed + (t >= documents[1] ? n : 0);
+        int doc = t >= documents[1];
+        const uint8_t *allowed = f->allowed + (doc ? n : 0);
         double logit[MAX_E];
         double score[MAX_E] = {0};
         double sum = 0.0;
         for (int e = 0; e < o->experts; e++) {
             logit[e] = 0.0;
             for (int h = 0; h < D; h++)
-                logit[e] += p->x[t * D + h] * p->w[e * D + h];
+                logit[e] += p->x[t * D + h] * f->noise[t * D + h] * p->w[e * D + h];
         }
         for (int e = 0; e < n; e++)
             sum += allowed[e] ? exp(logit[e]) : 0.0;
@@ -59,7 +62,7 @@ static double objective(const fixed *f, const point *p) {
             norm_all += score[e];
         }
         for (int e = 0; e < n; e++)
-            score_sum[e] += o->gating == EMO_ROUTER_SIGMOID ? score[e] / norm_all : score[e];
+            score_sum[doc][e] += o->gating == EMO_ROUTER_SIGMOID ? score[e] / norm_all : score[e];
         z += log(sum) * log(sum);
         const int32_t *index = f->indices + t * o->top_k;
         double norm = 0.0;
@@ -71,6 +74,7 @@ static double objective(const fixed *f, const point *p) {
             shared_sum += exp(logit[e]);
         for (int j = 0; j < o->top_k; j++) {
             double weight;
+            chosen[doc][index[j]] += j < k;
             if (j < k)
                 weight = score[index[j]] / norm;
             else if (o->n_always > 0)
@@ -81,10 +85,51 @@ static double objective(const fixed *f, const point *p) {
         }
     }
     double lb = 0.0;
-    for (int e = 0; e < n; e++)
-        lb += f->counts[e] * score_sum[e] / T;
-    lb *= (double)n / k / f->divisor;
+    if (o->balance_scope == EMO_BALANCE_DOCUMENT) {
+        for (int d = 0; d < 2; d++) { /* over its own pool, its tokens in place of N; then the mean of the two */
+            double tokens = (double)(documents[d + 1] - documents[d]);
+            int pool = 0;
+            double sum = 0.0;
+            for (int e = 0; e < n; e++) {
+                pool += f->allowed[d * n + e];
+                sum += chosen[d][e] * score_sum[d][e] / tokens;
+            }
+            lb += (double)pool / k * sum / tokens / 2.0;
+        }
+    } else {
+        for (int e = 0; e < n; e++)
+            lb += f->counts[e] * (score_sum[0][e] + score_sum[1][e]) / T;
+        lb *= (double)n / k / f->divisor;
+    }
     return total + (double)o->balance_weight * lb + (double)o->z_weight * z / f->divisor;
+}
+
+/* What the jitter makes of ones, through a router whose weights are the identity. */
+static void find_noise(emo_runtime *rt, const emo_router_options *like, double noise[T * D]) {
+    emo_error err = EMO_ERROR_INIT;
+    emo_router_options o = EMO_ROUTER_OPTIONS_INIT;
+    emo_router *router = NULL;
+    float ones[T * D];
+    float w[D * D] = {0};
+    for (int i = 0; i < T * D; i++)
+        ones[i] = 1.0f;
+    for (int i = 0; i < D; i++)
+        w[i * D + i] = 1.0f;
+    o.hidden = D;
+    o.experts = D;
+    o.top_k = 1;
+    o.jitter = like->jitter;
+    EXPECT_OK(emo_router_create(rt, &o, &router, &err));
+    EXPECT_OK(emo_router_set_weights(router, w, D * D, &err));
+    emo_router_batch b = EMO_ROUTER_BATCH_INIT;
+    b.rows = 1;
+    b.seq_len = T;
+    b.x = ones;
+    emo_routing g = EMO_ROUTING_INIT;
+    EXPECT_OK(emo_router_forward(router, &b, NULL, NULL, &g, &err));
+    for (int i = 0; i < T * D; i++)
+        noise[i] = (double)g.logits[i];
+    emo_router_release(router);
 }
 
 static void check(const setting *s) {
@@ -120,6 +165,7 @@ static void check(const setting *s) {
     memset(&f, 0, sizeof f);
     f.s = s;
     f.divisor = 11.0;
+    find_noise(rt, o, f.noise);
     size_t chosen = (size_t)(T * o->top_k);
     memcpy(f.indices, g.indices, chosen * sizeof *f.indices);
     memcpy(f.allowed, g.allowed, (size_t)(2 * n));
@@ -214,10 +260,42 @@ static void always_active(void **state) {
     check(&s);
 }
 
+static void jitter(void **state) {
+    (void)state;
+    setting s = base("jitter");
+    s.o.jitter = 0.4f;
+    check(&s);
+    s.name = "jitter, sigmoid with bias";
+    s.o.gating = EMO_ROUTER_SIGMOID;
+    s.bias = 1;
+    check(&s);
+    s.name = "jitter, shared softmax";
+    s.o.gating = EMO_ROUTER_SOFTMAX;
+    s.o.shared_mode = EMO_ROUTER_SHARED_SOFTMAX;
+    check(&s);
+}
+
+static void per_document(void **state) {
+    (void)state;
+    setting s = base("per document");
+    s.o.balance_scope = EMO_BALANCE_DOCUMENT;
+    s.o.balance_weight = 1.0f;
+    check(&s);
+    s.name = "per document, sigmoid with bias";
+    s.o.gating = EMO_ROUTER_SIGMOID;
+    s.bias = 1;
+    check(&s);
+    s.name = "per document, sigmoid with jitter, 1-norm";
+    s.o.jitter = 0.2f;
+    s.o.norm_p = 1.0f;
+    check(&s);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(softmax_gating),   cmocka_unit_test(shared_softmax), cmocka_unit_test(normalised),
-        cmocka_unit_test(sigmoid_and_bias), cmocka_unit_test(always_active),
+        cmocka_unit_test(sigmoid_and_bias), cmocka_unit_test(always_active),  cmocka_unit_test(jitter),
+        cmocka_unit_test(per_document),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -201,8 +201,9 @@ typedef struct emo_route_args {
     float norm_p;
     const float *score_bias; /**< [n] or NULL */
     float jitter;            /**< 0: none */
-    uint64_t seed;           /**< jitter's key */
+    uint64_t seed;           /**< jitter's key, with step, layer and first_token + t */
     uint64_t step;
+    int64_t first_token; /**< number of token 0 in the step over all micro-batches and ranks */
     int32_t layer;
     /* outputs */
     float *logits;            /**< [tokens, columns] */

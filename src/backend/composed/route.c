@@ -33,7 +33,8 @@ void emo__composed_jitter(emo__composed *c, const emo_route_args *a, int64_t fir
             int64_t n = a->hidden - h < PIECE ? a->hidden - h : PIECE;
             for (int64_t i = 0; i < n; i += 4) {
                 emo__philox draw = emo__philox_draw(a->seed, EMO__RNG_JITTER, a->step,
-                                                    (uint64_t)((first + r) * blocks + (h + i) / 4), (uint32_t)a->layer);
+                                                    (uint64_t)((a->first_token + first + r) * blocks + (h + i) / 4),
+                                                    (uint32_t)a->layer);
                 for (int64_t j = 0; j < 4 && i + j < n; j++)
                     noise[i + j] = 1.0f + a->jitter * (2.0f * emo__uniform_f32(draw.v[j]) - 1.0f);
             }

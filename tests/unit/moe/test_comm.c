@@ -14,6 +14,7 @@ typedef struct job {
     float f[COUNT];
     int64_t l[COUNT];
     int mode;
+    emo_error err;
 } job;
 
 static void run(void *(*fn)(void *), job *jobs, int mode) {
@@ -21,7 +22,9 @@ static void run(void *(*fn)(void *), job *jobs, int mode) {
     emo_runtime *rt = test_runtime(1, EMO_ISA_AUTO);
     emo_comm *comms[RANKS];
     EXPECT_OK(emo_comm_create_local(rt, RANKS, comms, &err));
-    emo_runtime_release(rt); /* the handles keep it alive */
+    if (mode == 3)
+        EXPECT_OK(emo_comm_set_timeout(comms[2], 0.2, &err)); /* one for all */
+    emo_runtime_release(rt);                                  /* the handles keep it alive */
     pthread_t threads[RANKS];
     for (int r = 0; r < RANKS; r++) {
         memset(&jobs[r], 0, sizeof jobs[r]);
@@ -107,6 +110,26 @@ static void nobody_waits_for_ever(void **state) {
     }
 }
 
+static void *late(void *arg) {
+    job *j = arg;
+    if (emo_comm_rank(j->comm) == 3)
+        return NULL; /* neither comes nor leaves */
+    while (j->status == EMO_OK)
+        j->status = emo_comm_barrier(j->comm, &j->err);
+    return NULL;
+}
+
+static void nobody_waits_for_who_never_comes(void **state) {
+    (void)state;
+    static job jobs[RANKS];
+    run(late, jobs, 3);
+    for (int r = 0; r < 3; r++) {
+        assert_int_equal(jobs[r].status, EMO_E_COMM);
+        assert_non_null(strstr(jobs[r].err.message, "within 0.2 seconds"));
+    }
+    assert_int_equal(jobs[3].status, EMO_OK);
+}
+
 static void arguments(void **state) {
     (void)state;
     emo_error err = EMO_ERROR_INIT;
@@ -120,6 +143,9 @@ static void arguments(void **state) {
     EXPECT_STATUS(emo_comm_all_reduce_sum(one, &v, 1, EMO_DTYPE_BF16, &err), EMO_E_INVALID_ARGUMENT, "dtype");
     EXPECT_STATUS(emo_comm_broadcast(one, &v, 4, 1, &err), EMO_E_INVALID_ARGUMENT, "root");
     EXPECT_STATUS(emo_comm_all_reduce_sum(NULL, &v, 1, EMO_DTYPE_F32, &err), EMO_E_INVALID_ARGUMENT, "comm");
+    EXPECT_OK(emo_comm_set_timeout(one, 1.0, &err));
+    EXPECT_STATUS(emo_comm_set_timeout(one, -1.0, &err), EMO_E_RANGE, "seconds");
+    EXPECT_STATUS(emo_comm_set_timeout(one, 2e9, &err), EMO_E_RANGE, "seconds");
     emo_comm *many[2];
     EXPECT_STATUS(emo_comm_create_local(rt, 0, many, &err), EMO_E_RANGE, "ranks");
     emo_comm_release(one);
@@ -131,6 +157,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ordered_sums),
         cmocka_unit_test(nobody_waits_for_ever),
+        cmocka_unit_test(nobody_waits_for_who_never_comes),
         cmocka_unit_test(arguments),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -170,6 +170,30 @@ static void bad_options_are_named(void **state) {
     REFUSED(valid_every, -1);
     REFUSED(resume, 2);
     REFUSED(reserved, 1);
+    REFUSED(reserved_2, 1);
+    REFUSED(reserved_3, 1);
+    REFUSED(gating, 2);
+    REFUSED(gating, -2);
+    REFUSED(score_bias_rate, -0.001f);
+    REFUSED(score_bias_rate, 1.5f);
+    REFUSED(jitter, 1.0f);
+    REFUSED(jitter, (float)NAN);
+    REFUSED(repetition_count, -1);
+    REFUSED(repetition_count, 1); /* what every row has */
+    REFUSED(repetition_period, 0);
+    o = tiny_options();
+    o.score_bias_rate = 0.01f;
+    o.train_only = EMO_TRAIN_EXPERTS; /* the router stays as it is */
+    EXPECT_STATUS(emo_trainer_create(model, data, &o, &t, &err), EMO_E_INVALID_ARGUMENT, "score_bias_rate");
+    double lr = 0.0;
+    o = tiny_options();
+    o.max_steps = 0;
+    EXPECT_STATUS(emo_schedule_lr(&o, 1, &lr, &err), EMO_E_RANGE, "max_steps");
+    o.max_steps = 5;
+    o.warmup = -3;
+    EXPECT_STATUS(emo_schedule_lr(&o, 1, &lr, &err), EMO_E_RANGE, "warmup");
+    o.warmup = 1;
+    EXPECT_STATUS(emo_schedule_lr(&o, -1, &lr, &err), EMO_E_RANGE, "step");
     emo_pool_policy *small = NULL;
     EXPECT_OK(emo_pool_policy_create_uniform(rt, 1, 8, &small, &err)); /* tokens choose 2 */
     o = tiny_options();
