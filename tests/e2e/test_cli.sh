@@ -143,6 +143,21 @@ must "$EMO" train --config config.json "${common[@]}" --pool uniform:2:8 --steps
 must "$EMO" train --config config.json "${common[@]}" --pool uniform:2:8 --steps 5 --out two --threads 2
 grep -q 'pool  *uniform:2:8' out || fail 'train does not print its settings'
 cmp -s one/model.safetensors two/model.safetensors || fail 'one and two threads give different weights'
+router=(--gating sigmoid --score-bias 0.01 --jitter 0.1 --repetition-filter 8 --balance-scope document)
+routed=("$EMO" train --config config.json "${common[@]}" --pool mass:0.8:2:8 "${router[@]}" --steps 3 --out routed)
+must "${routed[@]}" --json
+parses out 'train with options of the router'
+grep -q '"gating": "sigmoid"' out || fail 'train --json does not name the gating'
+grep -q '"emo_router_gating": "sigmoid"' routed/config.json || fail 'the model does not keep its gating'
+[ "$(grep -c '"filtered_rows"' routed/metrics.jsonl)" = 3 ] || fail 'metrics.jsonl does not count filtered rows'
+must "${routed[@]}" --resume
+ends 5 'jitter' "${routed[@]/#0.1/0.2}" --resume
+ends 2 'softmax' "$EMO" train --gating tanh
+ends 2 'score-bias' "$EMO" train --score-bias 2
+must "$EMO" eval --model routed --data test.jsonl --quiet
+must "$EMO" select --model routed --calibration note.txt --keep 4 --out routed.json
+must "$EMO" prune --model routed --mask routed.json --out routed-4
+grep -q '"emo_router_score_bias": true' routed-4/config.json || fail 'a pruned model loses its score bias'
 ends 5 'vocab_size of 280' "$EMO" train --config small.json "${common[@]}" --steps 1 --out x
 echo '{"text": 5}' >broken.jsonl
 ends 3 'broken.jsonl:1' "$EMO" train --config config.json --tokenizer tok.json --data broken.jsonl --steps 1 --out y
