@@ -182,9 +182,12 @@ typedef struct emo_prune_options {
     const int32_t *keep;         /**< instead of a mask (then NULL): ids to keep, layer after layer; unlike a mask they
                                     may leave shared experts out (then more routed ones are used per token) */
     const int32_t *keep_offsets; /**< [layers + 1] into keep; an empty range for a dense layer */
+    emo_progress progress;       /**< phase "copy", units are tensors */
 } emo_prune_options;
 #define EMO_PRUNE_OPTIONS_INIT                                                                                         \
-    { sizeof(emo_prune_options), 0, 0, 0, 0 }
+    {                                                                                                                  \
+        sizeof(emo_prune_options), 0, 0, 0, 0, { 0, 0 }                                                                \
+    }
 /** Fills in the defaults, for languages that cannot use the macro. */
 EMO_API void emo_prune_options_init(emo_prune_options *options);
 
@@ -193,7 +196,8 @@ EMO_API void emo_prune_options_init(emo_prune_options *options);
  * it remembers the original ids (pruning_metadata.json when saved). top_k becomes min(top_k, kept in any MoE layer).
  * It has its own memory, in the types the weights are held in, and the same tokenizer.
  * @return EMO_E_MISMATCH (a mask of another shape, or with an expert that was not loaded), EMO_E_INVALID_ARGUMENT (a
- *         layer without routed expert, or without an always-active one), EMO_E_RANGE (keep), EMO_E_OUT_OF_MEMORY.
+ *         layer without routed expert, or without an always-active one), EMO_E_RANGE (keep), EMO_E_CANCELLED,
+ *         EMO_E_OUT_OF_MEMORY.
  */
 EMO_API EMO_MUST_CHECK emo_status emo_model_prune(const emo_model *model, const emo_mask *mask,
                                                   const emo_prune_options *options, emo_model **out, emo_error *err);
@@ -206,9 +210,12 @@ typedef struct emo_merge_options {
     int32_t rest;   /**< also every tensor outside the MoE blocks */
     float average;  /**< weight a of the child: parent = (1 - a) parent + a child, in [0, 1]; 1 replaces (default) */
     int32_t reserved;
+    emo_progress progress; /**< phases "copy" (tensors) and "merge" (layers) */
 } emo_merge_options;
 #define EMO_MERGE_OPTIONS_INIT                                                                                         \
-    { sizeof(emo_merge_options), 0, 0, 0, 1.0f, 0 }
+    {                                                                                                                  \
+        sizeof(emo_merge_options), 0, 0, 0, 1.0f, 0, { 0, 0 }                                                          \
+    }
 /** Fills in the defaults, for languages that cannot use the macro. */
 EMO_API void emo_merge_options_init(emo_merge_options *options);
 

@@ -171,20 +171,22 @@ AT(emo_model_info, loaded, 56);
 AT(emo_model_info, active, 64);
 AT(emo_model_info, non_finite, 72);
 
-SIZE(emo_prune_options, 32);
+SIZE(emo_prune_options, 48);
 AT(emo_prune_options, struct_size, 0);
 AT(emo_prune_options, reserved, 4);
 AT(emo_prune_options, method, 8);
 AT(emo_prune_options, keep, 16);
 AT(emo_prune_options, keep_offsets, 24);
+AT(emo_prune_options, progress, 32);
 
-SIZE(emo_merge_options, 24);
+SIZE(emo_merge_options, 40);
 AT(emo_merge_options, struct_size, 0);
 AT(emo_merge_options, router, 4);
 AT(emo_merge_options, shared, 8);
 AT(emo_merge_options, rest, 12);
 AT(emo_merge_options, average, 16);
 AT(emo_merge_options, reserved, 20);
+AT(emo_merge_options, progress, 24);
 
 SIZE(emo_router_options, 88);
 AT(emo_router_options, struct_size, 0);

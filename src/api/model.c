@@ -322,7 +322,7 @@ emo_status emo_model_prune(const emo_model *model, const emo_mask *mask, const e
     status = mask != NULL ? emo__keep_from_mask(model, mask, &keep, err)
                           : emo__keep_from_ids(model, o.keep, o.keep_offsets, &keep, err);
     if (status == EMO_OK)
-        status = emo__prune(model, &keep, o.method != NULL ? o.method : "mask", false, out, err);
+        status = emo__prune(model, &keep, o.method != NULL ? o.method : "mask", false, &o.progress, out, err);
     emo__keep_free(&keep);
     emo__model_end_read(model);
     return status;

@@ -153,7 +153,7 @@ static emo_status select_pruned(emo_model *model, const emo__windows *w, const e
             memcpy(now.ids, out->ids, (size_t)at * sizeof *now.ids);
             for (int32_t i = now.layers; i >= 0; i--)
                 now.offsets[i] = i >= l ? now.offsets[i] - from + at : out->offsets[i];
-            status = emo__prune(model, &now, "layerwise", true, &step, err);
+            status = emo__prune(model, &now, "layerwise", true, NULL, &step, err);
         }
         emo__keep_free(&now);
         if (status == EMO_OK)

@@ -152,7 +152,7 @@ static emo_status merge_rest(const merger *mg, emo_error *err) {
 }
 
 /* A copy with memory of its own. */
-static emo_status copy_model(const emo_model *from, emo_model **out, emo_error *err) {
+static emo_status copy_model(const emo_model *from, const emo_progress *progress, emo_model **out, emo_error *err) {
     emo__config c;
     emo_model *m = NULL;
     *out = NULL;
@@ -168,7 +168,7 @@ static emo_status copy_model(const emo_model *from, emo_model **out, emo_error *
         m->params[i].view->stride = view->stride;
     }
     if (status == EMO_OK)
-        status = emo__model_own(m, err);
+        status = emo__model_own(m, progress, err);
     if (status == EMO_OK && from->prune_method != NULL) {
         m->prune_method = emo__strdup(&from->rt->mem, from->prune_method);
         if (m->prune_method == NULL)
@@ -190,7 +190,7 @@ emo_status emo__merge(const emo_model *parent, const emo_model *child, const emo
     const emo__mem *mem = &parent->rt->mem;
     emo_status status = check_fit(parent, child, err);
     if (status == EMO_OK)
-        status = copy_model(parent, &mg.to, err);
+        status = copy_model(parent, &options->progress, &mg.to, err);
     for (size_t i = 0; i < parent->n_params; i++)
         mg.widest = parent->params[i].cols > mg.widest ? parent->params[i].cols : mg.widest;
     if (status == EMO_OK) {
@@ -198,8 +198,10 @@ emo_status emo__merge(const emo_model *parent, const emo_model *child, const emo
         if (mg.row == NULL)
             status = emo__fail_memory(err, 2 * (size_t)mg.widest * sizeof *mg.row);
     }
-    for (int32_t l = 0; status == EMO_OK && l < parent->config.layers; l++)
+    for (int32_t l = 0; status == EMO_OK && l < parent->config.layers; l++) {
         merge_layer(&mg, l, options);
+        status = emo__subset_report(&options->progress, "merge", (size_t)l + 1, (size_t)parent->config.layers, err);
+    }
     if (status == EMO_OK && options->rest != 0)
         status = merge_rest(&mg, err);
     if (status == EMO_OK)

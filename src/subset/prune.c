@@ -188,7 +188,15 @@ static emo_status copy_router(emo_model *m, const emo_model *from, int32_t l, co
     return EMO_OK;
 }
 
-emo_status emo__model_own(emo_model *m, emo_error *err) {
+emo_status emo__subset_report(const emo_progress *progress, const char *phase, size_t done, size_t total,
+                              emo_error *err) {
+    emo_progress_info info = {phase, done, total};
+    if (progress != NULL && progress->report != NULL && progress->report(progress->ctx, &info) != 0)
+        return emo__fail(err, EMO_E_CANCELLED, "cancelled after %zu of %zu (%s)", done, total, phase);
+    return EMO_OK;
+}
+
+emo_status emo__model_own(emo_model *m, const emo_progress *progress, emo_error *err) {
     size_t total = 0;
     for (size_t i = 0; i < m->n_params; i++) {
         size_t bytes = (size_t)emo__param_count(&m->params[i]) * emo__dtype_size(m->params[i].view->dtype);
@@ -202,6 +210,9 @@ emo_status emo__model_own(emo_model *m, emo_error *err) {
     for (size_t i = 0; i < m->n_params; i++) {
         emo__param *p = &m->params[i];
         const emo_weight *view = p->view;
+        status = emo__subset_report(progress, "copy", i, m->n_params, err);
+        if (status != EMO_OK)
+            return status;
         size_t item = emo__dtype_size(view->dtype);
         size_t row = (size_t)p->cols * item;
         if (view->data == NULL)
@@ -215,11 +226,11 @@ emo_status emo__model_own(emo_model *m, emo_error *err) {
         emo__param_bind(p, block, view->dtype);
         block += ((size_t)p->rows * row + ALIGN - 1) / ALIGN * ALIGN;
     }
-    return EMO_OK;
+    return emo__subset_report(progress, "copy", m->n_params, m->n_params, err);
 }
 
 emo_status emo__prune(const emo_model *model, const emo__keep_lists *keep, const char *method, bool borrow,
-                      emo_model **out, emo_error *err) {
+                      const emo_progress *progress, emo_model **out, emo_error *err) {
     *out = NULL;
     emo__config c;
     emo_model *m = NULL;
@@ -239,7 +250,7 @@ emo_status emo__prune(const emo_model *model, const emo__keep_lists *keep, const
             status = copy_router(m, model, l, keep->ids + keep->offsets[l], err);
     }
     if (status == EMO_OK && !borrow)
-        status = emo__model_own(m, err);
+        status = emo__model_own(m, progress, err);
     if (status == EMO_OK && model->tokenizer != NULL)
         status = emo__model_set_tokenizer(m, model->tokenizer, err);
     if (status == EMO_OK)

@@ -22,15 +22,18 @@ EMO_MUST_CHECK emo_status emo__keep_from_ids(const emo_model *model, const int32
 void emo__keep_free(emo__keep_lists *lists);
 
 /* A model with these experts only. `borrow`: its views point into the parent's memory (which must outlive it), only the
- * router rows are its own; else everything is copied, in the type it is held in. */
+ * router rows are its own; else everything is copied, in the type it is held in. `progress` may be NULL. */
 EMO_MUST_CHECK emo_status emo__prune(const emo_model *model, const emo__keep_lists *keep, const char *method,
-                                     bool borrow, emo_model **out, emo_error *err);
+                                     bool borrow, const emo_progress *progress, emo_model **out, emo_error *err);
 
 /* Options are checked already. */
 EMO_MUST_CHECK emo_status emo__merge(const emo_model *parent, const emo_model *child, const emo_merge_options *options,
                                      emo_model **out, emo_error *err);
 
 /* Copies every tensor that has data into memory of the model's own; views may have pointed anywhere. */
-EMO_MUST_CHECK emo_status emo__model_own(emo_model *model, emo_error *err);
+EMO_MUST_CHECK emo_status emo__model_own(emo_model *model, const emo_progress *progress, emo_error *err);
+/* EMO_E_CANCELLED when the hook (there may be none) says so. */
+EMO_MUST_CHECK emo_status emo__subset_report(const emo_progress *progress, const char *phase, size_t done, size_t total,
+                                             emo_error *err);
 
 #endif

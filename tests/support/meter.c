@@ -2,6 +2,7 @@
 #include "support/meter.h"
 
 #include <dirent.h>
+#include <malloc.h>
 #include <time.h>
 
 #define MAGIC 0x656d6f6d65746572u
@@ -94,6 +95,25 @@ static int count_entries(const char *path) {
 
 int count_fds(void) { return count_entries("/proc/self/fd"); }
 int count_threads(void) { return count_entries("/proc/self/task"); }
+
+int count_maps(void) {
+    FILE *file = fopen("/proc/self/maps", "r");
+    char line[4096];
+    int n = 0;
+    assert_non_null(file);
+    while (fgets(line, sizeof line, file) != NULL)
+        n += strchr(line, '/') != NULL;
+    (void)fclose(file);
+    return n;
+}
+
+size_t heap_in_use(void) {
+#if defined(__GLIBC__) && (__GLIBC__ > 2 || __GLIBC_MINOR__ >= 33)
+    return mallinfo2().uordblks;
+#else
+    return 0;
+#endif
+}
 
 int settled_threads(int expected) {
     const struct timespec pause = {0, 1000000};

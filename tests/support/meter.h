@@ -30,9 +30,12 @@ emo_runtime *meter_runtime(meter *m, int32_t threads);
 /* Fails the test when blocks are left or one came back wrong; `what` is said then. */
 void meter_check(const meter *m, const char *what);
 
-/* Open file descriptors, and threads, of this process. */
+/* Open file descriptors, threads, and mapped files of this process. */
 int count_fds(void);
 int count_threads(void);
+int count_maps(void);
+/* Bytes that malloc() has handed out; 0 where that cannot be asked. */
+size_t heap_in_use(void);
 /* The count once it is `expected`, or after two seconds whatever it is then: the system lists a thread for a moment
  * after it was joined. */
 int settled_threads(int expected);

@@ -134,7 +134,77 @@ static emo_status evaluate(watch *w, emo_error *err) {
     return emo_eval_documents(model, data, &o, &total, NULL, NULL, err);
 }
 
+static emo_status evaluate_choices(watch *w, emo_error *err) {
+    char path[800];
+    (void)snprintf(path, sizeof path, "%s/../mc.jsonl", stages_model());
+    emo_eval_options o = EMO_EVAL_OPTIONS_INIT;
+    emo_eval_result total;
+    emo_choices *items = NULL;
+    o.progress = watching(w);
+    MUST(emo_choices_open(rt, path, &items, err));
+    emo_status status = emo_eval_choices(model, items, &o, &total, NULL, err);
+    emo_choices_release(items);
+    return status;
+}
+
+static emo_status load_sources(watch *w, emo_error *err) {
+    char path[800];
+    (void)snprintf(path, sizeof path, "%s/model.safetensors", stages_model());
+    emo_model_load_options o = EMO_MODEL_LOAD_OPTIONS_INIT;
+    emo_source *source = NULL;
+    emo_model *got = NULL;
+    o.progress = watching(w);
+    MUST(emo_source_open_path(rt, path, &source, err));
+    emo_status status = emo_model_load_sources(rt, STAGES_CONFIG, strlen(STAGES_CONFIG), (emo_source *const *)&source,
+                                               1, &o, &got, err);
+    assert_int_equal(got != NULL, status == EMO_OK);
+    emo_model_release(got);
+    emo_source_release(source);
+    return status;
+}
+
+static emo_mask *some_experts(emo_error *err) {
+    emo_select_options o = EMO_SELECT_OPTIONS_INIT;
+    emo_mask *mask = NULL;
+    o.method = EMO_SELECT_RANDOM;
+    o.keep = 4;
+    MUST(emo_select(model, data, &o, &mask, err));
+    return mask;
+}
+
+static emo_status prune(watch *w, emo_error *err) {
+    emo_prune_options o = EMO_PRUNE_OPTIONS_INIT;
+    emo_mask *mask = some_experts(err);
+    emo_model *got = NULL;
+    o.progress = watching(w);
+    emo_status status = emo_model_prune(model, mask, &o, &got, err);
+    assert_int_equal(got != NULL, status == EMO_OK);
+    emo_model_release(got);
+    emo_mask_release(mask);
+    return status;
+}
+
+static emo_status merge(watch *w, emo_error *err) {
+    emo_merge_options o = EMO_MERGE_OPTIONS_INIT;
+    emo_mask *mask = some_experts(err);
+    emo_model *child = NULL;
+    emo_model *got = NULL;
+    o.progress = watching(w);
+    o.rest = 1;
+    MUST(emo_model_prune(model, mask, NULL, &child, err));
+    emo_status status = emo_model_merge(model, child, &o, &got, err);
+    assert_int_equal(got != NULL, status == EMO_OK);
+    emo_model_release(got);
+    emo_model_release(child);
+    emo_mask_release(mask);
+    return status;
+}
+
 static emo_status train(watch *w, emo_error *err) {
+    static float want[STAGES_VOCAB * 16];
+    static float got[STAGES_VOCAB * 16];
+    static int known;
+    size_t n = 0;
     emo_model *own = NULL;
     emo_trainer *trainer = NULL;
     emo_train_options o = stages_train_options();
@@ -143,6 +213,7 @@ static emo_status train(watch *w, emo_error *err) {
     stages_clean();
     o.progress = watching(w);
     o.accumulate = 2;
+    o.balance_scope = EMO_BALANCE_WINDOW; /* counts of a micro-batch that was cancelled must not stay */
     o.out = stages_run();
     o.checkpoint_every = 1;
     o.valid = data;
@@ -158,6 +229,12 @@ static emo_status train(watch *w, emo_error *err) {
         assert_int_equal(emo_trainer_at(trainer), 2);
     }
     emo_trainer_release(trainer);
+    if (emo_model_tensor_f32(own, "model.embed_tokens.weight", got, STAGES_VOCAB * 16, &n, &ignored) != EMO_OK)
+        fail_msg("weights: %s", ignored.message);
+    if (known)
+        assert_memory_equal(got, want, sizeof want);
+    memcpy(want, got, sizeof want);
+    known = 1;
     emo_model_release(own);
     return status;
 }
@@ -199,12 +276,16 @@ static const struct {
     {"tokenizer train", tokenizer_train, 2},
     {"dataset open", dataset_open, 1},
     {"load", load, 2},
+    {"load from sources", load_sources, 2},
     {"save", save, 2},
     {"stats", collect, 2},
     {"select by usage", select_usage, 2},
     {"select layerwise", select_layerwise, 2},
     {"select by EASY-EP", select_easy_ep, 2},
+    {"prune", prune, 2},
+    {"merge", merge, 4},
     {"eval", evaluate, 2},
+    {"eval of choices", evaluate_choices, 2},
     {"train", train, 4},
     {"advance", advance, 4},
 };
