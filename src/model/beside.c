@@ -75,7 +75,7 @@ emo_status emo__beside_write_config(const emo__beside *b, emo__jw *w, size_t beg
     const char *type = NULL;
     if (b == NULL || w->status != EMO_OK)
         return EMO_OK;
-    emo_status status = emo__json_parse(b->config, b->config_length, "config.json", &root, err);
+    emo_status status = emo__json_parse(b->mem, b->config, b->config_length, "config.json", &root, err);
     if (status == EMO_OK)
         status = emo__json_opt_string(root, "model_type", "config.json", "emo", &type, err);
     /* Folders of the older model_type are written under the new one: their classes have other names. */

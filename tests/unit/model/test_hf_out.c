@@ -271,7 +271,7 @@ static void unknown_keys_survive(void **state) {
     emo_model *model = make(odd);
     save(model, "odd", EMO_DTYPE_F32, 0);
     emo__json *in = NULL;
-    EXPECT_OK(emo__json_parse(odd, strlen(odd), "in", &in, &err));
+    EXPECT_OK(emo__json_parse(&rt->mem, odd, strlen(odd), "in", &in, &err));
     emo_model *back = load("odd");
     save(back, "odd2", EMO_DTYPE_F32, 0);
     expect_same_file("odd/config.json", "odd2/config.json"); /* nothing is added or moved a second time */
