@@ -85,7 +85,7 @@ class Experiment:
     def __init__(self, emo, out, corpus, jobs=None, folders=None, shape=None):
         self.emo, self.out, self.corpus, self.started = emo, out, corpus, time.monotonic()
         self.jobs = jobs or os.cpu_count() or 1
-        self.domains, self.splits = [], {}
+        self.domains, self.splits, self.stopped = [], {}, False
         self.folders = {name: os.path.abspath(folder) for name, folder in (folders or {}).items()}
         self.config = shape or SHAPE
         self.read_config()
@@ -117,6 +117,8 @@ class Experiment:
 
     def run(self, *args):
         """Runs a command of emo to its end; its standard output."""
+        if self.stopped:
+            raise Failed("stopped")
         run = subprocess.run([self.emo, *map(str, args)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                              stderr=subprocess.PIPE, check=False)
         if run.returncode != 0:
@@ -131,6 +133,7 @@ class Experiment:
             try:
                 return [future.result() for future in futures]
             except BaseException:
+                self.stopped = True  # what runs ends, and nothing new begins
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 

@@ -9,6 +9,8 @@ import random
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 import unittest
 
 SCRIPTS, EMO = os.path.abspath(sys.argv.pop(1)), os.path.abspath(sys.argv.pop(1))
@@ -203,6 +205,37 @@ class Tables(unittest.TestCase):
         self.assertFalse([key for key in dense if "expert" in key])
 
 
+class Stopping(unittest.TestCase):
+    def test_the_first_failure_ends_the_others(self):
+        with tempfile.TemporaryDirectory() as folder:
+            run = experiment.Experiment("true", folder, folder, jobs=2)
+            self.assertEqual(run.each(lambda i: (run.run(), i)[1], [3, 1, 2]), [3, 1, 2])
+            gate, later = threading.Event(), []
+
+            def work(i):
+                if i == 0:
+                    raise experiment.Failed("first")
+                gate.wait(60)
+                later.append(i)
+                run.run()
+                later.append("began something new")
+
+            watch = threading.Thread(target=lambda: (wait_until(lambda: run.stopped), gate.set()))
+            watch.start()
+            with self.assertRaisesRegex(experiment.Failed, "first"):
+                run.each(work, range(9))
+            watch.join()
+            self.assertNotIn("began something new", later)
+            self.assertLess(len(later), 8)
+
+
+def wait_until(condition):
+    for _ in range(6000):
+        if condition():
+            return
+        time.sleep(0.01)
+
+
 class CommandLines(unittest.TestCase):
     def test_wrong_usage_is_found_before_anything_is_built(self):
         for name in ("modularity", "finetune_table", "baselines"):
@@ -283,8 +316,8 @@ class Smoke(unittest.TestCase):
             self.assertEqual(again.stdout, run.stdout)
             self.assertEqual(same, result)
             self.assertNotIn("before,", again.stderr)  # nothing was tuned anew
-            for name, time in before.items():
-                self.assertEqual(os.stat(os.path.join(first, name, "model.safetensors")).st_mtime_ns, time)
+            for name, moment in before.items():
+                self.assertEqual(os.stat(os.path.join(first, name, "model.safetensors")).st_mtime_ns, moment)
 
     def test_what_cannot_be(self):
         with tempfile.TemporaryDirectory() as folder:
