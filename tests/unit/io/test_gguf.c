@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* GGUF files: round trips through every kind of source, and files that lie. */
+#include <unistd.h>
+
 #include "base/runtime.h"
 #include "io/files.h"
 #include "io/gguf.h"
