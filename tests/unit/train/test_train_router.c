@@ -227,6 +227,7 @@ static void the_bias_follows_the_counts(void **state) {
     static watcher w;
     emo_train_options o = tiny_options();
     o.score_bias_rate = 0.02f;
+    o.lr = 1e-4f;                           /* as below: rounding must not choose */
     o.balance_scope = EMO_BALANCE_DOCUMENT; /* the only one whose loss does not see the micro-batches */
     tiny_result one = watched_ok(1, o, "mass:0.9:3:8", NULL, &w);
     assert_true(w.biased_choices > 0);
@@ -238,7 +239,10 @@ static void the_bias_follows_the_counts(void **state) {
     tiny_free(&four);
     four = watched(2, o, NULL, NULL, 3, &w); /* an expert outside the mask has no count, and no bias */
     assert_int_equal(four.status, EMO_OK);
-    assert_true(w.bias[1][3] == 0.0 && w.bias[0][3] != 0.0);
+    double moved = 0.0;
+    for (int e = 0; e < N; e++)
+        moved += fabs(w.bias[1][e]);
+    assert_true(w.bias[1][3] == 0.0 && moved > 0.0);
     tiny_free(&one);
     tiny_free(&four);
 }
@@ -279,6 +283,7 @@ static void jitter_depends_on_the_token_alone(void **state) {
     (void)state;
     emo_train_options o = tiny_options();
     o.balance_scope = EMO_BALANCE_DOCUMENT;
+    o.lr = 1e-4f; /* large steps would let rounding decide, sooner or later, between two experts */
     tiny_result none = tiny_run_ok(1, TINY, "uniform:3:8", o);
     o.jitter = 0.3f;
     tiny_result one = tiny_run_ok(1, TINY, "uniform:3:8", o);
