@@ -100,7 +100,7 @@ static emo_status eval_documents(cli *c, const eval_arguments *a, emo_model *mod
     emo_dataset *data = NULL;
     emo_eval_result total, *domains = NULL;
     EMO_TRY(model_tokenizer(c, model, a->folder, &tokenizer));
-    dataset_request request = {&a->data, tokenizer, NULL, a->domain, a->skip_broken};
+    dataset_request request = {&a->data, tokenizer, NULL, a->domain, a->skip_broken, NULL, NULL};
     EMO_TRY(dataset_open(c, &request, &data));
     domains = calloc((size_t)emo_dataset_domains(data) + 1, sizeof(*domains));
     if (domains == NULL) {

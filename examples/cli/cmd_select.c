@@ -89,7 +89,7 @@ int cmd_select(int argc, char **argv) {
     EMO_TRY(cli_load_model(&c, folder, NULL, &model));
     if (options.method != EMO_SELECT_RANDOM) {
         EMO_TRY(model_tokenizer(&c, model, folder, &tokenizer));
-        dataset_request request = {&calibration, tokenizer, NULL, domain, skip_broken};
+        dataset_request request = {&calibration, tokenizer, NULL, domain, skip_broken, NULL, NULL};
         EMO_TRY(dataset_open(&c, &request, &all));
         EMO_TRY(emo_dataset_filter(all, NULL, examples, seed, &documents, &c.err));
     }

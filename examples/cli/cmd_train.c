@@ -3,6 +3,8 @@
 #include "cli.h"
 #include "config.h"
 #include "dataset.h"
+#include "dry_run.h"
+#include "recipe.h"
 #include "train_report.h"
 
 #include <inttypes.h>
@@ -12,8 +14,8 @@
 
 static const command_text text = {
     "emo train",
-    "(--config FILE --tokenizer FILE | --from DIR) --data PATH... --out DIR (--steps N | --tokens N | --minutes M) "
-    "[options]",
+    "(--config FILE --tokenizer FILE | --from DIR | --recipe FILE) --data PATH... --out DIR (--steps N | --tokens N | "
+    "--minutes M) [options]",
     "Trains a model. --out becomes the model folder (config.json, model.safetensors, tokenizer.json); the state of the "
     "run is\nin OUT/state, every step is a line of OUT/metrics.jsonl.",
     "A folder with a run in it is refused unless --resume is given. Ctrl-C writes a checkpoint; --resume goes on from "
@@ -24,7 +26,9 @@ static const command_text text = {
 typedef struct train_arguments {
     const char *config, *from, *tokenizer, *pool, *schedule, *scope, *train_only, *mask, *gating, *out;
     string_list data, valid;
-    int32_t skip_broken;
+    const char *recipe_path, *data_root, *mix_tokenizer;
+    recipe recipe;
+    int32_t skip_broken, dry_run;
     emo_train_options options;
 } train_arguments;
 
@@ -73,16 +77,31 @@ static void read_words(cli *c, train_arguments *a) {
 }
 
 static void check_together(cli *c, const train_arguments *a) {
-    int lengths = cli_given(c, "steps") + cli_given(c, "tokens") + cli_given(c, "minutes");
+    const char *shape = a->config != NULL ? a->config : a->recipe.config;
+    if (a->from == NULL && a->recipe.goes_on && !a->options.resume && !a->dry_run) {
+        cli_usage(c, "this recipe goes on from a trained model: give --from DIR.");
+        return;
+    }
+    if (a->dry_run && a->from == NULL) {
+        if (shape == NULL)
+            cli_usage(c, "--dry-run needs a shape: --config, --from or a --recipe that has one.");
+        return;
+    }
+    if (!a->dry_run && (a->data.count == 0 || a->out == NULL)) {
+        cli_usage(c, "--%s is required: %s.", a->out == NULL ? "out DIR" : "data PATH",
+                  a->out == NULL ? "the folder of the model and the run" : "documents to train on");
+        return;
+    }
+    int lengths = a->dry_run ? 1 : cli_given(c, "steps") + cli_given(c, "tokens") + cli_given(c, "minutes");
     if (lengths != 1)
         cli_usage(c, "give one of --steps N, --tokens N and --minutes M: how long to train.");
     else if (a->config != NULL && a->from != NULL)
         cli_usage(c, "--config begins a new model and --from goes on with one: give one of them.");
-    else if (a->config == NULL && a->from == NULL && !a->options.resume)
+    else if (shape == NULL && a->from == NULL && !a->options.resume)
         cli_usage(c, "say what to train: --config config.json for a new model, --from DIR for one that is there.");
-    else if (a->config != NULL && a->tokenizer == NULL)
+    else if (shape != NULL && a->from == NULL && a->tokenizer == NULL && !a->options.resume)
         cli_usage(c, "--tokenizer FILE is required with --config: the tokenizer.json to use.");
-    else if (a->from != NULL && same_folder(a->from, a->out))
+    else if (a->from != NULL && a->out != NULL && same_folder(a->from, a->out))
         cli_usage(c, "--out is the model of --from: name another folder.");
 }
 
@@ -93,7 +112,8 @@ static emo_status check_tokenizer(cli *c, const train_arguments *a, const train_
     emo_status status = emo_model_get_info(t->model, &info, &c->err);
     if (status != EMO_OK)
         return status;
-    const char *where = a->config != NULL ? a->config : a->from != NULL ? a->from : a->out;
+    const char *shape = a->config == NULL && a->recipe.config != NULL ? a->recipe_path : a->config;
+    const char *where = a->from != NULL ? a->from : shape != NULL ? shape : a->out;
     int32_t words = emo_tokenizer_vocab_size(t->words), eos = emo_tokenizer_eos(t->words);
     if (info.vocab < words)
         return cli_fail(c, EMO_E_MISMATCH,
@@ -108,16 +128,25 @@ static emo_status check_tokenizer(cli *c, const train_arguments *a, const train_
     return EMO_OK;
 }
 
+static emo_status read_config(cli *c, const char *path, char **text_out) {
+    size_t length = 0;
+    emo_status status = cli_read_file(c, path, text_out, &length);
+    if (status == EMO_OK && strlen(*text_out) != length)
+        return cli_fail(c, EMO_E_FORMAT, "%s holds a NUL byte and is not JSON", path);
+    return status;
+}
+
 /* A new model from the text of a configuration, completed with the tokenizer's numbers. */
 static emo_status create_model(cli *c, const train_arguments *a, train_objects *t, const char *path) {
-    size_t length = 0;
-    emo_status status = cli_read_file(c, path, &t->config_text, &length);
+    emo_status status = EMO_OK;
+    const char *config = a->recipe.config;
+    if (path != a->recipe_path) {
+        status = read_config(c, path, &t->config_text);
+        config = t->config_text;
+    }
     if (status != EMO_OK)
         return status;
-    if (strlen(t->config_text) != length)
-        return cli_fail(c, EMO_E_FORMAT, "%s holds a NUL byte and is not JSON", path);
-    char *complete =
-        config_complete(t->config_text, emo_tokenizer_vocab_size(t->tokenizer), emo_tokenizer_eos(t->tokenizer));
+    char *complete = config_complete(config, emo_tokenizer_vocab_size(t->tokenizer), emo_tokenizer_eos(t->tokenizer));
     if (complete == NULL)
         return cli_fail(c, EMO_E_OUT_OF_MEMORY, "no memory for %s", path);
     emo_model_create_options options = EMO_MODEL_CREATE_OPTIONS_INIT;
@@ -142,6 +171,8 @@ static emo_status open_model(cli *c, const train_arguments *a, train_objects *t)
     emo_status status = EMO_OK;
     char *own_tokenizer = NULL, *own_config = NULL;
     const char *tokenizer = a->tokenizer, *config = a->config;
+    if (config == NULL && a->from == NULL && a->tokenizer != NULL && a->recipe.config != NULL)
+        config = a->recipe_path;
     if (config == NULL && a->from == NULL) { /* --resume alone */
         own_tokenizer = path_join(a->out, "tokenizer.json");
         own_config = path_join(a->out, "config.json");
@@ -174,7 +205,7 @@ static emo_status open_model(cli *c, const train_arguments *a, train_objects *t)
 
 static emo_status open_data(cli *c, const train_arguments *a, train_objects *t) {
     char *cache = path_join(a->out, "state/data");
-    dataset_request request = {&a->data, t->words, cache, NULL, a->skip_broken};
+    dataset_request request = {&a->data, t->words, cache, NULL, a->skip_broken, a->data_root, a->mix_tokenizer};
     emo_status status =
         cache == NULL ? cli_fail(c, EMO_E_OUT_OF_MEMORY, "out of memory") : dataset_open(c, &request, &t->data);
     if (status == EMO_OK && a->valid.count > 0) {
@@ -247,6 +278,31 @@ static emo_status check_folder(cli *c, const train_arguments *a) {
     return EMO_OK;
 }
 
+static emo_status dry_run_train(cli *c, const train_arguments *a) {
+    emo_model_info info = EMO_MODEL_INFO_INIT;
+    emo_pool_policy *pool = NULL;
+    char *own = NULL, *path = NULL, pool_words[64] = "none";
+    size_t size = 0;
+    const char *shape = a->config != NULL ? a->config : a->from != NULL ? a->from : a->recipe_path;
+    EMO_TRY(emo_pool_policy_parse(c->rt, a->pool, &pool, &c->err));
+    EMO_TRY(emo_pool_policy_describe(pool, pool_words, sizeof(pool_words), &size, &c->err));
+    if (a->config != NULL) {
+        EMO_TRY(read_config(c, a->config, &own));
+    } else if (a->from != NULL) {
+        path = path_join(a->from, "config.json");
+        EMO_TRY(path == NULL ? cli_fail(c, EMO_E_OUT_OF_MEMORY, "out of memory") : read_config(c, path, &own));
+    }
+    const char *config = own != NULL ? own : a->recipe.config;
+    EMO_TRY(emo_model_info_json(c->rt, config, strlen(config), &info, &c->err));
+    dry_run d = {a->recipe.name, shape, pool_words, a->schedule, a->scope, &info, &a->options};
+    dry_run_print(c, &d);
+done:
+    emo_pool_policy_release(pool);
+    free(own);
+    free(path);
+    return c->err.code;
+}
+
 static emo_status train(cli *c, train_arguments *a) {
     train_objects t;
     memset(&t, 0, sizeof(t));
@@ -277,9 +333,10 @@ static emo_status train(cli *c, train_arguments *a) {
     a->options.on_step = train_report_step;
     train_settings settings = {&a->options,
                                pool_words,
-                               a->from != NULL     ? a->from
-                               : a->config != NULL ? a->config
-                                                   : a->out,
+                               a->from != NULL          ? a->from
+                               : a->config != NULL      ? a->config
+                               : a->recipe_path != NULL ? a->recipe_path
+                                                        : a->out,
                                NULL,
                                &info,
                                t.data,
@@ -327,10 +384,17 @@ int cmd_train(int argc, char **argv) {
         {"config", OPTION_STRING, &a.config, "FILE", "config.json of a new model", NULL, 0, 0, 0, 0},
         {"from", OPTION_STRING, &a.from, "DIR", "or a model folder to start from", NULL, 0, 0, 0, 0},
         {"tokenizer", OPTION_STRING, &a.tokenizer, "FILE", "tokenizer.json", "the one in --from", 0, 0, 0, 0},
-        {"data", OPTION_LIST, &a.data, "PATH", "documents to train on", NULL, 0, 0, 1, 0},
+        {"recipe", OPTION_STRING, &a.recipe_path, "FILE", "configuration and options from a file; options here win",
+         NULL, 0, 0, 0, 0},
+        {"dry-run", OPTION_FLAG, &a.dry_run, NULL, "say parameters, memory and FLOPs, and end", NULL, 0, 0, 0, 0},
+        {"data", OPTION_LIST, &a.data, "PATH", "documents to train on", NULL, 0, 0, 0, 0},
+        {"data-root", OPTION_STRING, &a.data_root, "DIR", "where the paths of mix files begin", "the mix file's folder",
+         0, 0, 0, 0},
+        {"mix-tokenizer", OPTION_STRING, &a.mix_tokenizer, "NAME", "stands for {TOKENIZER} in mix files",
+         "allenai/dolma2-tokenizer", 0, 0, 0, 0},
         {"valid", OPTION_LIST, &a.valid, "PATH", "documents to measure the loss on", "none", 0, 0, 0, 0},
         {"skip-broken", OPTION_FLAG, &a.skip_broken, NULL, "leave malformed documents out", NULL, 0, 0, 0, 0},
-        {"out", OPTION_STRING, &a.out, "DIR", "the folder of the model and the run", NULL, 0, 0, 1, 0},
+        {"out", OPTION_STRING, &a.out, "DIR", "the folder of the model and the run", NULL, 0, 0, 0, 0},
         {"steps", OPTION_INT64, &o->max_steps, "N", "train for so many steps", NULL, 1, big, 0, 0},
         {"tokens", OPTION_INT64, &o->max_tokens, "N", "or for so many tokens", NULL, 1, big, 0, 0},
         {"minutes", OPTION_DOUBLE, &o->max_minutes, "M", "or for about so long", NULL, 0.001, 1e6, 0, 0},
@@ -374,10 +438,15 @@ int cmd_train(int argc, char **argv) {
     cli c;
     if (!cli_begin(&c, &text, table, argc, argv))
         return c.code;
-    check_together(&c, &a);
-    if (c.code == 0)
+    if (a.recipe_path != NULL)
+        recipe_apply(&c, a.recipe_path, &a.recipe);
+    if (c.code == 0 && c.err.code == EMO_OK)
+        check_together(&c, &a);
+    if (c.code == 0 && c.err.code == EMO_OK)
         read_words(&c, &a);
-    if (c.code == 0)
-        (void)train(&c, &a);
-    return cli_end(&c);
+    if (c.code == 0 && c.err.code == EMO_OK)
+        (void)(a.dry_run ? dry_run_train(&c, &a) : train(&c, &a));
+    int code = cli_end(&c);
+    recipe_free(&a.recipe);
+    return code;
 }

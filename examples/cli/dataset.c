@@ -8,6 +8,8 @@ emo_status dataset_open(cli *c, const dataset_request *request, emo_dataset **ou
     options.skip_broken = request->skip_broken;
     options.domain = request->domain;
     options.cache_dir = request->cache;
+    options.mix_root = request->mix_root;
+    options.mix_tokenizer = request->mix_tokenizer;
     options.progress = cli_progress(c);
     emo_status status = emo_dataset_open(c->rt, request->paths->items, request->paths->count, request->tokenizer,
                                          &options, out, &c->err);
@@ -21,7 +23,7 @@ emo_status dataset_open_bytes(cli *c, const string_list *paths, int32_t skip_bro
     emo_tokenizer *bytes = NULL;
     emo_status status = emo_tokenizer_create_bytes(c->rt, &bytes, &c->err);
     if (status == EMO_OK) {
-        dataset_request request = {paths, bytes, NULL, NULL, skip_broken};
+        dataset_request request = {paths, bytes, NULL, NULL, skip_broken, NULL, NULL};
         status = dataset_open(c, &request, out);
     }
     emo_tokenizer_release(bytes);

@@ -11,6 +11,7 @@ typedef struct dataset_request {
     const char *cache;  /* folder for tokenised shards; NULL: none is kept */
     const char *domain; /* only this one; NULL: all */
     int32_t skip_broken;
+    const char *mix_root, *mix_tokenizer; /* for mix files; NULL: the library's defaults */
 } dataset_request;
 
 /* Opens the documents with the progress line. EMO_E_NOT_FOUND when there is none (of the domain). */

@@ -254,6 +254,8 @@ static void print_help(const command_text *text, const option *table, const opti
 
 /* ---- Parsing ---- */
 
+parse_result option_set(const command_text *text, option *o, const char *word) { return set_value(text, o, word); }
+
 static void unknown_option(const command_text *text, const char *name, const option *table, const option *common) {
     const char *words[96];
     size_t n = 0;

@@ -76,6 +76,9 @@ typedef enum parse_result { PARSE_RUN, PARSE_HELP, PARSE_ERROR } parse_result;
 parse_result options_parse(const command_text *text, option *table, common_options *common, string_list *operands,
                            int argc, char **argv);
 
+/* Sets one option from a word, as if it had been given; a list gets one more item. The word must outlive the option. */
+parse_result option_set(const command_text *text, option *o, const char *word);
+
 /* Frees the lists of a table and the operands (may be NULL). */
 void options_free(option *table, string_list *operands);
 

@@ -21,7 +21,7 @@ typedef struct emo_choices emo_choices;
 
 /** Element type of token files that do not say it themselves. */
 typedef int32_t emo_token_type;
-enum { EMO_TOKENS_U16 = 0, EMO_TOKENS_U32 = 1 };
+enum { EMO_TOKENS_U16 = 0, EMO_TOKENS_U32 = 1, EMO_TOKENS_AUTO = 2 /**< the smaller one that holds the vocabulary */ };
 
 /** Options of emo_dataset_open(). */
 typedef struct emo_dataset_options {
@@ -30,14 +30,14 @@ typedef struct emo_dataset_options {
     int64_t max_documents;     /**< stop after so many (of the wanted domain); 0: all */
     const char *domain;        /**< only documents of this domain; NULL: all */
     const char *cache_dir;     /**< folder for the tokenised form, used again by later calls; NULL: keep it in memory */
-    emo_token_type token_type; /**< of token files without .npy header; EMO_TOKENS_U16 */
+    emo_token_type token_type; /**< of token files without .npy header; EMO_TOKENS_AUTO */
     int32_t eos;               /**< end-of-text id that ends documents when they are packed; -1: the tokenizer's */
     emo_progress progress;     /**< phase "tokenize", units are bytes of the files (0 in all where not known) */
+    const char *mix_root;      /**< folder that the paths of mix files begin in; NULL: the mix file's own */
+    const char *mix_tokenizer; /**< stands for {TOKENIZER} in the paths of mix files; NULL: allenai/dolma2-tokenizer */
 } emo_dataset_options;
 #define EMO_DATASET_OPTIONS_INIT                                                                                       \
-    {                                                                                                                  \
-        sizeof(emo_dataset_options), 0, 0, 0, 0, EMO_TOKENS_U16, -1, { 0, 0 }                                          \
-    }
+    { sizeof(emo_dataset_options), 0, 0, 0, 0, EMO_TOKENS_AUTO, -1, {0, 0}, 0, 0 }
 
 /** Fills in the defaults, for languages that cannot use the macro. */
 EMO_API void emo_dataset_options_init(emo_dataset_options *options);
@@ -59,6 +59,9 @@ typedef struct emo_document {
  *   "domain". Other keys are left alone. Empty lines and empty texts are passed over.
  * - `*.npy`, `*.bin`: token ids (.npy of one dimension, or raw little-endian without header), cut into documents after
  *   each end-of-text token.
+ * - `*.mix`, and a `*.txt` or `*.csv` whose first line names one: a mix file, with a `label,path` line for each file to
+ *   read, `#` before remarks. The label is the domain of documents that name none; a path that is not absolute begins
+ * in `mix_root`.
  * - any other file, plain or gzip: one document of UTF-8 text.
  * - a folder: all its files, recursively, in byte order of their names.
  * A document without "domain" gets the name of the first sub-folder below the given folder, else the empty name.

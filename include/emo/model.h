@@ -87,9 +87,10 @@ typedef struct emo_model_info {
     int64_t active;     /**< parameters used per token */
     int64_t non_finite; /**< loaded weights that are NaN or infinite; counted only when the caller sets it to non-zero
                            (every weight is read then), else 0. Such weights are accepted. */
+    int64_t embedding;  /**< parameters of the token embedding and the head, which `parameters` and `active` contain */
 } emo_model_info;
 #define EMO_MODEL_INFO_INIT                                                                                            \
-    { sizeof(emo_model_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+    { sizeof(emo_model_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /** Fills in the defaults, for languages that cannot use the macro. */
 EMO_API void emo_model_info_init(emo_model_info *info);
 
@@ -133,6 +134,11 @@ EMO_API void emo_model_release(emo_model *model);
 
 /** Fills in *info up to its struct_size. */
 EMO_API EMO_MUST_CHECK emo_status emo_model_get_info(const emo_model *model, emo_model_info *info, emo_error *err);
+
+/** The same for the text of a config.json alone: what a model of that shape would be, without making it. `loaded` is 0.
+ * @return as emo_model_create_json(). */
+EMO_API EMO_MUST_CHECK emo_status emo_model_info_json(emo_runtime *rt, const char *config, size_t length,
+                                                      emo_model_info *info, emo_error *err);
 
 /** Experts of a layer, shared ones included; 0: a dense layer; -1: no such layer. */
 EMO_API int32_t emo_model_experts(const emo_model *model, int32_t layer);

@@ -39,9 +39,12 @@ static emo_status check_options(emo_dataset_options *opt, const emo_tokenizer *t
     if (opt->max_documents < 0)
         return emo__fail(err, EMO_E_RANGE, "max_documents is %lld; it must be positive, or 0 for all",
                          (long long)opt->max_documents);
-    if (opt->token_type != EMO_TOKENS_U16 && opt->token_type != EMO_TOKENS_U32)
-        return emo__fail(err, EMO_E_RANGE, "token_type is %d; it must be EMO_TOKENS_U16 or EMO_TOKENS_U32",
+    if (opt->token_type < EMO_TOKENS_U16 || opt->token_type > EMO_TOKENS_AUTO)
+        return emo__fail(err, EMO_E_RANGE,
+                         "token_type is %d; it must be EMO_TOKENS_U16, EMO_TOKENS_U32 or EMO_TOKENS_AUTO",
                          (int)opt->token_type);
+    if (opt->token_type == EMO_TOKENS_AUTO) /* as the programs that write such files do */
+        opt->token_type = emo_tokenizer_vocab_size(tokenizer) > 65536 ? EMO_TOKENS_U32 : EMO_TOKENS_U16;
     if (opt->eos < -1 || opt->eos >= emo_tokenizer_vocab_size(tokenizer))
         return emo__fail(err, EMO_E_RANGE, "eos is %d; it must be an id below %d, or -1 for the tokenizer's",
                          (int)opt->eos, (int)emo_tokenizer_vocab_size(tokenizer));
@@ -84,7 +87,7 @@ emo_status emo_dataset_open(emo_runtime *rt, const char *const *paths, size_t n_
     if (status == EMO_OK)
         status = check_options(&opt, tokenizer, err);
     if (status == EMO_OK)
-        status = emo__data_files_find(&rt->mem, paths, n_paths, &files, err);
+        status = emo__data_files_find(&rt->mem, paths, n_paths, &opt, &files, err);
     if (status == EMO_OK)
         status = opt.cache_dir != NULL ? emo__cache_open(rt, &files, tokenizer, &opt, out, err)
                                        : open_in_memory(rt, &files, tokenizer, &opt, out, err);

@@ -93,7 +93,7 @@ AT(emo_tokenizer_train_options, eos, 24);
 AT(emo_tokenizer_train_options, pattern, 32);
 AT(emo_tokenizer_train_options, progress, 40);
 
-SIZE(emo_dataset_options, 56);
+SIZE(emo_dataset_options, 72);
 AT(emo_dataset_options, struct_size, 0);
 AT(emo_dataset_options, skip_broken, 4);
 AT(emo_dataset_options, max_documents, 8);
@@ -102,6 +102,8 @@ AT(emo_dataset_options, cache_dir, 24);
 AT(emo_dataset_options, token_type, 32);
 AT(emo_dataset_options, eos, 36);
 AT(emo_dataset_options, progress, 40);
+AT(emo_dataset_options, mix_root, 56);
+AT(emo_dataset_options, mix_tokenizer, 64);
 
 SIZE(emo_document, 48);
 AT(emo_document, tokens, 0);
@@ -153,7 +155,7 @@ AT(emo_model_save_options, progress, 16);
 AT(emo_model_save_options, extended, 32);
 AT(emo_model_save_options, reserved, 36);
 
-SIZE(emo_model_info, 80);
+SIZE(emo_model_info, 88);
 AT(emo_model_info, struct_size, 0);
 AT(emo_model_info, layers, 4);
 AT(emo_model_info, hidden, 8);
@@ -170,6 +172,7 @@ AT(emo_model_info, parameters, 48);
 AT(emo_model_info, loaded, 56);
 AT(emo_model_info, active, 64);
 AT(emo_model_info, non_finite, 72);
+AT(emo_model_info, embedding, 80);
 
 SIZE(emo_prune_options, 48);
 AT(emo_prune_options, struct_size, 0);

@@ -95,6 +95,7 @@ static void fill_info(const emo_model *model, emo_model_info *info) {
         info->parameters += n;
         info->loaded += model->params[i].view->data != NULL ? n : 0;
         info->active += model->params[i].expert < 0 ? n : 0;
+        info->embedding += model->params[i].view == &model->embed || model->params[i].view == &model->head ? n : 0;
     }
     for (int32_t l = 0; l < c->layers; l++)
         info->active += c->layer[l].experts > 0 ? c->top_k * expert : 0;
@@ -141,27 +142,65 @@ static emo_status fill_non_finite(const emo_model *model, int64_t *count, emo_er
     return EMO_OK;
 }
 
+static emo_status check_info(const emo_model_info *info, emo_error *err) {
+    if (info == NULL)
+        return missing(err, "info");
+    if (info->struct_size < sizeof info->struct_size)
+        return emo__fail(err, EMO_E_INVALID_ARGUMENT,
+                         "emo_model_info.struct_size is %u; start from EMO_MODEL_INFO_INIT",
+                         (unsigned)info->struct_size);
+    return EMO_OK;
+}
+
+static void give_info(emo_model_info *info, const emo_model_info *full) {
+    uint32_t size = info->struct_size;
+    memcpy(info, full, size < sizeof *full ? size : sizeof *full);
+    info->struct_size = size;
+}
+
+emo_status emo_model_info_json(emo_runtime *rt, const char *config, size_t length, emo_model_info *info,
+                               emo_error *err) {
+    emo__error_clear(err);
+    if (rt == NULL || config == NULL)
+        return missing(err, rt == NULL ? "rt" : "config");
+    emo_model_info full = EMO_MODEL_INFO_INIT;
+    emo__config c;
+    emo_model *shape = NULL; /* names and sizes; no weights */
+    emo_status status = check_info(info, err);
+    if (status != EMO_OK)
+        return status;
+    status = emo__config_parse(&rt->mem, config, length, &c, err);
+    if (status != EMO_OK)
+        emo__config_free(&c);
+    else
+        status = emo__model_new(rt, &c, &shape, err);
+    if (status == EMO_OK) {
+        fill_info(shape, &full);
+        give_info(info, &full);
+    }
+    emo_model_release(shape);
+    return status;
+}
+
 emo_status emo_model_get_info(const emo_model *model, emo_model_info *info, emo_error *err) {
     emo__error_clear(err);
-    if (model == NULL || info == NULL)
-        return missing(err, model == NULL ? "model" : "info");
+    if (model == NULL)
+        return missing(err, "model");
     emo_model_info full = EMO_MODEL_INFO_INIT;
+    emo_status status = check_info(info, err);
+    if (status != EMO_OK)
+        return status;
     uint32_t size = info->struct_size;
-    if (size < sizeof size)
-        return emo__fail(err, EMO_E_INVALID_ARGUMENT,
-                         "emo_model_info.struct_size is %u; start from EMO_MODEL_INFO_INIT", (unsigned)size);
-    emo_status status = emo__model_begin_read(model, err);
+    status = emo__model_begin_read(model, err);
     if (status != EMO_OK)
         return status;
     fill_info(model, &full);
     if (size >= offsetof(emo_model_info, non_finite) + sizeof info->non_finite && info->non_finite != 0)
         status = fill_non_finite(model, &full.non_finite, err);
     emo__model_end_read(model);
-    if (status != EMO_OK)
-        return status;
-    memcpy(info, &full, size < sizeof full ? size : sizeof full);
-    info->struct_size = size;
-    return EMO_OK;
+    if (status == EMO_OK)
+        give_info(info, &full);
+    return status;
 }
 
 int32_t emo_model_experts(const emo_model *model, int32_t layer) {

@@ -22,9 +22,15 @@ typedef struct emo__data_files {
     size_t capacity;
 } emo__data_files;
 
-/* The files that the paths (files or folders) stand for, in order. */
+/* The files that the paths (files, folders, mix files) stand for, in order. */
 EMO_MUST_CHECK emo_status emo__data_files_find(const emo__mem *mem, const char *const *paths, size_t n_paths,
-                                               emo__data_files *out, emo_error *err);
+                                               const emo_dataset_options *opt, emo__data_files *out, emo_error *err);
+EMO_MUST_CHECK emo_status emo__data_files_add(const emo__mem *mem, const char *path, const char *domain,
+                                              size_t domain_length, emo__data_files *out, emo_error *err);
+/* Whether a path is a mix file: by its name, or by its first line. */
+EMO_MUST_CHECK emo_status emo__mix_is(const emo__mem *mem, const char *path, bool *mix, emo_error *err);
+EMO_MUST_CHECK emo_status emo__mix_add(const emo__mem *mem, const char *path, const emo_dataset_options *opt,
+                                       emo__data_files *out, emo_error *err);
 void emo__data_files_free(const emo__mem *mem, emo__data_files *files);
 
 /* Reads all files into the draft; the tokens go to `file` when it is not NULL, else into the draft. opt->eos is

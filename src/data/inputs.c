@@ -20,8 +20,8 @@ static emo__file_kind kind_of(const char *path) {
     return ends_with(path, ".npy") || ends_with(path, ".bin") ? EMO__FILE_TOKENS : EMO__FILE_TEXT;
 }
 
-static emo_status add_file(const emo__mem *mem, const char *path, const char *domain, size_t domain_length,
-                           emo__data_files *out, emo_error *err) {
+emo_status emo__data_files_add(const emo__mem *mem, const char *path, const char *domain, size_t domain_length,
+                               emo__data_files *out, emo_error *err) {
     emo_status status = emo__grow(mem, (void **)&out->items, &out->capacity, out->count + 1, sizeof out->items[0], err);
     if (status != EMO_OK)
         return status;
@@ -48,21 +48,31 @@ static emo_status add_folder(const emo__mem *mem, const char *folder, emo__data_
         const char *slash = strchr(names.items[i], '/');
         status = emo__path_join(&path, folder, names.items[i], err);
         if (status == EMO_OK)
-            status = add_file(mem, path.data, names.items[i], slash != NULL ? (size_t)(slash - names.items[i]) : 0, out,
-                              err);
+            status = emo__data_files_add(mem, path.data, names.items[i],
+                                         slash != NULL ? (size_t)(slash - names.items[i]) : 0, out, err);
     }
     emo__names_free(&names);
     emo__buf_free(&path);
     return status;
 }
 
-emo_status emo__data_files_find(const emo__mem *mem, const char *const *paths, size_t n_paths, emo__data_files *out,
-                                emo_error *err) {
+static emo_status add_path(const emo__mem *mem, const char *path, const emo_dataset_options *opt, emo__data_files *out,
+                           emo_error *err) {
+    bool mix = false;
+    if (emo__path_is_dir(path))
+        return add_folder(mem, path, out, err);
+    emo_status status = emo__mix_is(mem, path, &mix, err);
+    if (status != EMO_OK)
+        return status;
+    return mix ? emo__mix_add(mem, path, opt, out, err) : emo__data_files_add(mem, path, "", 0, out, err);
+}
+
+emo_status emo__data_files_find(const emo__mem *mem, const char *const *paths, size_t n_paths,
+                                const emo_dataset_options *opt, emo__data_files *out, emo_error *err) {
     memset(out, 0, sizeof *out);
     emo_status status = EMO_OK;
     for (size_t i = 0; i < n_paths && status == EMO_OK; i++)
-        status =
-            emo__path_is_dir(paths[i]) ? add_folder(mem, paths[i], out, err) : add_file(mem, paths[i], "", 0, out, err);
+        status = add_path(mem, paths[i], opt, out, err);
     if (status != EMO_OK)
         emo__data_files_free(mem, out);
     return status;

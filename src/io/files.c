@@ -284,6 +284,27 @@ emo_status emo__file_read(const emo__mem *mem, const char *path, size_t max_byte
     return EMO_OK;
 }
 
+emo_status emo__file_head(const char *path, size_t bytes, emo__buf *out, emo_error *err) {
+    int fd = open_retry(path, O_RDONLY | O_NONBLOCK, 0);
+    if (fd < 0)
+        return emo__fail_errno(err, path, "cannot open");
+    struct stat st;
+    emo_status status = emo__buf_reserve(out, bytes, err);
+    bool more = status == EMO_OK && fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
+    for (size_t left = bytes; more && left > 0;) {
+        ssize_t n = read(fd, out->data + out->size, left);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            status = emo__fail_errno(err, path, "cannot read");
+        more = n > 0;
+        left -= more ? (size_t)n : 0;
+        out->size += more ? (size_t)n : 0;
+    }
+    (void)close(fd);
+    return status;
+}
+
 emo_status emo__path_probe(const char *path, bool *exists, emo_error *err) {
     struct stat st;
     *exists = stat(path, &st) == 0;

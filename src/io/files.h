@@ -36,6 +36,9 @@ EMO_MUST_CHECK emo_status emo__file_append(const char *path, const void *data, s
 EMO_MUST_CHECK emo_status emo__file_read(const emo__mem *mem, const char *path, size_t max_bytes, char **data,
                                          size_t *size, emo_error *err);
 
+/* Appends the first `bytes` bytes of a regular file, or all it has; nothing for what is no regular file. */
+EMO_MUST_CHECK emo_status emo__file_head(const char *path, size_t bytes, emo__buf *out, emo_error *err);
+
 /* Whether there is something at a path; a status when that cannot be known (no permission, a failing device). */
 EMO_MUST_CHECK emo_status emo__path_probe(const char *path, bool *exists, emo_error *err);
 bool emo__path_is_dir(const char *path);

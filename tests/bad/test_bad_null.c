@@ -217,6 +217,9 @@ static void models(const things *t) {
     REFUSED(emo_model_load_sources(t->rt, "{}", 2, sources, 0, NULL, &model, e));
     REFUSED(emo_model_load_sources(t->rt, "{}", 2, sources, 2, NULL, &model, e));
     REFUSED(emo_model_load_sources(t->rt, "{}", 2, sources, 1, NULL, NULL, e));
+    REFUSED(emo_model_info_json(NULL, "{}", 2, &info, e));
+    REFUSED(emo_model_info_json(t->rt, NULL, 2, &info, e));
+    REFUSED(emo_model_info_json(t->rt, "{}", 2, NULL, e));
     REFUSED(emo_model_get_info(NULL, &info, e));
     REFUSED(emo_model_get_info(t->model, NULL, e));
     info.struct_size = 0;

@@ -123,7 +123,7 @@ static void options_out_of_range_are_named(void **state) {
             emo_dataset_open(rt, paths, 1, own, &o, &opened, &err))
     DATA(skip_broken, 2);
     DATA(max_documents, -1);
-    DATA(token_type, 2);
+    DATA(token_type, 3);
     DATA(eos, -2);
     DATA(eos, STAGES_VOCAB);
 #define TOKENIZER(field, value)                                                                                        \

@@ -149,6 +149,80 @@ static void token_files_are_cut_at_the_end_of_text(void **state) {
     EXPECT_STATUS(open_one(path, &opt, &ds, &err), EMO_E_RANGE, "eos is 257");
 }
 
+static void mix_files_name_files_and_domains(void **state) {
+    (void)state;
+    emo_error err = EMO_ERROR_INIT;
+    emo_dataset *ds = NULL;
+    static const uint16_t a[] = {'a', 'b', 256, 'c'};
+    static const uint16_t b[] = {'d', 256, 256, 'e'};
+    static const char list[] = "# token files\n\nweb,{TOKENIZER}/a.npy\r\n  law,{TOKENIZER}/b.npy  \nweb,j.jsonl";
+    static const char json[] = "{\"text\": \"f\"}\n{\"text\": \"g\", \"domain\": \"own\"}\n";
+    (void)test_write("m/tok/a.npy", a, sizeof a);
+    (void)test_write("m/tok/b.npy", b, sizeof b);
+    (void)test_write("m/j.jsonl", json, strlen(json));
+    const char *txt = test_write("m/list.txt", list, strlen(list));
+    emo_dataset_options opt = EMO_DATASET_OPTIONS_INIT;
+    opt.mix_tokenizer = "tok";
+    EXPECT_OK(open_one(txt, &opt, &ds, &err));
+    assert_string_equal(show(ds), "web:ab/0;web:c/0;law:d/0;law:e/0;web:f/0;own:g/0;");
+    emo_dataset_release(ds);
+    opt.domain = "law";
+    EXPECT_OK(open_one(txt, &opt, &ds, &err));
+    assert_string_equal(show(ds), "law:d/0;law:e/0;");
+    emo_dataset_release(ds);
+    opt = (emo_dataset_options)EMO_DATASET_OPTIONS_INIT;
+    EXPECT_STATUS(open_one(txt, &opt, &ds, &err), EMO_E_NOT_FOUND, "allenai/dolma2-tokenizer/a.npy");
+    opt.mix_root = test_path("m");
+    EXPECT_OK(open_one(test_write("far/x.mix", "x,tok/a.npy\n", 12), &opt, &ds, &err));
+    assert_string_equal(show(ds), "x:ab/0;x:c/0;");
+    emo_dataset_release(ds);
+    opt.mix_root = NULL;
+    char whole[1200];
+    int n = snprintf(whole, sizeof whole, "x,%s\n", test_path("m/tok/b.npy"));
+    EXPECT_OK(open_one(test_write("far/y.csv", whole, (size_t)n), &opt, &ds, &err));
+    assert_string_equal(show(ds), "x:d/0;x:e/0;");
+    emo_dataset_release(ds);
+
+    static const char *const bad[][2] = {{"no comma\n", "bad.mix:1"}, {"#\na,b,c\n", "bad.mix:2"},
+                                         {"a,\n", "bad.mix:1"},       {",b\n", "bad.mix:1"},
+                                         {"# nothing\n", "no files"}, {"", "no files"}};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        EXPECT_STATUS(open_one(test_write("bad.mix", bad[i][0], strlen(bad[i][0])), NULL, &ds, &err), EMO_E_FORMAT,
+                      bad[i][1]);
+    EXPECT_STATUS(open_one(test_write("gone.mix", "a,gone.npy\n", 11), NULL, &ds, &err), EMO_E_NOT_FOUND, "gone.npy");
+    /* prose with a comma, or a mix of which the first line does not end, is text */
+    EXPECT_OK(open_one(test_write("prose.txt", "well, see a.npy\n", 16), NULL, &ds, &err));
+    assert_string_equal(show(ds), ":well, see a.npy\n/0;");
+    emo_dataset_release(ds);
+}
+
+/* Token files without a header: two bytes a token, or four where the vocabulary needs them. */
+static void raw_tokens_are_as_wide_as_the_vocabulary_needs(void **state) {
+    (void)state;
+    emo_error err = EMO_ERROR_INIT;
+    emo_tokenizer *wide = NULL;
+    emo_dataset *ds = NULL;
+    size_t size = 0;
+    EXPECT_OK(emo_tokenizer_to_json(tok, NULL, 0, &size, &err));
+    char *text = calloc(size + 16, 1);
+    assert_non_null(text);
+    EXPECT_OK(emo_tokenizer_to_json(tok, text, size, &size, &err));
+    char *id = strstr(text, "256"); /* the added token: no other number comes before it */
+    assert_non_null(id);
+    memmove(id + 5, id + 3, strlen(id + 3) + 1);
+    memcpy(id, "65700", 5);
+    EXPECT_OK(emo_tokenizer_from_json(rt, text, strlen(text), &wide, &err));
+    free(text);
+    assert_true(emo_tokenizer_vocab_size(wide) > 65536);
+    static const uint32_t ids[] = {'a', 'b', 65700, 'c'};
+    const char *path = test_write("wide.npy", ids, sizeof ids);
+    emo_dataset_options opt = EMO_DATASET_OPTIONS_INIT;
+    EXPECT_OK(emo_dataset_open(rt, &path, 1, wide, &opt, &ds, &err));
+    assert_string_equal(show(ds), ":ab/0;:c/0;");
+    emo_dataset_release(ds);
+    emo_tokenizer_release(wide);
+}
+
 static void threads_do_not_change_the_tokens(void **state) {
     (void)state;
     emo_error err = EMO_ERROR_INIT;
@@ -368,6 +442,8 @@ int main(void) {
         cmocka_unit_test(broken_lines_are_named_or_skipped),
         cmocka_unit_test(folders_give_domains),
         cmocka_unit_test(token_files_are_cut_at_the_end_of_text),
+        cmocka_unit_test(mix_files_name_files_and_domains),
+        cmocka_unit_test(raw_tokens_are_as_wide_as_the_vocabulary_needs),
         cmocka_unit_test(threads_do_not_change_the_tokens),
         cmocka_unit_test(the_cache_is_used_and_rebuilt),
         cmocka_unit_test(filters_draw_by_seed),
