@@ -236,10 +236,23 @@ emo_status emo__model_save(const emo_model *m, const char *folder, const emo_mod
                          "the reference's configuration has no key for %s, which this model has; set "
                          "emo_model_save_options.extended to save it for this library alone",
                          m->config.score_bias ? "a score bias" : "sigmoid gating");
+    emo_dtype dtype = options->dtype < 0 ? m->embed.dtype : options->dtype;
+    bool has_config = false;
+    emo__buf path;
+    emo__buf_init(&path, &m->rt->mem);
     emo_status status = emo__mkdirs(&m->rt->mem, folder, err);
     if (status == EMO_OK)
-        status = write_weights(m, folder, options, err);
+        status = emo__path_join(&path, folder, "config.json", err);
     if (status == EMO_OK)
-        status = write_beside(m, folder, options->dtype < 0 ? m->embed.dtype : options->dtype, err);
+        status = emo__path_probe(path.data, &has_config, err);
+    emo__buf_free(&path);
+    /* In a new folder weights appear last, so that they are never there without what describes them. Over another model
+     * they come first: they take longest and fail most, and until then the old model is whole. */
+    if (status == EMO_OK && !has_config)
+        status = write_beside(m, folder, dtype, err);
+    if (status == EMO_OK)
+        status = write_weights(m, folder, options, err);
+    if (status == EMO_OK && has_config)
+        status = write_beside(m, folder, dtype, err);
     return status;
 }
