@@ -290,14 +290,17 @@ static void jitter_depends_on_the_token_alone(void **state) {
     tiny_result three = tiny_run_ok(3, TINY, "uniform:3:8", o);
     tiny_same(&one, &three, 1);
     assert_true(fabs(one.metrics[1].router_z_loss - none.metrics[1].router_z_loss) > 1e-6);
+    /* Sums in another order differ by rounding. At the usual learning rate that turns a choice of experts within a few
+     * steps, and the runs part; at this one the weights hardly move, so that every step can be compared. */
+    o.lr = 1e-6f;
+    tiny_result whole = tiny_run_ok(1, TINY, "uniform:3:8", o);
     o.accumulate = 4;
     tiny_result four = tiny_run_ok(1, TINY, "uniform:3:8", o);
-    tiny_close(&one, &four, 2e-4);
-    assert_true(fabs(one.metrics[1].total_loss - four.metrics[1].total_loss) < 2e-6);
-    assert_true(fabs(one.metrics[1].router_z_loss - four.metrics[1].router_z_loss) < 2e-6);
+    tiny_close(&whole, &four, 1e-5);
     tiny_free(&none);
     tiny_free(&one);
     tiny_free(&three);
+    tiny_free(&whole);
     tiny_free(&four);
 }
 
