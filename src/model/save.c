@@ -192,7 +192,7 @@ static emo_status write_text(const emo_model *m, emo__buf *path, const char *fol
     return status == EMO_OK ? emo__file_write(&m->rt->mem, path->data, text->data, text->size, err) : status;
 }
 
-/* What is beside the weights. config.json comes last: a folder with it is complete. */
+/* What is beside the weights; config.json comes last, so that the others are there once it is. */
 static emo_status write_beside(const emo_model *m, const char *folder, emo_dtype dtype, emo_error *err) {
     emo__buf path;
     emo__buf text;

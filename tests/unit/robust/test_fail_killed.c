@@ -70,7 +70,7 @@ static void must_load(emo_runtime *rt, const char *folder, long kill_at) {
 /* The newest checkpoint loads, and so does the exported model; returns whether there is a checkpoint. */
 static int check_folder(emo_runtime *rt, long kill_at) {
     char path[800];
-    (void)snprintf(path, sizeof path, "%s/config.json", stages_run()); /* comes last: a folder with it is complete */
+    (void)snprintf(path, sizeof path, "%s/model.safetensors", stages_run());
     int exported = access(path, F_OK) == 0;
     if (exported)
         must_load(rt, stages_run(), kill_at);
