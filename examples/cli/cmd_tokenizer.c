@@ -15,38 +15,6 @@ static const command_text train_text = {
     "Learns a byte-level BPE tokenizer from texts and writes a tokenizer.json. The last id is the end-of-text token.",
     NULL, 0};
 
-/* Gives the documents of a dataset of bytes one after the other. */
-typedef struct byte_texts {
-    cli *c;
-    const emo_dataset *data;
-    int64_t next;
-    char *text;
-    size_t capacity;
-} byte_texts;
-
-static int32_t next_text(void *ctx, const char **text, size_t *length) {
-    byte_texts *texts = ctx;
-    if (texts->next >= emo_dataset_count(texts->data))
-        return 0;
-    emo_document document;
-    emo_status status = emo_dataset_document(texts->data, texts->next++, &document, &texts->c->err);
-    if (status != EMO_OK)
-        return status;
-    size_t n = (size_t)document.count;
-    if (n > texts->capacity) {
-        char *grown = realloc(texts->text, n);
-        if (grown == NULL)
-            return EMO_E_OUT_OF_MEMORY;
-        texts->text = grown;
-        texts->capacity = n;
-    }
-    for (size_t i = 0; i < n; i++)
-        texts->text[i] = (char)(unsigned char)document.tokens[i];
-    *text = texts->text;
-    *length = n;
-    return 1;
-}
-
 static int train(int argc, char **argv) {
     string_list data = {NULL, 0};
     const char *out = NULL;
@@ -67,15 +35,22 @@ static int train(int argc, char **argv) {
     cli c;
     if (!cli_begin(&c, &train_text, table, argc, argv))
         return c.code;
-    byte_texts texts = {&c, NULL, 0, NULL, 0};
-    emo_dataset *documents = NULL;
+    emo_texts *texts = NULL;
     emo_tokenizer *tokenizer = NULL;
+    emo_text_reader reader;
+    emo_dataset_options reading = EMO_DATASET_OPTIONS_INIT;
+    reading.skip_broken = skip_broken;
     options.max_bytes = (uint64_t)max_bytes;
     options.progress = cli_progress(&c);
-    EMO_TRY(dataset_open_bytes(&c, &data, skip_broken, &documents));
-    texts.data = documents;
-    emo_text_reader reader = {&texts, next_text};
+    EMO_TRY(emo_texts_open(c.rt, data.items, data.count, &reading, &texts, &c.err));
+    EMO_TRY(emo_texts_reader(texts, &reader, &c.err));
     EMO_TRY(emo_tokenizer_train(c.rt, &options, &reader, &tokenizer, &c.err));
+    if (emo_texts_count(texts) == 0) {
+        cli_fail(&c, EMO_E_FORMAT, "there are no documents in the given files");
+        goto done;
+    }
+    if (emo_texts_skipped(texts) > 0 && !c.common.quiet)
+        fprintf(stderr, "emo: warning: %" PRId64 " broken documents were left out\n", emo_texts_skipped(texts));
     EMO_TRY(emo_tokenizer_save(tokenizer, out, &c.err));
     progress_clear(&c.line);
     if (c.common.json) {
@@ -84,18 +59,17 @@ static int train(int argc, char **argv) {
         json_string(&json, "tokenizer", out);
         json_integer(&json, "vocab_size", emo_tokenizer_vocab_size(tokenizer));
         json_integer(&json, "eos", emo_tokenizer_eos(tokenizer));
-        json_integer(&json, "documents", emo_dataset_count(documents));
-        json_integer(&json, "bytes", emo_dataset_bytes(documents));
+        json_integer(&json, "documents", emo_texts_count(texts));
+        json_integer(&json, "bytes", emo_texts_bytes(texts));
         json_close(&json);
     } else if (!c.common.quiet) {
         char size[32];
         printf("%s: %d tokens, from %" PRId64 " documents, %s\n", out, (int)emo_tokenizer_vocab_size(tokenizer),
-               emo_dataset_count(documents), human_bytes((double)emo_dataset_bytes(documents), size));
+               emo_texts_count(texts), human_bytes((double)emo_texts_bytes(texts), size));
     }
 done:
-    free(texts.text);
     emo_tokenizer_release(tokenizer);
-    emo_dataset_release(documents);
+    emo_texts_release(texts);
     return cli_end(&c);
 }
 
@@ -112,6 +86,8 @@ static int encode(int argc, char **argv) {
         {"tokenizer", OPTION_STRING, &path, "FILE", "tokenizer.json, or a folder with one", NULL, 0, 0, 1, 0},
         {"special", OPTION_FLAG, &options.parse_special, NULL,
          "special tokens that the text spells out become their ids", NULL, 0, 0, 0, 0},
+        {"add-special", OPTION_FLAG, &options.add_special, NULL,
+         "add what the tokenizer's post-processor puts around a text", NULL, 0, 0, 0, 0},
         OPTION_END};
     cli c;
     if (!cli_begin(&c, &encode_text, table, argc, argv))

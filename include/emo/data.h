@@ -132,6 +132,46 @@ EMO_API EMO_MUST_CHECK emo_status emo_dataset_filter(const emo_dataset *dataset,
 /** Releases the caller's reference. NULL is a no-op. Any thread. */
 EMO_API void emo_dataset_release(emo_dataset *dataset);
 
+/** Documents as text, one after the other, read as they are asked for. It keeps its runtime alive. */
+typedef struct emo_texts emo_texts;
+
+/** One document as text: views valid until the next call on the emo_texts. */
+typedef struct emo_text_document {
+    const char *text;    /**< [length] UTF-8, not NUL-terminated; a prompt and its completion are one text */
+    size_t length;       /**< at least 1 */
+    size_t prompt_bytes; /**< how many of the first bytes are a prompt; usually 0 */
+    const char *domain;  /**< its domain's name */
+} emo_text_document;
+
+/**
+ * Opens documents for reading as text: the same files, lines and domains as emo_dataset_open(), without a tokenizer and
+ * with one document in memory at a time.
+ * @param options skip_broken, max_documents and domain as there; the other fields mean nothing here. NULL: defaults.
+ * @return EMO_OK, EMO_E_NOT_FOUND, EMO_E_IO, EMO_E_RANGE (an option), EMO_E_OUT_OF_MEMORY. Any thread. The caller owns
+ *         *out.
+ */
+EMO_API EMO_MUST_CHECK emo_status emo_texts_open(emo_runtime *rt, const char *const *paths, size_t n_paths,
+                                                 const emo_dataset_options *options, emo_texts **out, emo_error *err);
+/**
+ * The next document; out->text is NULL behind the last.
+ * @return EMO_OK, EMO_E_IO, EMO_E_FORMAT (a broken document, as "file:line"), EMO_E_UNSUPPORTED (a file of token ids),
+ *         EMO_E_BUSY, EMO_E_OUT_OF_MEMORY. Needs exclusive use.
+ */
+EMO_API EMO_MUST_CHECK emo_status emo_texts_next(emo_texts *texts, emo_text_document *out, emo_error *err);
+/**
+ * The reader that emo_tokenizer_train() takes, over what is still to be read; where reading fails, training says why.
+ * @return EMO_OK, EMO_E_INVALID_ARGUMENT. The emo_texts must outlive it.
+ */
+EMO_API EMO_MUST_CHECK emo_status emo_texts_reader(emo_texts *texts, emo_text_reader *out, emo_error *err);
+/** The documents given so far. */
+EMO_API int64_t emo_texts_count(const emo_texts *texts);
+/** The bytes of their texts. */
+EMO_API int64_t emo_texts_bytes(const emo_texts *texts);
+/** The documents left out as broken so far. */
+EMO_API int64_t emo_texts_skipped(const emo_texts *texts);
+/** Releases the texts. NULL is a no-op. */
+EMO_API void emo_texts_release(emo_texts *texts);
+
 /** One multiple-choice item; views valid while the emo_choices lives. */
 typedef struct emo_choice_item {
     const char *id;

@@ -5,16 +5,19 @@
  *
  * A tokenizer works on bytes: every text encodes, and decoding gives the same bytes back. Two exceptions, both on the
  * way in: where the text is not valid UTF-8, each maximal invalid subsequence is read as U+FFFD (as Python's
- * `bytes.decode(errors="replace")` does); and a tokenizer that asks for it normalises the text to Unicode NFC or puts a
- * space in front.
+ * `bytes.decode(errors="replace")` does); and a tokenizer that asks for it normalises the text, puts a space in front,
+ * removes what its pattern matches, or lacks bytes (they become its unk token or, as a warning says on loading,
+ * nothing).
  *
- * What is read of a tokenizer.json: the model "BPE" (merges as "a b" or ["a", "b"], ignore_merges); the normalizers
- * null and NFC; the pre-tokenizers ByteLevel, Split (a regular expression, behavior Isolated, not inverted) followed by
- * ByteLevel, and Sequences of these; the decoder ByteLevel; added tokens. A post-processor is kept for saving and never
- * applied: encoding adds no token of its own. Anything else that would change ids gives EMO_E_UNSUPPORTED with its
- * name.
+ * What is read of a tokenizer.json: the model "BPE" (merges as "a b" or ["a", "b"], ignore_merges, unk_token,
+ * fuse_unk); the normalizers NFC, NFD, NFKC, NFKD and Sequences of them; the pre-tokenizers ByteLevel, Split (a text or
+ * a regular expression, every behavior, inverted or not) and Digits followed by ByteLevel, and Sequences of these; the
+ * decoder ByteLevel; added tokens with all their settings; the post-processors ByteLevel, TemplateProcessing,
+ * BertProcessing, RobertaProcessing and Sequences of them, applied where add_special asks for it. The ids are those of
+ * Hugging Face's `tokenizers`. Truncation and padding belong to a call, not to a vocabulary: they are not read.
+ * Anything else that would change ids gives EMO_E_UNSUPPORTED with its name.
  *
- * Ids are int32_t, from 0. Holes between them are allowed only above the model's own vocabulary.
+ * Ids are int32_t, from 0; there may be holes between them.
  */
 #ifndef EMO_TOKENIZER_H
 #define EMO_TOKENIZER_H
@@ -116,27 +119,29 @@ EMO_API uint64_t emo_tokenizer_hash(const emo_tokenizer *tokenizer);
 /** Options of emo_tokenizer_encode_with(). */
 typedef struct emo_tokenizer_encode_options {
     uint32_t struct_size;
-    int32_t
-        parse_special; /**< 0: added tokens in the text are plain text; 1: they become their ids (trusted text only) */
+    int32_t parse_special; /**< 0: special tokens in the text are plain text; 1: they become their ids (trusted text
+                              only) */
+    int32_t add_special;   /**< 1: what the file's post-processor puts around a text (begin and end marks) is added */
 } emo_tokenizer_encode_options;
 
 #define EMO_TOKENIZER_ENCODE_OPTIONS_INIT                                                                              \
-    { sizeof(emo_tokenizer_encode_options), 0 }
+    { sizeof(emo_tokenizer_encode_options), 0, 0 }
 
 /** Fills in the defaults, for languages that cannot use the macro. */
 EMO_API void emo_tokenizer_encode_options_init(emo_tokenizer_encode_options *options);
 
 /**
- * Encodes a text. No token is added at either end, and added or special tokens that the text spells out are not
- * recognised: text from outside cannot forge them. Time is O(n log n) whatever the text (a pattern of the file's own
- * that takes too long is stopped).
+ * Encodes a text. No token is added at either end, and special tokens that the text spells out are not recognised: text
+ * from outside cannot forge them. (Added tokens that are not special are part of the vocabulary and are.) Time is O(n
+ * log n) whatever the text (a pattern of the file's own that takes too long is stopped).
  * @param text `length` bytes; may hold NULs and invalid UTF-8 (see above). NULL with length 0 is the empty text.
  * @param ids room for `capacity` ids; NULL with capacity 0 asks for the count.
  * @param count the ids needed; set on EMO_OK and EMO_E_LIMIT. Never more than `length` where the
- *        text is valid UTF-8, added tokens are not parsed and neither a space nor a normalisation is asked for; an
- *        invalid byte may become three.
+ *        text is valid UTF-8 and neither a space, a normalisation nor add_special is asked for; an invalid byte may
+ *        become three.
  * @return EMO_OK, EMO_E_LIMIT (capacity is not 0 and too small; the first `capacity` ids are written),
- *         EMO_E_OUT_OF_MEMORY; EMO_E_LIMIT with *count 0 when the file's pattern takes too long. Safe to call from many
+ *         EMO_E_OUT_OF_MEMORY; EMO_E_LIMIT with *count 0 when the file's pattern takes too long; EMO_E_UNSUPPORTED
+ *         when add_special is asked of a post-processor that is not known. Safe to call from many
  *         threads at once.
  */
 EMO_API EMO_MUST_CHECK emo_status emo_tokenizer_encode(const emo_tokenizer *tokenizer, const char *text, size_t length,

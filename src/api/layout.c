@@ -72,9 +72,16 @@ AT(emo_source_vtable, read_at, 16);
 AT(emo_source_vtable, map, 24);
 AT(emo_source_vtable, release, 32);
 
-SIZE(emo_tokenizer_encode_options, 8);
+SIZE(emo_tokenizer_encode_options, 12);
 AT(emo_tokenizer_encode_options, struct_size, 0);
 AT(emo_tokenizer_encode_options, parse_special, 4);
+AT(emo_tokenizer_encode_options, add_special, 8);
+
+SIZE(emo_text_document, 32);
+AT(emo_text_document, text, 0);
+AT(emo_text_document, length, 8);
+AT(emo_text_document, prompt_bytes, 16);
+AT(emo_text_document, domain, 24);
 
 SIZE(emo_decoder_options, 8);
 AT(emo_decoder_options, struct_size, 0);

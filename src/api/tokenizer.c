@@ -5,6 +5,7 @@
 
 #include "base/options.h"
 #include "base/status.h"
+#include "data/texts.h"
 #include "io/files.h"
 #include "text/encode.h"
 #include "text/tokenizer_json.h"
@@ -25,7 +26,7 @@ static emo_status byte_tokenizer(emo_tokenizer *tok, emo_error *err) {
         char byte = (char)b;
         status = emo__tok_set(tok, b, &byte, 1, EMO__TOKEN_MODEL, err);
     }
-    emo__added added = {256, false, false, false};
+    emo__added added = {.id = 256};
     if (status == EMO_OK)
         status = emo__tok_set(tok, 256, EMO_TOKENIZER_EOS, sizeof EMO_TOKENIZER_EOS - 1,
                               EMO__TOKEN_ADDED | EMO__TOKEN_SPECIAL, err);
@@ -226,12 +227,15 @@ emo_status emo_tokenizer_encode_with(const emo_tokenizer *tokenizer, const emo_t
         return status;
     if (opt.parse_special != 0 && opt.parse_special != 1)
         return emo__fail(err, EMO_E_RANGE, "parse_special is %d; it must be 0 or 1", (int)opt.parse_special);
+    if (opt.add_special != 0 && opt.add_special != 1)
+        return emo__fail(err, EMO_E_RANGE, "add_special is %d; it must be 0 or 1", (int)opt.add_special);
     if (length == 0)
-        return EMO_OK;
+        text = "";
+    emo__encode_flags flags = {opt.parse_special != 0, opt.add_special != 0};
     emo__id_sink sink = {ids, capacity, 0};
     if (!emo__guard_try_read(guard_of(tokenizer)))
         return emo__fail(err, EMO_E_BUSY, "the tokenizer is being changed by another thread");
-    status = emo__encode(tokenizer, opt.parse_special != 0, text, length, &sink, err);
+    status = emo__encode(tokenizer, &flags, text, length, &sink, err);
     emo__guard_end_read(guard_of(tokenizer));
     if (status != EMO_OK)
         return status;
@@ -290,5 +294,11 @@ emo_status emo_tokenizer_train(emo_runtime *runtime, const emo_tokenizer_train_o
                          (long long)opt.min_frequency);
     if (opt.eos != NULL && (opt.eos[0] == '\0' || emo__utf8_valid_prefix(opt.eos, strlen(opt.eos)) != strlen(opt.eos)))
         return emo__fail(err, EMO_E_RANGE, "eos must be UTF-8 and not empty");
-    return emo__train(runtime, &opt, reader, out, err);
+    status = emo__train(runtime, &opt, reader, out, err);
+    if (status != EMO_OK && err != NULL && reader->next == emo__texts_read) {
+        const emo_error *failure = &((const emo_texts *)reader->ctx)->failure;
+        if (failure->code == status) /* says where */
+            *err = *failure;
+    }
+    return status;
 }

@@ -71,24 +71,20 @@ static bool wanted_domain(const ingest *in, const char *domain) {
     return in->opt->domain == NULL || strcmp(in->opt->domain, domain) == 0;
 }
 
-static emo_status encode_pair(const ingest *in, job *j, const emo__json *first, const emo__json *second) {
-    size_t prompt_bytes;
-    size_t text_bytes;
-    const char *prompt = emo__json_string(first, &prompt_bytes);
-    const char *text = emo__json_string(second, &text_bytes);
+static emo_status encode_pair(const ingest *in, job *j, const emo__document_text *doc) {
     int32_t *a = NULL;
     int32_t *b = NULL;
     size_t n_a = 0;
     size_t n_b = 0;
     emo_error *err = &j->err;
-    if (text_bytes == 0)
+    if (doc->text_bytes == 0)
         return EMO_OK;
     emo_status status = EMO_OK;
-    if (prompt != NULL)
-        status = emo__encode_text(in->mem, in->tokenizer, prompt, prompt_bytes, &a, &n_a, err);
+    if (doc->prompt != NULL)
+        status = emo__encode_text(in->mem, in->tokenizer, doc->prompt, doc->prompt_bytes, &a, &n_a, err);
     if (status == EMO_OK)
-        status = emo__encode_text(in->mem, in->tokenizer, text, text_bytes, &b, &n_b, err);
-    j->bytes = prompt_bytes + text_bytes;
+        status = emo__encode_text(in->mem, in->tokenizer, doc->text, doc->text_bytes, &b, &n_b, err);
+    j->bytes = doc->prompt_bytes + doc->text_bytes;
     if (status == EMO_OK && n_a > 0) {
         int32_t *both = emo__malloc_array(in->mem, n_a + n_b, sizeof *both);
         if (both == NULL) {
@@ -109,37 +105,23 @@ static emo_status encode_pair(const ingest *in, job *j, const emo__json *first, 
     j->ids = b;
     j->count = n_a + n_b;
     j->prompt = n_a;
-    j->prompt_bytes = prompt_bytes;
+    j->prompt_bytes = doc->prompt_bytes;
     return EMO_OK;
 }
 
 static emo_status encode_json(const ingest *in, job *j, const char *where) {
     emo__json *root = NULL;
-    const char *domain = NULL;
-    emo_error *err = &j->err;
-    emo_status status = emo__json_parse(in->mem, j->text, j->length, where, &root, err);
+    emo__document_text doc;
+    emo_status status = emo__json_parse(in->mem, j->text, j->length, where, &root, &j->err);
     if (status != EMO_OK)
         return status;
-    if (emo__json_typeof(root) != EMO__JSON_OBJECT)
-        status = emo__fail_at(err, EMO_E_FORMAT, EMO_DOMAIN_FILE, (int64_t)j->line, "%s: must be a JSON object", where);
-    if (status == EMO_OK)
-        status = emo__json_opt_string(root, "domain", where, j->file->domain, &domain, err);
-    if (status == EMO_OK && wanted_domain(in, domain)) {
-        const emo__json *text = emo__json_get(root, "text");
-        const emo__json *prompt = NULL;
-        if (text == NULL) {
-            prompt = emo__json_get(root, "prompt");
-            text = emo__json_get(root, "completion");
-        }
-        if (emo__json_string(text, NULL) == NULL || (prompt != NULL && emo__json_string(prompt, NULL) == NULL))
-            status = emo__fail_at(err, EMO_E_FORMAT, EMO_DOMAIN_FILE, (int64_t)j->line,
-                                  "%s: needs a string \"text\", or strings \"prompt\" and \"completion\"", where);
-        else
-            status = encode_pair(in, j, prompt, text);
-        if (status == EMO_OK && strcmp(domain, j->file->domain) != 0) {
-            j->domain = emo__strdup(in->mem, domain);
+    status = emo__document_read(root, j->file, j->line, in->opt->domain, where, &doc, &j->err);
+    if (status == EMO_OK && doc.text != NULL) {
+        status = encode_pair(in, j, &doc);
+        if (status == EMO_OK && strcmp(doc.domain, j->file->domain) != 0) {
+            j->domain = emo__strdup(in->mem, doc.domain);
             if (j->domain == NULL)
-                status = emo__fail_memory(err, strlen(domain) + 1);
+                status = emo__fail_memory(&j->err, strlen(doc.domain) + 1);
         }
     }
     emo__json_free(root);
@@ -149,20 +131,9 @@ static emo_status encode_json(const ingest *in, job *j, const char *where) {
 static void run_job(void *task, size_t index, size_t worker) {
     const ingest *in = task;
     job *j = &in->jobs[index];
-    char where[512];
+    char where[EMO__WHERE];
     (void)worker;
-    /* Long paths are cut in front: the file's name and the line are what one looks for. */
-    size_t length = strlen(j->file->path);
-    const char *shown = length > 400 ? j->file->path + (length - 400) : j->file->path;
-    emo__buf text;
-    emo__buf_init(&text, in->mem);
-    j->status = j->line > 0 ? emo__buf_printf(&text, &j->err, "%s:%llu", shown, (unsigned long long)j->line)
-                            : emo__buf_printf(&text, &j->err, "%s", shown);
-    if (j->status != EMO_OK)
-        return;
-    memcpy(where, text.data, text.size < sizeof where ? text.size + 1 : sizeof where);
-    where[sizeof where - 1] = '\0';
-    emo__buf_free(&text);
+    emo__document_where(j->file, j->line, where);
     if (j->file->kind == EMO__FILE_JSON) {
         j->status = encode_json(in, j, where);
     } else if (!emo__utf8_valid(j->text, j->length)) {
@@ -247,14 +218,6 @@ static emo_status add_job(ingest *in, const emo__data_file *file, uint64_t line,
     return EMO_OK;
 }
 
-static bool blank(const char *text, size_t length) {
-    for (size_t i = 0; i < length; i++) {
-        if (text[i] != ' ' && text[i] != '\t' && text[i] != '\r' && text[i] != '\n')
-            return false;
-    }
-    return true;
-}
-
 static emo_status read_lines(ingest *in, const emo__data_file *file, emo__lines *lines, emo_error *err) {
     for (;;) {
         const char *line;
@@ -263,7 +226,7 @@ static emo_status read_lines(ingest *in, const emo__data_file *file, emo__lines 
         emo_status status = emo__lines_next(lines, &line, &length, &end, err);
         if (status != EMO_OK || end || in->full)
             return status;
-        if (blank(line, length))
+        if (emo__document_blank(line, length))
             continue;
         status = add_job(in, file, emo__lines_number(lines), line, length, err);
         if (status == EMO_OK && (in->job_count == BATCH_DOCUMENTS || in->job_bytes >= BATCH_BYTES))
@@ -282,7 +245,7 @@ static emo_status read_text_file(ingest *in, const emo__data_file *file, emo_err
         const char *text;
         size_t length;
         status = emo__lines_rest(lines, &text, &length, err);
-        if (status == EMO_OK && !blank(text, length))
+        if (status == EMO_OK && !emo__document_blank(text, length))
             status = add_job(in, file, 0, text, length, err);
     }
     emo__lines_close(lines);

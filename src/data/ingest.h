@@ -5,6 +5,7 @@
 
 #include "data/dataset.h"
 #include "io/files.h"
+#include "io/json.h"
 
 typedef enum emo__file_kind { EMO__FILE_JSON, EMO__FILE_TEXT, EMO__FILE_TOKENS } emo__file_kind;
 
@@ -32,6 +33,24 @@ EMO_MUST_CHECK emo_status emo__mix_is(const emo__mem *mem, const char *path, boo
 EMO_MUST_CHECK emo_status emo__mix_add(const emo__mem *mem, const char *path, const emo_dataset_options *opt,
                                        emo__data_files *out, emo_error *err);
 void emo__data_files_free(const emo__mem *mem, emo__data_files *files);
+
+/* A document of a JSON Lines file, as views into the parsed line. */
+typedef struct emo__document_text {
+    const char *text;   /* NULL: the document is of another domain */
+    const char *prompt; /* in front of it; NULL: none */
+    size_t text_bytes, prompt_bytes;
+    const char *domain;
+} emo__document_text;
+
+/* `wanted`: only this domain; NULL: all. `where` is for messages. */
+EMO_MUST_CHECK emo_status emo__document_read(const emo__json *root, const emo__data_file *file, uint64_t line,
+                                             const char *wanted, const char *where, emo__document_text *out,
+                                             emo_error *err);
+/* "file:line"; line 0: the file. Long paths are cut in front: the file's name and the line are what one looks for. */
+#define EMO__WHERE 512
+void emo__document_where(const emo__data_file *file, uint64_t line, char where[EMO__WHERE]);
+/* True for a line or a file that holds nothing. */
+bool emo__document_blank(const char *text, size_t length);
 
 /* Reads all files into the draft; the tokens go to `file` when it is not NULL, else into the draft. opt->eos is
  * resolved already. */

@@ -24,11 +24,28 @@ void emo__bpe_scratch_free(emo__bpe_scratch *scratch) {
     emo__bpe_scratch_init(scratch, scratch->mem);
 }
 
+/* The tokens of the bytes; returns how many, at most n. Where some bytes have none: what unk says. */
+static inline size_t first_ids(const emo_tokenizer *tok, const unsigned char *bytes, size_t n, int32_t *ids) {
+    if (!tok->partial) {
+        for (size_t i = 0; i < n; i++)
+            ids[i] = tok->byte_ids[bytes[i]];
+        return n;
+    }
+    size_t count = 0;
+    bool fused = false;
+    for (size_t i = 0; i < n; i++) {
+        int32_t id = tok->byte_ids[bytes[i]];
+        if (id >= 0 || (tok->unk >= 0 && !fused))
+            ids[count++] = id >= 0 ? id : tok->unk;
+        fused = id < 0 && tok->fuse_unk;
+    }
+    return count;
+}
+
 static void merge_short(const emo_tokenizer *tok, const unsigned char *bytes, size_t n, emo__id_sink *sink) {
     int32_t ids[SHORT], results[SHORT];
     uint32_t ranks[SHORT]; /* of the pair (i, i + 1); NONE: it does not merge */
-    for (size_t i = 0; i < n; i++)
-        ids[i] = tok->byte_ids[bytes[i]];
+    n = first_ids(tok, bytes, n, ids);
     for (size_t i = 0; i + 1 < n; i++) {
         const emo__pair_slot *pair = emo__tok_pair(tok, ids[i], ids[i + 1]);
         ranks[i] = pair != NULL ? pair->rank : NONE;
@@ -109,10 +126,13 @@ static emo_status merge_long(const emo_tokenizer *tok, emo__bpe_scratch *scratch
         return status;
     symbol *symbols = scratch->symbols;
     uint64_t *heap = scratch->heap;
+    int32_t *ids = (int32_t *)(void *)heap; /* room for them until the heap is filled */
     size_t pending = 0;
+    n = first_ids(tok, bytes, n, ids);
+    if (n == 0)
+        return EMO_OK;
     for (size_t i = 0; i < n; i++)
-        symbols[i] =
-            (symbol){tok->byte_ids[bytes[i]], i > 0 ? (uint32_t)i - 1 : NONE, i + 1 < n ? (uint32_t)i + 1 : NONE};
+        symbols[i] = (symbol){ids[i], i > 0 ? (uint32_t)i - 1 : NONE, i + 1 < n ? (uint32_t)i + 1 : NONE};
     for (size_t i = 0; i < n; i++)
         push_pair(tok, symbols, (uint32_t)i, heap, &pending);
     while (pending > 0) {
@@ -144,7 +164,7 @@ static emo_status merge_long(const emo_tokenizer *tok, emo__bpe_scratch *scratch
 emo_status emo__bpe_merge(const emo_tokenizer *tok, emo__bpe_scratch *scratch, const char *bytes, size_t length,
                           emo__id_sink *sink, emo_error *err) {
     const unsigned char *p = (const unsigned char *)bytes;
-    if (tok->n_merges == 0) {
+    if (tok->n_merges == 0 && !tok->partial) {
         for (size_t i = 0; i < length; i++)
             emo__emit(sink, tok->byte_ids[p[i]]);
         return EMO_OK;

@@ -9,6 +9,7 @@
 /* One call's state; the tokenizer itself is only read. */
 typedef struct work {
     const emo_tokenizer *tok;
+    bool parse_special;
     emo__id_sink *sink;
     emo__bpe_scratch bpe;
     emo__regex_scratch *regex;
@@ -57,17 +58,53 @@ static emo_status pretokenize(work *w, size_t level, const char *text, size_t le
     return emo__split_run(&w->tok->splits[level], &w->regex, text, length, on_piece, &next, err);
 }
 
-/* The longest added token that the text begins with; NULL: none. */
+/* The longest added token that the text begins with; NULL: none. The tokens are sorted by their bytes: those that agree
+ * with the text so far are a range, in which one that ends here comes first. */
 static const emo__added *match_added(const emo_tokenizer *tok, bool normalized, const char *text, size_t length) {
-    if (!tok->added_start[normalized ? 1 : 0][(unsigned char)text[0]])
-        return NULL;
-    for (size_t i = 0; i < tok->n_added; i++) { /* the longest come first */
-        const emo__added *added = &tok->added[i];
-        size_t n = tok->tokens[added->id].length;
-        if (added->normalized == normalized && n <= length && memcmp(emo__tok_bytes(tok, added->id), text, n) == 0)
-            return added;
+    emo__range range = tok->added_ranges[normalized ? 1 : 0][(unsigned char)text[0]];
+    const emo__added *best = NULL;
+    for (size_t n = 1; range.begin < range.end; n++) {
+        if (tok->added[range.begin].length == n) {
+            best = &tok->added[range.begin];
+            while (range.begin < range.end && tok->added[range.begin].length == n)
+                range.begin++; /* two of one text: the lower id */
+        }
+        if (n == length)
+            break;
+        /* those with text[n] at place n */
+        unsigned char want = (unsigned char)text[n];
+        for (int side = 0; side < 2; side++) {
+            uint32_t low = range.begin, high = range.end;
+            while (low < high) {
+                uint32_t middle = low + (high - low) / 2;
+                unsigned char c = (unsigned char)tok->bytes.data[tok->added[middle].offset + n];
+                if (c < want || (side == 1 && c == want))
+                    low = middle + 1;
+                else
+                    high = middle;
+            }
+            if (side == 0)
+                range.begin = low;
+            else
+                range.end = low;
+        }
     }
-    return NULL;
+    return best;
+}
+
+/* True when a word touches the place from the left, or with `right` from the right. */
+static bool word_at(const char *text, size_t length, size_t place, bool right) {
+    const unsigned char *p = (const unsigned char *)text;
+    uint32_t c;
+    if (right ? place == length : place == 0)
+        return false;
+    if (!right) {
+        place--;
+        while ((p[place] & 0xC0) == 0x80)
+            place--;
+    }
+    (void)emo__utf8_read(p + place, &c);
+    return emo__is_word(c);
 }
 
 /* White space at the start, or with `back` at the end, of text[0..length): bytes. */
@@ -89,24 +126,32 @@ static size_t strip(const char *text, size_t length, bool back) {
 
 typedef emo_status (*segment_fn)(work *w, const char *text, size_t length, emo_error *err);
 
-/* Cuts added tokens out of the text and hands what lies between them on. */
+/* Cuts added tokens out of the text and hands what lies between them on. A match that does not count is plain text, and
+ * the search goes on behind it: as Hugging Face's. */
 static emo_status cut_added(work *w, bool normalized, const char *text, size_t length, segment_fn fn, emo_error *err) {
+    const emo_tokenizer *tok = w->tok;
     emo_status status = EMO_OK;
     size_t done = 0;
+    if (!w->parse_special && !tok->plain_added[normalized ? 1 : 0])
+        return fn(w, text, length, err);
     for (size_t at = 0; at < length && status == EMO_OK;) {
-        const emo__added *added = match_added(w->tok, normalized, text + at, length - at);
+        const emo__added *added = match_added(tok, normalized, text + at, length - at);
         if (added == NULL) {
             at++;
             continue;
         }
         size_t begin = at;
+        at += added->length;
+        if (!w->parse_special && (tok->tokens[added->id].flags & EMO__TOKEN_SPECIAL) != 0)
+            continue;
+        if (added->single_word && (word_at(text, length, begin, false) || word_at(text, length, at, true)))
+            continue;
         if (added->lstrip && begin > done)
             begin -= strip(text + done, begin - done, true);
         if (begin > done)
             status = fn(w, text + done, begin - done, err);
         emo__emit(w->sink, added->id);
         /* white space that is taken may still hold a token, and the text goes on behind that one: as Hugging Face's */
-        at += w->tok->tokens[added->id].length;
         done = at + (added->rstrip ? strip(text + at, length - at, false) : 0);
     }
     return status == EMO_OK && done < length ? fn(w, text + done, length - done, err) : status;
@@ -116,46 +161,63 @@ static emo_status plain(work *w, const char *text, size_t length, emo_error *err
     return length > 0 ? pretokenize(w, 0, text, length, err) : EMO_OK;
 }
 
-static emo_status after_nfc(work *w, const char *text, size_t length, segment_fn fn, emo_error *err) {
-    if (!w->tok->nfc || emo__utf8_surely_nfc(text, length))
-        return fn(w, text, length, err);
-    emo__buf composed;
-    emo__buf_init(&composed, w->bpe.mem);
-    emo_status status = emo__utf8_nfc(&composed, text, length, err);
+static emo_status normalized_added(work *w, const char *text, size_t length, emo_error *err) {
+    return length > 0 ? cut_added(w, true, text, length, plain, err) : EMO_OK;
+}
+
+/* Normalises, with the forms from `level` on, what lies between the other added tokens. */
+static emo_status normalize(work *w, size_t level, const char *text, size_t length, emo_error *err) {
+    const emo_tokenizer *tok = w->tok;
+    while (level < tok->n_forms && emo__utf8_surely_normal(tok->forms[level], text, length))
+        level++;
+    if (level == tok->n_forms)
+        return normalized_added(w, text, length, err);
+    emo__buf normal;
+    emo__buf_init(&normal, w->bpe.mem);
+    emo_status status = emo__utf8_normalize(tok->forms[level], &normal, text, length, err);
     if (status == EMO_OK)
-        status = fn(w, composed.data, composed.size, err);
-    emo__buf_free(&composed);
+        status = normalize(w, level + 1, normal.data, normal.size, err);
+    emo__buf_free(&normal);
     return status;
 }
 
-static emo_status normalized_added(work *w, const char *text, size_t length, emo_error *err) {
-    return cut_added(w, true, text, length, plain, err);
-}
-
 static emo_status between_added(work *w, const char *text, size_t length, emo_error *err) {
-    return after_nfc(w, text, length, normalized_added, err);
+    return normalize(w, 0, text, length, err);
 }
 
-emo_status emo__encode(const emo_tokenizer *tok, bool parse_special, const char *text, size_t length,
+static emo_status put_around(const emo_tokenizer *tok, bool end, emo__id_sink *sink, emo_error *err) {
+    if (tok->unknown_template != NULL)
+        return emo__fail(
+            err, EMO_E_UNSUPPORTED,
+            "tokenizer.json: post_processor: '%.80s' is not supported: what it adds around a text is unknown",
+            tok->unknown_template);
+    for (size_t i = 0; i < (end ? tok->n_after : tok->n_before); i++)
+        emo__emit(sink, end ? tok->after[i] : tok->before[i]);
+    return EMO_OK;
+}
+
+emo_status emo__encode(const emo_tokenizer *tok, const emo__encode_flags *flags, const char *text, size_t length,
                        emo__id_sink *sink, emo_error *err) {
     const emo__mem *mem = &tok->rt->mem;
     work w = {0};
     w.tok = tok;
+    w.parse_special = flags->parse_special;
     w.sink = sink;
     emo__bpe_scratch_init(&w.bpe, mem);
     emo__buf_init(&w.spaced, mem);
     emo__buf clean;
     emo__buf_init(&clean, mem);
-    emo_status status = EMO_OK;
-    if (emo__utf8_valid_prefix(text, length) != length) {
+    emo_status status = flags->add_special ? put_around(tok, false, sink, err) : EMO_OK;
+    if (status == EMO_OK && emo__utf8_valid_prefix(text, length) != length) {
         size_t left;
         status = emo__utf8_clean(&clean, text, length, false, &left, err);
         text = clean.data;
         length = clean.size;
     }
     if (status == EMO_OK && length > 0)
-        status = parse_special ? cut_added(&w, false, text, length, between_added, err)
-                               : after_nfc(&w, text, length, plain, err);
+        status = cut_added(&w, false, text, length, between_added, err);
+    if (status == EMO_OK && flags->add_special)
+        status = put_around(tok, true, sink, err);
     emo__buf_free(&clean);
     emo__buf_free(&w.spaced);
     emo__bpe_scratch_free(&w.bpe);

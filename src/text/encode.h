@@ -5,8 +5,12 @@
 
 #include "text/bpe.h"
 
-EMO_MUST_CHECK emo_status emo__encode(const emo_tokenizer *tok, bool parse_special, const char *text, size_t length,
-                                      emo__id_sink *sink, emo_error *err);
+typedef struct emo__encode_flags {
+    bool parse_special, add_special; /* as in emo_tokenizer_encode_options */
+} emo__encode_flags;
+
+EMO_MUST_CHECK emo_status emo__encode(const emo_tokenizer *tok, const emo__encode_flags *flags, const char *text,
+                                      size_t length, emo__id_sink *sink, emo_error *err);
 EMO_MUST_CHECK emo_status emo__decode(const emo_tokenizer *tok, const int32_t *ids, size_t n, char *out,
                                       size_t capacity, size_t *size, emo_error *err);
 

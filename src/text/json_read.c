@@ -8,86 +8,7 @@
 #include "text/unicode.h"
 
 #define WHERE "tokenizer.json"
-#define EXTRA_IDS 65536 /* holes that added tokens may leave above the model's ids */
-
-static const char *type_of(const emo__json *node) {
-    const char *type = emo__json_string(emo__json_get(node, "type"), NULL);
-    return type != NULL ? type : "(none)";
-}
-
-static emo_status unsupported(emo_error *err, const char *place, const char *what) {
-    return emo__fail_at(err, EMO_E_UNSUPPORTED, EMO_DOMAIN_FILE, 0, WHERE ": %s: '%s' is not supported", place, what);
-}
-
-static emo_status read_normalizer(emo_tokenizer *tok, const emo__json *node, int depth, emo_error *err) {
-    if (node == NULL)
-        return EMO_OK;
-    const char *type = type_of(node);
-    if (strcmp(type, "NFC") == 0) {
-        tok->nfc = true;
-        return EMO_OK;
-    }
-    if (strcmp(type, "Sequence") != 0 || depth > 4)
-        return unsupported(err, "normalizer", type);
-    const emo__json *list = emo__json_get(node, "normalizers");
-    emo_status status = EMO_OK;
-    for (size_t i = 0; i < emo__json_size(list) && status == EMO_OK; i++)
-        status = read_normalizer(tok, emo__json_at(list, i), depth + 1, err);
-    return status;
-}
-
-static emo_status read_split(emo_tokenizer *tok, const emo__json *node, emo_error *err) {
-    static const char *const place = WHERE ": pre_tokenizer: Split";
-    const char *behavior;
-    bool invert;
-    emo_status status = emo__json_need_string(node, "behavior", place, &behavior, err);
-    if (status == EMO_OK)
-        status = emo__json_opt_bool(node, "invert", place, false, &invert, err);
-    if (status != EMO_OK)
-        return status;
-    if (strcmp(behavior, "Isolated") != 0)
-        return unsupported(err, "pre_tokenizer: Split: behavior", behavior);
-    if (invert)
-        return unsupported(err, "pre_tokenizer: Split", "invert");
-    const emo__json *pattern = emo__json_get(node, "pattern");
-    size_t length;
-    const char *text = emo__json_string(emo__json_get(pattern, "Regex"), &length);
-    bool literal = text == NULL;
-    if (literal)
-        text = emo__json_string(emo__json_get(pattern, "String"), &length);
-    if (text == NULL)
-        return emo__fail_at(err, EMO_E_FORMAT, EMO_DOMAIN_FILE, 0, "%s: pattern must have a Regex or a String", place);
-    if (memchr(text, 0, length) != NULL)
-        return emo__fail_at(err, EMO_E_FORMAT, EMO_DOMAIN_FILE, 0, "%s: the pattern holds a NUL character", place);
-    status = emo__tok_add_split(tok, text, length, literal, err);
-    return status == EMO_OK ? status : emo__fail_prefix(err, status, WHERE ": pre_tokenizer");
-}
-
-/* *bytes turns true with ByteLevel, behind which nothing may come. */
-static emo_status read_pre_tokenizer(emo_tokenizer *tok, const emo__json *node, int depth, bool *bytes,
-                                     emo_error *err) {
-    const char *type = type_of(node);
-    emo_status status = EMO_OK;
-    if (*bytes)
-        return unsupported(err, "pre_tokenizer: behind ByteLevel", type);
-    if (strcmp(type, "Sequence") == 0 && depth < 4) {
-        const emo__json *list = emo__json_get(node, "pretokenizers");
-        for (size_t i = 0; i < emo__json_size(list) && status == EMO_OK; i++)
-            status = read_pre_tokenizer(tok, emo__json_at(list, i), depth + 1, bytes, err);
-        return status;
-    }
-    if (strcmp(type, "Split") == 0)
-        return read_split(tok, node, err);
-    if (strcmp(type, "ByteLevel") != 0)
-        return unsupported(err, "pre_tokenizer", type);
-    bool use_regex = true;
-    *bytes = true;
-    status =
-        emo__json_opt_bool(node, "add_prefix_space", WHERE ": pre_tokenizer: ByteLevel", true, &tok->prefix_space, err);
-    if (status == EMO_OK)
-        status = emo__json_opt_bool(node, "use_regex", WHERE ": pre_tokenizer: ByteLevel", true, &use_regex, err);
-    return status == EMO_OK && use_regex ? emo__tok_use_gpt2(tok, err) : status;
-}
+#define EXTRA_IDS 65536 /* holes that ids may leave */
 
 static emo_status read_added(emo_tokenizer *tok, const emo__json *list, size_t vocab, emo_error *err) {
     static const char *const place = WHERE ": added_tokens";
@@ -105,7 +26,7 @@ static emo_status read_added(emo_tokenizer *tok, const emo__json *list, size_t v
             return emo__fail_at(err, EMO_E_FORMAT, EMO_DOMAIN_FILE, (int64_t)i, "%s[%zu]: content must be text", place,
                                 i);
         emo__added added = {0};
-        bool special, word;
+        bool special;
         emo_status status = emo__json_need_i32(node, "id", place, 0, (int32_t)limit - 1, &added.id, err);
         if (status == EMO_OK)
             status = emo__json_opt_bool(node, "special", place, false, &special, err);
@@ -116,9 +37,7 @@ static emo_status read_added(emo_tokenizer *tok, const emo__json *list, size_t v
         if (status == EMO_OK)
             status = emo__json_opt_bool(node, "normalized", place, false, &added.normalized, err);
         if (status == EMO_OK)
-            status = emo__json_opt_bool(node, "single_word", place, false, &word, err);
-        if (status == EMO_OK && word)
-            status = unsupported(err, "added_tokens", "single_word");
+            status = emo__json_opt_bool(node, "single_word", place, false, &added.single_word, err);
         if (status == EMO_OK && emo__tok_has(tok, added.id))
             status = emo__fail_at(err, EMO_E_FORMAT, EMO_DOMAIN_FILE, added.id, "%s: two tokens have the id %d", place,
                                   (int)added.id);
@@ -139,7 +58,7 @@ static emo_status read_vocab(emo_tokenizer *tok, const emo__json *vocab, size_t 
     emo__buf bytes;
     emo__buf_init(&bytes, &tok->rt->mem);
     emo_status status = EMO_OK;
-    int64_t limit = (int64_t)emo__json_size(vocab) + (int64_t)n_added; /* ids have no holes */
+    int64_t limit = (int64_t)emo__json_size(vocab) + (int64_t)n_added + EXTRA_IDS;
     if (limit > EMO__MAX_TOKENS)
         limit = EMO__MAX_TOKENS;
     for (emo__json_iter it = emo__json_members(vocab); status == EMO_OK && emo__json_next(&it);) {
@@ -152,7 +71,7 @@ static emo_status read_vocab(emo_tokenizer *tok, const emo__json *vocab, size_t 
         }
         if (id < 0 || id >= limit) {
             status = emo__fail_at(err, EMO_E_FORMAT, EMO_DOMAIN_FILE, id,
-                                  "%s: the id of '%.80s' is %lld; with this many tokens ids must be 0 to %lld", place,
+                                  "%s: the id of '%.80s' is %lld; with so few tokens ids must be 0 to %lld", place,
                                   it.key, (long long)id, (long long)limit - 1);
             break;
         }
@@ -287,26 +206,21 @@ static emo_status check_added(const emo_tokenizer *tok, emo_error *err) {
 static emo_status check_model(emo_tokenizer *tok, const emo__json *model, emo_error *err) {
     static const char *const place = WHERE ": model";
     const char *text;
-    bool flag;
     double dropout;
     if (emo__json_typeof(model) != EMO__JSON_OBJECT)
         return emo__fail_at(err, EMO_E_FORMAT, EMO_DOMAIN_FILE, 0, WHERE " has no model");
     emo_status status = emo__json_opt_string(model, "type", place, "BPE", &text, err);
     if (status == EMO_OK && strcmp(text, "BPE") != 0)
-        status = unsupported(err, "model", text);
+        status = emo__tok_unsupported(err, "model", text);
     if (status == EMO_OK)
         status = emo__json_opt_f64(model, "dropout", place, 0, 0, 1, &dropout, err);
     if (status == EMO_OK && dropout > 0)
-        status = unsupported(err, "model", "dropout");
-    if (status == EMO_OK)
-        status = emo__json_opt_bool(model, "byte_fallback", place, false, &flag, err);
-    if (status == EMO_OK && flag)
-        status = unsupported(err, "model", "byte_fallback");
+        status = emo__tok_unsupported(err, "model", "dropout");
     static const char *const affixes[] = {"continuing_subword_prefix", "end_of_word_suffix"};
     for (size_t i = 0; i < 2 && status == EMO_OK; i++) {
         status = emo__json_opt_string(model, affixes[i], place, "", &text, err);
         if (status == EMO_OK && text[0] != '\0')
-            status = unsupported(err, "model", affixes[i]);
+            status = emo__tok_unsupported(err, "model", affixes[i]);
     }
     if (status == EMO_OK)
         status = emo__json_opt_bool(model, "ignore_merges", place, false, &tok->ignore_merges, err);
@@ -315,19 +229,42 @@ static emo_status check_model(emo_tokenizer *tok, const emo__json *model, emo_er
     return status;
 }
 
-static emo_status keep_post_processor(emo_tokenizer *tok, const emo__json *node, emo_error *err) {
-    if (node == NULL)
-        return EMO_OK;
-    emo__buf text;
-    emo__jw writer;
-    emo__buf_init(&text, &tok->rt->mem);
-    emo__jw_begin(&writer, &text, 0, err);
-    emo__jw_node(&writer, NULL, node);
-    emo_status status = emo__jw_end(&writer);
-    if (status == EMO_OK && (tok->post_processor = emo__strndup(&tok->rt->mem, text.data, text.size)) == NULL)
-        status = emo__fail_memory(err, text.size);
-    emo__buf_free(&text);
-    return status;
+/* What becomes of bytes that the vocabulary lacks. */
+static emo_status read_unknown(emo_tokenizer *tok, const emo__json *model, emo_error *err) {
+    static const char *const place = WHERE ": model";
+    const char *unk;
+    bool fallback;
+    emo_status status = emo__json_opt_bool(model, "byte_fallback", place, false, &fallback, err);
+    if (status == EMO_OK)
+        status = emo__json_opt_string(model, "unk_token", place, NULL, &unk, err);
+    if (status == EMO_OK)
+        status = emo__json_opt_bool(model, "fuse_unk", place, false, &tok->fuse_unk, err);
+    if (status != EMO_OK || !tok->partial) { /* there is nothing unknown */
+        tok->fuse_unk = false;
+        return status;
+    }
+    if (fallback)
+        return emo__tok_unsupported(err, "model", "byte_fallback");
+    if (unk != NULL) {
+        emo__buf bytes;
+        emo__buf_init(&bytes, &tok->rt->mem);
+        status = find_spelled(tok, &bytes, unk, strlen(unk), &tok->unk, err);
+        emo__buf_free(&bytes);
+        if (status == EMO_OK && tok->unk < 0)
+            status = emo__fail_at(err, EMO_E_FORMAT, EMO_DOMAIN_FILE, 0,
+                                  "%s: the unk_token '%.80s' is not in the vocabulary", place, unk);
+        return status;
+    }
+    unsigned missing = 0;
+    for (int b = 0; b < 256; b++)
+        missing += tok->byte_ids[b] < 0;
+    if (missing == 256)
+        return emo__fail_at(err, EMO_E_FORMAT, EMO_DOMAIN_FILE, 0, "%s: the vocabulary has no token for any byte",
+                            place);
+    emo__log(tok->rt, EMO_LOG_WARNING,
+             WHERE ": the vocabulary has no token for %u of the 256 bytes and no unk_token: text with them loses them",
+             missing);
+    return EMO_OK;
 }
 
 static emo_status read_all(emo_tokenizer *tok, const emo__json *root, emo_error *err) {
@@ -335,30 +272,23 @@ static emo_status read_all(emo_tokenizer *tok, const emo__json *root, emo_error 
         return emo__fail_at(err, EMO_E_FORMAT, EMO_DOMAIN_FILE, 0, WHERE " must be an object");
     const emo__json *model = emo__json_get(root, "model");
     const emo__json *added = emo__json_get(root, "added_tokens");
-    const emo__json *decoder = emo__json_get(root, "decoder");
-    const emo__json *pre = emo__json_get(root, "pre_tokenizer");
-    bool bytes = false;
     emo_status status = check_model(tok, model, err);
     if (status == EMO_OK)
-        status = read_normalizer(tok, emo__json_get(root, "normalizer"), 0, err);
-    if (status == EMO_OK)
-        status = pre != NULL ? read_pre_tokenizer(tok, pre, 0, &bytes, err) : unsupported(err, "pre_tokenizer", "null");
-    if (status == EMO_OK && !bytes)
-        status = unsupported(err, "pre_tokenizer", "no ByteLevel");
-    if (status == EMO_OK && decoder != NULL && strcmp(type_of(decoder), "ByteLevel") != 0)
-        status = unsupported(err, "decoder", type_of(decoder));
+        status = emo__tok_read_pipeline(tok, root, err);
     if (status == EMO_OK)
         status = read_added(tok, added, emo__json_size(emo__json_get(model, "vocab")), err);
     if (status == EMO_OK)
         status = read_vocab(tok, emo__json_get(model, "vocab"), tok->n_added, err);
-    if (status == EMO_OK && (status = emo__tok_index(tok, err)) == EMO_E_FORMAT)
-        status = emo__fail_prefix(err, status, WHERE ": model");
+    if (status == EMO_OK)
+        status = emo__tok_index(tok, err);
     if (status == EMO_OK)
         status = check_added(tok, err);
     if (status == EMO_OK)
+        status = read_unknown(tok, model, err);
+    if (status == EMO_OK)
         status = read_merges(tok, emo__json_get(model, "merges"), err);
     if (status == EMO_OK)
-        status = keep_post_processor(tok, emo__json_get(root, "post_processor"), err);
+        status = emo__tok_read_template(tok, emo__json_get(root, "post_processor"), err);
     return status == EMO_OK ? emo__tok_finish(tok, err) : status;
 }
 

@@ -15,7 +15,7 @@ static void write_added(const emo_tokenizer *tok, emo__jw *w, const int32_t *ord
         emo__jw_object(w, NULL);
         emo__jw_i64(w, "id", added->id);
         emo__jw_string_n(w, "content", emo__tok_bytes(tok, added->id), token->length);
-        emo__jw_bool(w, "single_word", false);
+        emo__jw_bool(w, "single_word", added->single_word);
         emo__jw_bool(w, "lstrip", added->lstrip);
         emo__jw_bool(w, "rstrip", added->rstrip);
         emo__jw_bool(w, "normalized", added->normalized);
@@ -34,6 +34,44 @@ static void write_byte_level(emo__jw *w, const char *key, bool prefix_space, boo
     emo__jw_object_end(w);
 }
 
+static void write_split(emo__jw *w, const emo__split *split) {
+    emo__jw_object(w, NULL);
+    if (split->pattern == NULL) {
+        emo__jw_string(w, "type", "Digits");
+        emo__jw_bool(w, "individual_digits", split->scanner == EMO__SCAN_DIGIT);
+    } else {
+        emo__jw_string(w, "type", "Split");
+        emo__jw_object(w, "pattern");
+        emo__jw_string(w, split->literal ? "String" : "Regex", split->pattern);
+        emo__jw_object_end(w);
+        emo__jw_string(w, "behavior", emo__behavior_names[split->behavior]);
+        emo__jw_bool(w, "invert", split->invert);
+    }
+    emo__jw_object_end(w);
+}
+
+static void write_normalizer(const emo_tokenizer *tok, emo__jw *w) {
+    static const char *const names[] = {"NFC", "NFD", "NFKC", "NFKD"};
+    if (tok->n_forms == 0) {
+        emo__jw_null(w, "normalizer");
+        return;
+    }
+    emo__jw_object(w, "normalizer");
+    if (tok->n_forms == 1) {
+        emo__jw_string(w, "type", names[tok->forms[0]]);
+    } else {
+        emo__jw_string(w, "type", "Sequence");
+        emo__jw_array(w, "normalizers");
+        for (size_t i = 0; i < tok->n_forms; i++) {
+            emo__jw_object(w, NULL);
+            emo__jw_string(w, "type", names[tok->forms[i]]);
+            emo__jw_object_end(w);
+        }
+        emo__jw_array_end(w);
+    }
+    emo__jw_object_end(w);
+}
+
 static void write_pre_tokenizer(const emo_tokenizer *tok, emo__jw *w) {
     if (tok->n_splits == 0) {
         write_byte_level(w, "pre_tokenizer", tok->prefix_space, tok->gpt2 != NULL);
@@ -42,16 +80,8 @@ static void write_pre_tokenizer(const emo_tokenizer *tok, emo__jw *w) {
     emo__jw_object(w, "pre_tokenizer");
     emo__jw_string(w, "type", "Sequence");
     emo__jw_array(w, "pretokenizers");
-    for (size_t i = 0; i < tok->n_splits; i++) {
-        emo__jw_object(w, NULL);
-        emo__jw_string(w, "type", "Split");
-        emo__jw_object(w, "pattern");
-        emo__jw_string(w, tok->splits[i].literal ? "String" : "Regex", tok->splits[i].pattern);
-        emo__jw_object_end(w);
-        emo__jw_string(w, "behavior", "Isolated");
-        emo__jw_bool(w, "invert", false);
-        emo__jw_object_end(w);
-    }
+    for (size_t i = 0; i < tok->n_splits; i++)
+        write_split(w, &tok->splits[i]);
     write_byte_level(w, NULL, tok->prefix_space, tok->gpt2 != NULL);
     emo__jw_array_end(w);
     emo__jw_object_end(w);
@@ -74,10 +104,12 @@ static emo_status write_model(const emo_tokenizer *tok, emo__jw *w, emo_error *e
     emo__jw_object(w, "model");
     emo__jw_string(w, "type", "BPE");
     emo__jw_null(w, "dropout");
-    emo__jw_null(w, "unk_token");
+    if (tok->unk >= 0)
+        status = spell(tok, tok->unk, &text, err);
+    emo__jw_string(w, "unk_token", tok->unk >= 0 ? text.data : NULL);
     emo__jw_null(w, "continuing_subword_prefix");
     emo__jw_null(w, "end_of_word_suffix");
-    emo__jw_bool(w, "fuse_unk", false);
+    emo__jw_bool(w, "fuse_unk", tok->fuse_unk);
     emo__jw_bool(w, "byte_fallback", false);
     emo__jw_bool(w, "ignore_merges", tok->ignore_merges);
     emo__jw_object(w, "vocab");
@@ -157,13 +189,7 @@ emo_status emo__tok_write_json(const emo_tokenizer *tok, emo__buf *out, emo_erro
     emo__jw_null(&w, "truncation");
     emo__jw_null(&w, "padding");
     write_added(tok, &w, order);
-    if (tok->nfc) {
-        emo__jw_object(&w, "normalizer");
-        emo__jw_string(&w, "type", "NFC");
-        emo__jw_object_end(&w);
-    } else {
-        emo__jw_null(&w, "normalizer");
-    }
+    write_normalizer(tok, &w);
     write_pre_tokenizer(tok, &w);
     if ((status = write_post_processor(tok, &w, err)) != EMO_OK)
         goto done;

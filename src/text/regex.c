@@ -5,7 +5,11 @@
 #include <pcre2.h>
 
 #include "base/status.h"
+#include "text/dialect.h"
 #include "text/unicode.h"
+
+/* Since this version a plain \p{Han} means script extensions. */
+#define SCRIPT_PREFIX (PCRE2_MAJOR > 10 || PCRE2_MINOR >= 40)
 
 #define MAX_PATTERN 65536u
 #define MATCH_LIMIT 20000000u  /* PCRE2's steps of backtracking in one match */
@@ -30,25 +34,6 @@ void emo__regex_destroy(emo__regex *regex) {
     emo__free(regex->mem, regex);
 }
 
-/* PCRE2's \s also takes U+180E, which is no white space since Unicode 6.3. */
-static emo_status translate(emo__buf *out, const char *pattern, size_t length, emo_error *err) {
-    emo_status status = EMO_OK;
-    for (size_t i = 0; i < length && status == EMO_OK; i++) {
-        if (pattern[i] != '\\' || i + 1 == length) {
-            status = emo__buf_append(out, pattern + i, 1, err);
-            continue;
-        }
-        i++;
-        if (pattern[i] == 's')
-            status = emo__buf_append(out, "\\p{White_Space}", 15, err);
-        else if (pattern[i] == 'S')
-            status = emo__buf_append(out, "\\P{White_Space}", 15, err);
-        else
-            status = emo__buf_append(out, pattern + i - 1, 2, err);
-    }
-    return status;
-}
-
 static emo_status compile(emo__regex *regex, const emo__buf *pattern, bool literal, emo_error *err) {
     pcre2_compile_context *ctx = pcre2_compile_context_create(regex->general);
     if (ctx == NULL)
@@ -56,7 +41,8 @@ static emo_status compile(emo__regex *regex, const emo__buf *pattern, bool liter
     int code = 0;
     PCRE2_SIZE offset = 0;
     uint32_t options = PCRE2_UTF | PCRE2_NO_UTF_CHECK;
-    options |= literal ? PCRE2_LITERAL : PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C | PCRE2_DUPNAMES;
+    options |= literal ? PCRE2_LITERAL : PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C | PCRE2_DUPNAMES;
+    (void)pcre2_set_newline(ctx, PCRE2_NEWLINE_LF);
     regex->code = pcre2_compile((PCRE2_SPTR)pattern->data, pattern->size, options, &code, &offset, ctx);
     pcre2_compile_context_free(ctx);
     if (regex->code != NULL)
@@ -84,8 +70,8 @@ emo_status emo__regex_create(const emo__mem *mem, const char *pattern, size_t le
     regex->mem = mem;
     emo__buf translated;
     emo__buf_init(&translated, mem);
-    emo_status status =
-        literal ? emo__buf_append(&translated, pattern, length, err) : translate(&translated, pattern, length, err);
+    emo_status status = literal ? emo__buf_append(&translated, pattern, length, err)
+                                : emo__dialect_translate(&translated, pattern, length, SCRIPT_PREFIX, err);
     if (status == EMO_OK) {
         /* PCRE2 wants a mutable ctx; the allocation functions only read it */
         regex->general = pcre2_general_context_create(pcre_alloc, pcre_free, (void *)(uintptr_t)mem);

@@ -9,8 +9,9 @@
 
 typedef struct emo__regex emo__regex;
 
-/* Compiles with Unicode classes; \s is Unicode's White_Space. `literal`: the pattern is plain text. EMO_E_FORMAT with
- * the place when it does not compile. mem must outlive the result. */
+/* Compiles a pattern of tokenizer.json (see dialect.h) with Unicode classes; \s is Unicode's White_Space. `literal`:
+ * the pattern is plain text. EMO_E_FORMAT with the place when it does not compile, EMO_E_UNSUPPORTED with the name of
+ * what it needs. mem must outlive the result. */
 EMO_MUST_CHECK emo_status emo__regex_create(const emo__mem *mem, const char *pattern, size_t length, bool literal,
                                             emo__regex **out, emo_error *err);
 void emo__regex_destroy(emo__regex *regex);

@@ -19,25 +19,49 @@ static const struct {
     {"'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+", EMO__SCAN_GPT2},
 };
 
-emo_status emo__split_init(emo__split *split, const emo__mem *mem, const char *pattern, size_t length, bool literal,
-                           bool allow_scanner, emo_error *err) {
-    memset(split, 0, sizeof *split);
-    for (size_t i = 0; allow_scanner && !literal && i < sizeof known / sizeof known[0]; i++) {
+const char *const emo__behavior_names[5] = {"Isolated", "Removed", "MergedWithPrevious", "MergedWithNext",
+                                            "Contiguous"};
+
+static emo_status init(emo__split *split, const emo__mem *mem, const char *pattern, size_t length, bool allow_scanner,
+                       emo_error *err) {
+    for (size_t i = 0; allow_scanner && i < sizeof known / sizeof known[0]; i++) {
         if (length == strlen(known[i].pattern) && memcmp(pattern, known[i].pattern, length) == 0)
             split->scanner = known[i].scanner;
     }
     if (split->scanner == EMO__SCAN_REGEX) {
-        emo_status status = emo__regex_create(mem, pattern, length, literal, &split->regex, err);
+        emo_status status = emo__regex_create(mem, pattern, length, split->literal, &split->regex, err);
         if (status != EMO_OK)
             return status;
     }
-    split->literal = literal;
     split->pattern = emo__strndup(mem, pattern, length);
     if (split->pattern == NULL) {
         emo__split_free(split, mem);
         return emo__fail_memory(err, length + 1);
     }
     return EMO_OK;
+}
+
+emo_status emo__split_init(emo__split *split, const emo__mem *mem, const char *pattern, size_t length, bool literal,
+                           bool allow_scanner, emo_error *err) {
+    memset(split, 0, sizeof *split);
+    split->literal = literal;
+    return init(split, mem, pattern, length, allow_scanner && !literal, err);
+}
+
+emo_status emo__split_init_as(emo__split *split, const emo__mem *mem, const char *pattern, size_t length, bool literal,
+                              emo__behavior behavior, bool invert, emo_error *err) {
+    memset(split, 0, sizeof *split);
+    split->literal = literal;
+    split->behavior = behavior;
+    split->invert = invert;
+    /* the known patterns match everything: isolated, and kept alone, their matches are the scanner's pieces */
+    bool tiles = behavior == EMO__ISOLATED || (behavior == EMO__REMOVED && invert);
+    return init(split, mem, pattern, length, tiles && !literal, err);
+}
+
+void emo__split_init_digits(emo__split *split, bool individual) {
+    memset(split, 0, sizeof *split);
+    split->scanner = individual ? EMO__SCAN_DIGIT : EMO__SCAN_DIGITS;
 }
 
 void emo__split_free(emo__split *split, const emo__mem *mem) {
@@ -143,16 +167,84 @@ static size_t scan_gpt2(const unsigned char *p, size_t n, size_t i) {
     return class == EMO__CLASS_SPACE ? space_end(p, n, i, end) : end;
 }
 
+static size_t scan_digits(const unsigned char *p, size_t n, size_t i, size_t digits) {
+    size_t length;
+    if (class_at(p, i, &length) == EMO__CLASS_NUMBER)
+        return run(p, n, i + length, EMO__CLASS_NUMBER, digits - 1);
+    do
+        i += length;
+    while (i < n && class_at(p, i, &length) != EMO__CLASS_NUMBER);
+    return i;
+}
+
 size_t emo__scan(emo__scanner scanner, const char *text, size_t length, size_t from) {
     const unsigned char *p = (const unsigned char *)text;
-    if (scanner == EMO__SCAN_GPT2)
+    switch (scanner) {
+    case EMO__SCAN_GPT2:
         return scan_gpt2(p, length, from);
-    return scan_cl100k(p, length, from, scanner == EMO__SCAN_CL100K ? 3 : 1);
+    case EMO__SCAN_DIGITS:
+        return scan_digits(p, length, from, SIZE_MAX);
+    case EMO__SCAN_DIGIT:
+        return scan_digits(p, length, from, 1);
+    default:
+        return scan_cl100k(p, length, from, scanner == EMO__SCAN_CL100K ? 3 : 1);
+    }
+}
+
+/* Puts matches and what lies between them together as the behaviour asks. */
+typedef struct joiner {
+    const emo__split *split;
+    const char *text;
+    emo__piece_fn fn;
+    void *ctx;
+    size_t begin, end; /* what is held back */
+    bool held, match;  /* of the last segment */
+} joiner;
+
+static emo_status release(joiner *j, emo_error *err) {
+    bool any = j->held && j->end > j->begin;
+    j->held = false;
+    return any ? j->fn(j->ctx, j->text + j->begin, j->end - j->begin, err) : EMO_OK;
+}
+
+/* The next segment; an empty one only where a match is empty. */
+static emo_status segment(joiner *j, size_t begin, size_t end, bool match, emo_error *err) {
+    bool before = j->match, joins = false;
+    match = match != j->split->invert;
+    j->match = match;
+    switch (j->split->behavior) {
+    case EMO__REMOVED:
+        if (match)
+            return EMO_OK;
+        break;
+    case EMO__MERGED_WITH_PREVIOUS:
+        joins = match && !before;
+        break;
+    case EMO__MERGED_WITH_NEXT:
+        joins = !match && before;
+        break;
+    case EMO__CONTIGUOUS:
+        joins = match == before;
+        break;
+    default:
+        break;
+    }
+    if (joins && j->held) {
+        j->end = end;
+        return EMO_OK;
+    }
+    emo_status status = release(j, err);
+    j->begin = begin;
+    j->end = end;
+    j->held = true;
+    return status;
 }
 
 static emo_status run_regex(const emo__split *split, emo__regex_scratch **scratch, const char *text, size_t length,
                             emo__piece_fn fn, void *ctx, emo_error *err) {
-    size_t done = 0, from = 0; /* pieces are out up to `done`; the search goes on at `from` */
+    joiner j = {.split = split, .text = text, .fn = fn, .ctx = ctx};
+    size_t done = 0, from = 0; /* segments are out up to `done`; the search goes on at `from` */
+    bool matched = false;      /* a match ends at `done` */
     while (from <= length) {
         bool found;
         size_t begin, end;
@@ -161,20 +253,23 @@ static emo_status run_regex(const emo__split *split, emo__regex_scratch **scratc
             return status;
         if (!found)
             break;
-        if (begin > done && (status = fn(ctx, text + done, begin - done, err)) != EMO_OK)
-            return status;
-        if (end > begin && (status = fn(ctx, text + begin, end - begin, err)) != EMO_OK)
-            return status;
-        done = end;
-        from = end;
-        if (end == begin) { /* an empty match: a border; look again one character on */
+        if (end == begin && matched && end == done) { /* empty, right behind a match: look again one character on */
             if (end == length)
                 break;
             uint32_t c;
-            from += emo__utf8_read((const unsigned char *)text + end, &c);
+            from = end + emo__utf8_read((const unsigned char *)text + end, &c);
+            continue;
         }
+        if (begin > done && (status = segment(&j, done, begin, false, err)) != EMO_OK)
+            return status;
+        if ((status = segment(&j, begin, end, true, err)) != EMO_OK)
+            return status;
+        matched = true;
+        done = end;
+        from = end;
     }
-    return done < length ? fn(ctx, text + done, length - done, err) : EMO_OK;
+    emo_status status = done < length ? segment(&j, done, length, false, err) : EMO_OK;
+    return status == EMO_OK ? release(&j, err) : status;
 }
 
 emo_status emo__split_run(const emo__split *split, emo__regex_scratch **scratch, const char *text, size_t length,

@@ -19,7 +19,10 @@ static emo_status train(emo_tokenizer *tok, emo__words *words, const emo_tokeniz
                         const emo_text_reader *reader, emo_error *err) {
     const char *pattern = options->pattern != NULL ? options->pattern : EMO__PATTERN_CL100K;
     const char *eos = options->eos != NULL ? options->eos : EMO_TOKENIZER_EOS;
-    emo_status status = emo__tok_add_split(tok, pattern, strlen(pattern), false, err);
+    emo__split *split;
+    emo_status status = emo__tok_next_split(tok, &split, err);
+    if (status == EMO_OK)
+        status = emo__split_init(split, &tok->rt->mem, pattern, strlen(pattern), false, true, err);
     for (unsigned i = 0; i < 256 && status == EMO_OK; i++) {
         char byte = (char)emo__alphabet_byte(i);
         status = emo__tok_set(tok, (int32_t)i, &byte, 1, EMO__TOKEN_MODEL, err);
@@ -33,7 +36,7 @@ static emo_status train(emo_tokenizer *tok, emo__words *words, const emo_tokeniz
         if (tok->tokens[id].length == strlen(eos) && memcmp(emo__tok_bytes(tok, id), eos, strlen(eos)) == 0)
             status = emo__fail(err, EMO_E_RANGE, "eos '%.80s' is a word of the texts; choose another name", eos);
     }
-    emo__added added = {tok->vocab_size, false, false, false};
+    emo__added added = {.id = tok->vocab_size};
     if (status == EMO_OK)
         status = emo__tok_set(tok, added.id, eos, strlen(eos), EMO__TOKEN_ADDED | EMO__TOKEN_SPECIAL, err);
     if (status == EMO_OK)

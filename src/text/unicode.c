@@ -6,6 +6,7 @@
 #include <utf8proc.h>
 
 #include "base/status.h"
+#include "text/classes.h"
 
 #define O EMO__CLASS_OTHER
 #define L EMO__CLASS_LETTER
@@ -26,28 +27,42 @@ const uint8_t emo__ascii_class[128] = {
 #undef N
 #undef S
 
-/* Unicode's White_Space beyond ASCII. */
-static bool is_space(uint32_t c) {
-    return c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 ||
-           c == 0x202F || c == 0x205F || c == 0x3000;
-}
-
 int emo__char_class(uint32_t c) {
     if (c < 128)
         return emo__ascii_class[c];
+    /* the last run that begins at c or before */
+    size_t low = emo__class_pages[256], high = EMO__CLASS_RUNS - 1;
+    if (c < 0x10000) {
+        low = emo__class_pages[c >> 8];
+        high = emo__class_pages[(c >> 8) + 1];
+    }
+    while (low < high) {
+        size_t middle = (low + high + 1) / 2;
+        if (emo__class_runs[middle] >> 2 <= c)
+            low = middle;
+        else
+            high = middle - 1;
+    }
+    return (int)(emo__class_runs[low] & 3);
+}
+
+bool emo__is_word(uint32_t c) {
     switch (utf8proc_category((utf8proc_int32_t)c)) {
     case UTF8PROC_CATEGORY_LU:
     case UTF8PROC_CATEGORY_LL:
     case UTF8PROC_CATEGORY_LT:
     case UTF8PROC_CATEGORY_LM:
     case UTF8PROC_CATEGORY_LO:
-        return EMO__CLASS_LETTER;
+    case UTF8PROC_CATEGORY_MN:
+    case UTF8PROC_CATEGORY_MC:
+    case UTF8PROC_CATEGORY_ME:
     case UTF8PROC_CATEGORY_ND:
     case UTF8PROC_CATEGORY_NL:
-    case UTF8PROC_CATEGORY_NO:
-        return EMO__CLASS_NUMBER;
-    default:
-        return is_space(c) ? EMO__CLASS_SPACE : EMO__CLASS_OTHER;
+    case UTF8PROC_CATEGORY_PC:
+        return true;
+    default: /* joiners, and the symbols that count as alphabetic */
+        return c == 0x200C || c == 0x200D || (c >= 0x24B6 && c <= 0x24E9) || (c >= 0x1F130 && c <= 0x1F149) ||
+               (c >= 0x1F150 && c <= 0x1F169) || (c >= 0x1F170 && c <= 0x1F189);
     }
 }
 
@@ -150,10 +165,13 @@ emo_status emo__utf8_clean(emo__buf *out, const char *text, size_t n, bool strea
     return EMO_OK;
 }
 
-bool emo__utf8_surely_nfc(const char *text, size_t n) {
-    /* Everything below U+0300 (lead bytes up to 0xCB) is stable and a starter. */
+bool emo__utf8_surely_normal(emo__form form, const char *text, size_t n) {
+    /* The first lead byte of characters that the form may change: U+0300, U+00C0, and all but ASCII. Below them there
+     * are only starters. */
+    static const unsigned char first[] = {[EMO__NFC] = 0xCC, [EMO__NFD] = 0xC3, [EMO__NFKC] = 0x80, [EMO__NFKD] = 0x80};
+    unsigned char bound = first[form];
     for (size_t i = 0; i < n; i++) {
-        if ((unsigned char)text[i] >= 0xCC)
+        if ((unsigned char)text[i] >= bound && ((unsigned char)text[i] & 0xC0) != 0x80)
             return false;
     }
     return true;
@@ -193,24 +211,27 @@ static void order_marks(int32_t *points, size_t n, uint64_t *marks, int32_t *cop
     }
 }
 
-emo_status emo__utf8_nfc(emo__buf *out, const char *text, size_t n, emo_error *err) {
+emo_status emo__utf8_normalize(emo__form form, emo__buf *out, const char *text, size_t n, emo_error *err) {
     const emo__mem *mem = out->mem;
     emo_status status = EMO_OK;
     int32_t *points = NULL, *copy = NULL;
     uint64_t *marks = NULL;
     size_t capacity = 0, count = 0;
     const unsigned char *p = (const unsigned char *)text;
+    bool compose = form == EMO__NFC || form == EMO__NFKC;
+    utf8proc_option_t options =
+        form == EMO__NFKC || form == EMO__NFKD ? UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT : UTF8PROC_DECOMPOSE;
     for (size_t i = 0; i < n;) {
         uint32_t c;
         i += emo__utf8_read(p + i, &c);
-        if (count + 8 > capacity) { /* the longest canonical decomposition is 4 */
-            status = emo__grow(mem, (void **)&points, &capacity, count + 8, sizeof *points, err);
+        if (count + 32 > capacity) { /* the longest decomposition is 18 */
+            status = emo__grow(mem, (void **)&points, &capacity, count + 32, sizeof *points, err);
             if (status != EMO_OK)
                 goto done;
         }
         int boundary = 0;
-        utf8proc_ssize_t k = utf8proc_decompose_char(
-            (utf8proc_int32_t)c, points + count, (utf8proc_ssize_t)(capacity - count), UTF8PROC_DECOMPOSE, &boundary);
+        utf8proc_ssize_t k = utf8proc_decompose_char((utf8proc_int32_t)c, points + count,
+                                                     (utf8proc_ssize_t)(capacity - count), options, &boundary);
         if (k < 0 || (size_t)k > capacity - count) {
             status = emo__fail(err, EMO_E_INTERNAL, "U+%04X does not decompose", (unsigned)c);
             goto done;
@@ -226,10 +247,11 @@ emo_status emo__utf8_nfc(emo__buf *out, const char *text, size_t n, emo_error *e
         goto done;
     }
     order_marks(points, count, marks, copy);
-    utf8proc_ssize_t composed = utf8proc_normalize_utf32(points, (utf8proc_ssize_t)count,
-                                                         (utf8proc_option_t)(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
+    utf8proc_ssize_t composed = (utf8proc_ssize_t)count;
+    if (compose)
+        composed = utf8proc_normalize_utf32(points, composed, (utf8proc_option_t)(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
     if (composed < 0) {
-        status = emo__fail(err, EMO_E_INTERNAL, "NFC failed");
+        status = emo__fail(err, EMO_E_INTERNAL, "normalisation failed");
         goto done;
     }
     if ((status = emo__buf_reserve(out, 4 * (size_t)composed + 1, err)) != EMO_OK)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* UTF-8, the character classes that the split patterns need, NFC. */
+/* UTF-8, the character classes that the split patterns need, normalisation. */
 #ifndef EMO_SRC_TEXT_UNICODE_H
 #define EMO_SRC_TEXT_UNICODE_H
 
@@ -11,6 +11,8 @@
 enum { EMO__CLASS_OTHER = 0, EMO__CLASS_LETTER = 1, EMO__CLASS_NUMBER = 2, EMO__CLASS_SPACE = 3 };
 extern const uint8_t emo__ascii_class[128];
 int emo__char_class(uint32_t c);
+/* A letter, mark, digit, connector or joiner: what single_word looks for beside a token. */
+bool emo__is_word(uint32_t c);
 
 /* Reads one character of valid UTF-8 at p; returns its length, 1 to 4. */
 static inline size_t emo__utf8_read(const unsigned char *p, uint32_t *c) {
@@ -46,9 +48,12 @@ size_t emo__utf8_valid_prefix(const char *text, size_t n);
 EMO_MUST_CHECK emo_status emo__utf8_clean(emo__buf *out, const char *text, size_t n, bool stream, size_t *left,
                                           emo_error *err);
 
-/* Appends the NFC form of valid UTF-8. O(n) but for a sort of each run of combining marks. */
-EMO_MUST_CHECK emo_status emo__utf8_nfc(emo__buf *out, const char *text, size_t n, emo_error *err);
-/* True when no character of the text can be changed by NFC, found out cheaply; false: perhaps. */
-bool emo__utf8_surely_nfc(const char *text, size_t n);
+typedef enum emo__form { EMO__NFC = 0, EMO__NFD = 1, EMO__NFKC = 2, EMO__NFKD = 3 } emo__form;
+
+/* Appends the normal form of valid UTF-8. O(n) but for a sort of each run of combining marks. */
+EMO_MUST_CHECK emo_status emo__utf8_normalize(emo__form form, emo__buf *out, const char *text, size_t n,
+                                              emo_error *err);
+/* True when no character of the text can be changed by the form, found out cheaply; false: perhaps. */
+bool emo__utf8_surely_normal(emo__form form, const char *text, size_t n);
 
 #endif

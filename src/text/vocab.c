@@ -19,6 +19,7 @@ emo_status emo__tok_new(emo_runtime *rt, emo_tokenizer **out, emo_error *err) {
     emo__ref_init(&tok->ref);
     emo__guard_init(&tok->guard);
     atomic_init(&tok->eos, -1);
+    tok->unk = -1;
     tok->rt = emo__runtime_retain(rt);
     emo__buf_init(&tok->bytes, &rt->mem);
     for (int i = 0; i < 256; i++)
@@ -42,6 +43,7 @@ void emo__tok_destroy(emo_tokenizer *tok) {
         emo__split_free(tok->gpt2, mem);
     emo__free(mem, tok->gpt2);
     emo__free(mem, tok->post_processor);
+    emo__free(mem, tok->unknown_template);
     emo__free(mem, tok);
     emo_runtime_release(rt);
 }
@@ -106,37 +108,25 @@ int32_t emo__tok_find(const emo_tokenizer *tok, const char *bytes, size_t length
     return find_slot(tok, bytes, length)->id;
 }
 
-static emo_status check_model(emo_tokenizer *tok, emo_error *err) {
-    int32_t model = 0; /* the end of the model's ids */
+static void note_bytes(emo_tokenizer *tok) {
     for (int32_t id = 0; id < tok->vocab_size; id++) {
         const emo__token *token = &tok->tokens[id];
-        if ((token->flags & EMO__TOKEN_MODEL) == 0)
-            continue;
-        model = id + 1;
-        if (token->length == 1 && (token->flags & EMO__TOKEN_RAW) == 0)
+        if ((token->flags & (EMO__TOKEN_MODEL | EMO__TOKEN_RAW)) == EMO__TOKEN_MODEL && token->length == 1)
             tok->byte_ids[(unsigned char)*emo__tok_bytes(tok, id)] = id;
     }
-    for (int32_t id = 0; id < model; id++) {
-        if ((tok->tokens[id].flags & EMO__TOKEN_USED) == 0)
-            return emo__fail(
-                err, EMO_E_FORMAT,
-                "no token has the id %d, but ids go up to %d: the ids of the vocabulary must have no holes", (int)id,
-                (int)model - 1);
-    }
-    for (unsigned b = 0; b < 256; b++) {
-        if (tok->byte_ids[b] < 0)
-            return emo__fail(
-                err, EMO_E_FORMAT,
-                "the vocabulary has no token for the byte 0x%02X (U+%04X); each of the 256 bytes needs one", b,
-                (unsigned)emo__byte_to_char(b));
-    }
-    return EMO_OK;
+    for (unsigned b = 0; b < 256; b++)
+        tok->partial = tok->partial || tok->byte_ids[b] < 0;
+}
+
+/* Tokens of the model come first, and of those the ones spelled as bytes: others may be the same text. */
+static int index_pass(const emo__token *token) {
+    if ((token->flags & EMO__TOKEN_MODEL) == 0)
+        return 2;
+    return (token->flags & EMO__TOKEN_RAW) != 0 ? 1 : 0;
 }
 
 emo_status emo__tok_index(emo_tokenizer *tok, emo_error *err) {
-    emo_status status = check_model(tok, err);
-    if (status != EMO_OK)
-        return status;
+    note_bytes(tok);
     size_t size;
     if (!table_size((size_t)tok->vocab_size, &size) ||
         (tok->token_slots = emo__malloc_array(&tok->rt->mem, size, sizeof *tok->token_slots)) == NULL)
@@ -144,11 +134,10 @@ emo_status emo__tok_index(emo_tokenizer *tok, emo_error *err) {
     tok->token_mask = size - 1;
     for (size_t i = 0; i < size; i++)
         tok->token_slots[i] = (emo__token_slot){0, -1};
-    /* tokens of the model first: an added token may spell the same bytes */
-    for (int pass = 0; pass < 2; pass++) {
+    for (int pass = 0; pass < 3; pass++) {
         for (int32_t id = 0; id < tok->vocab_size; id++) {
             const emo__token *token = &tok->tokens[id];
-            if ((token->flags & EMO__TOKEN_USED) == 0 || ((token->flags & EMO__TOKEN_MODEL) != 0) != (pass == 0))
+            if ((token->flags & EMO__TOKEN_USED) == 0 || index_pass(token) != pass)
                 continue;
             const char *bytes = emo__tok_bytes(tok, id);
             emo__token_slot *slot = find_slot(tok, bytes, token->length);
@@ -177,14 +166,11 @@ emo_status emo__tok_add_added(emo_tokenizer *tok, const emo__added *added, emo_e
     return status;
 }
 
-emo_status emo__tok_add_split(emo_tokenizer *tok, const char *pattern, size_t length, bool literal, emo_error *err) {
+emo_status emo__tok_next_split(emo_tokenizer *tok, emo__split **split, emo_error *err) {
     if (tok->n_splits == EMO__MAX_SPLITS)
-        return emo__fail(err, EMO_E_UNSUPPORTED, "more than %d Split pre-tokenizers", EMO__MAX_SPLITS);
-    emo_status status =
-        emo__split_init(&tok->splits[tok->n_splits], &tok->rt->mem, pattern, length, literal, true, err);
-    if (status == EMO_OK)
-        tok->n_splits++;
-    return status;
+        return emo__fail(err, EMO_E_UNSUPPORTED, "more than %d pre-tokenizers in a row", EMO__MAX_SPLITS);
+    *split = &tok->splits[tok->n_splits++];
+    return EMO_OK;
 }
 
 emo_status emo__tok_use_gpt2(emo_tokenizer *tok, emo_error *err) {
@@ -234,7 +220,7 @@ static emo_status mark_whole(emo_tokenizer *tok, emo_error *err) {
     emo_status status = EMO_OK;
     for (int32_t id = 0; id < tok->vocab_size && status == EMO_OK; id++) {
         emo__token *token = &tok->tokens[id];
-        if ((token->flags & (EMO__TOKEN_MODEL | EMO__TOKEN_SPECIAL)) != EMO__TOKEN_MODEL)
+        if ((token->flags & (EMO__TOKEN_MODEL | EMO__TOKEN_SPECIAL | EMO__TOKEN_RAW)) != EMO__TOKEN_MODEL)
             continue;
         int32_t ids[2];
         emo__id_sink sink = {ids, 2, 0};
@@ -249,8 +235,7 @@ static emo_status mark_whole(emo_tokenizer *tok, emo_error *err) {
 
 /* qsort has no context: the keys carry all that is compared. */
 typedef struct added_key {
-    unsigned char first;
-    uint32_t length;
+    const char *text;
     emo__added added;
 } added_key;
 
@@ -258,25 +243,59 @@ static int compare_added(const void *a, const void *b) {
     const added_key *x = a, *y = b;
     if (x->added.normalized != y->added.normalized)
         return x->added.normalized ? 1 : -1;
-    if (x->first != y->first)
-        return x->first < y->first ? -1 : 1;
-    if (x->length != y->length)
-        return x->length > y->length ? -1 : 1;
+    uint32_t n = x->added.length < y->added.length ? x->added.length : y->added.length;
+    int order = memcmp(x->text, y->text, n);
+    if (order != 0)
+        return order;
+    if (x->added.length != y->added.length)
+        return x->added.length < y->added.length ? -1 : 1;
     return x->added.id < y->added.id ? -1 : x->added.id > y->added.id;
 }
 
+/* A normalized token is looked for in the normalised text, so it has to be normalised too. */
+static emo_status set_needle(emo_tokenizer *tok, emo__added *added, emo_error *err) {
+    const emo__token *token = &tok->tokens[added->id];
+    added->offset = token->offset;
+    added->length = token->length;
+    emo_status status = EMO_OK;
+    for (size_t i = 0; i < tok->n_forms && added->normalized && status == EMO_OK; i++) {
+        emo__buf text;
+        emo__buf_init(&text, &tok->rt->mem);
+        status = emo__utf8_normalize(tok->forms[i], &text, tok->bytes.data + added->offset, added->length, err);
+        if (status == EMO_OK &&
+            (text.size != added->length || memcmp(text.data, tok->bytes.data + added->offset, text.size) != 0)) {
+            added->offset = tok->bytes.size;
+            added->length = (uint32_t)text.size;
+            status = emo__buf_append(&tok->bytes, text.data, text.size, err);
+        }
+        emo__buf_free(&text);
+    }
+    return status;
+}
+
 static emo_status sort_added(emo_tokenizer *tok, emo_error *err) {
+    for (size_t i = 0; i < tok->n_added; i++) {
+        emo_status status = set_needle(tok, &tok->added[i], err);
+        if (status != EMO_OK)
+            return status;
+    }
     added_key *keys = emo__malloc_array(&tok->rt->mem, tok->n_added + 1, sizeof *keys);
     if (keys == NULL)
         return emo__fail_memory(err, tok->n_added * sizeof *keys);
-    for (size_t i = 0; i < tok->n_added; i++) {
-        int32_t id = tok->added[i].id;
-        keys[i] = (added_key){(unsigned char)*emo__tok_bytes(tok, id), tok->tokens[id].length, tok->added[i]};
-        tok->added_start[tok->added[i].normalized ? 1 : 0][keys[i].first] = true;
-    }
-    qsort(keys, tok->n_added, sizeof *keys, compare_added);
     for (size_t i = 0; i < tok->n_added; i++)
-        tok->added[i] = keys[i].added;
+        keys[i] = (added_key){tok->bytes.data + tok->added[i].offset, tok->added[i]};
+    qsort(keys, tok->n_added, sizeof *keys, compare_added);
+    for (size_t i = 0; i < tok->n_added; i++) {
+        emo__added *added = &tok->added[i];
+        *added = keys[i].added;
+        emo__range *range =
+            &tok->added_ranges[added->normalized ? 1 : 0][(unsigned char)tok->bytes.data[added->offset]];
+        if (range->end == 0)
+            range->begin = (uint32_t)i;
+        range->end = (uint32_t)i + 1;
+        if ((tok->tokens[added->id].flags & EMO__TOKEN_SPECIAL) == 0)
+            tok->plain_added[added->normalized ? 1 : 0] = true;
+    }
     emo__free(&tok->rt->mem, keys);
     return EMO_OK;
 }
@@ -318,14 +337,22 @@ static uint64_t content_hash(const emo_tokenizer *tok) {
     for (size_t i = 0; i < tok->n_added; i++) {
         const emo__added *a = &tok->added[i];
         h = emo__fnv_u64(h, (uint64_t)a->id << 8 | (a->lstrip ? 1u : 0u) | (a->rstrip ? 2u : 0u) |
-                                (a->normalized ? 4u : 0u));
+                                (a->normalized ? 4u : 0u) | (a->single_word ? 8u : 0u));
     }
-    h = emo__fnv_u64(h, (tok->nfc ? 1u : 0u) | (tok->ignore_merges ? 2u : 0u) | (tok->prefix_space ? 4u : 0u) |
-                            (tok->gpt2 != NULL ? 8u : 0u));
+    bool nfc = tok->n_forms == 1 && tok->forms[0] == EMO__NFC;
+    h = emo__fnv_u64(h, (nfc ? 1u : 0u) | (tok->ignore_merges ? 2u : 0u) | (tok->prefix_space ? 4u : 0u) |
+                            (tok->gpt2 != NULL ? 8u : 0u) | (tok->fuse_unk ? 16u : 0u));
     for (size_t i = 0; i < tok->n_splits; i++) {
-        h = emo__fnv_u64(h, tok->splits[i].literal ? 1u : 0u);
-        h = emo__fnv(h, tok->splits[i].pattern, strlen(tok->splits[i].pattern) + 1);
+        const emo__split *split = &tok->splits[i];
+        bool digits = split->pattern == NULL;
+        h = emo__fnv_u64(h, (split->literal ? 1u : 0u) | (split->invert ? 2u : 0u) | (unsigned)split->behavior << 2 |
+                                (digits ? (unsigned)split->scanner : 0u) << 8);
+        h = emo__fnv(h, digits ? "" : split->pattern, digits ? 1 : strlen(split->pattern) + 1);
     }
+    if (tok->unk >= 0)
+        h = emo__fnv_u64(h, (uint64_t)tok->unk);
+    for (size_t i = 0; i < tok->n_forms && !nfc; i++)
+        h = emo__fnv_u64(h, (uint64_t)tok->forms[i]);
     return emo__hash_mix(h);
 }
 

@@ -7,9 +7,12 @@
 
 #include "base/runtime.h"
 #include "text/split.h"
+#include "text/unicode.h"
 
 #define EMO__MAX_TOKENS (1 << 22)
 #define EMO__MAX_SPLITS 8
+#define EMO__MAX_FORMS 4
+#define EMO__MAX_TEMPLATE 16
 
 enum {
     EMO__TOKEN_USED = 1,    /* the id exists */
@@ -43,8 +46,16 @@ typedef struct emo__token_slot {
 
 typedef struct emo__added {
     int32_t id;
-    bool lstrip, rstrip, normalized;
+    bool lstrip, rstrip, normalized, single_word;
+    size_t
+        offset; /* into bytes: what is looked for in the text (normalized ones are looked for in their normal form) */
+    uint32_t length;
 } emo__added;
+
+/* The places of added[] that begin with one byte. */
+typedef struct emo__range {
+    uint32_t begin, end;
+} emo__range;
 
 struct emo_tokenizer {
     emo__ref ref;
@@ -65,17 +76,25 @@ struct emo_tokenizer {
     emo__pair_slot *pair_slots;
     size_t pair_mask;
 
-    emo__added *added; /* as in the file until emo__tok_finish(), which sorts them: normalized last, by first byte, the
-                          longest first */
+    emo__added *added; /* as in the file until emo__tok_finish(), which sorts them: normalized last, then by bytes */
     size_t n_added, added_capacity;
-    bool added_start[2][256]; /* [normalized][first byte]: is there any */
+    emo__range added_ranges[2][256]; /* [normalized][first byte] */
+    bool plain_added[2];             /* [normalized]: is there any that is not special */
 
-    bool nfc, ignore_merges;
+    emo__form forms[EMO__MAX_FORMS]; /* normalisation, one after the other */
+    size_t n_forms;
+    bool ignore_merges;
+    bool partial;  /* some bytes have no token: byte_ids is -1 there */
+    bool fuse_unk; /* one unk for a run of such bytes */
+    int32_t unk;   /* what such a byte becomes; -1: nothing */
     emo__split splits[EMO__MAX_SPLITS];
     size_t n_splits;
-    bool prefix_space;    /* of the ByteLevel pre-tokenizer */
-    emo__split *gpt2;     /* its own pattern (use_regex); NULL: not used */
-    char *post_processor; /* JSON text, kept for saving; NULL: none */
+    bool prefix_space;                                           /* of the ByteLevel pre-tokenizer */
+    emo__split *gpt2;                                            /* its own pattern (use_regex); NULL: not used */
+    char *post_processor;                                        /* JSON text, kept for saving; NULL: none */
+    int32_t before[EMO__MAX_TEMPLATE], after[EMO__MAX_TEMPLATE]; /* what the post-processor puts around a text */
+    size_t n_before, n_after;
+    char *unknown_template; /* the type of a post-processor that is not understood; NULL: none */
     uint64_t hash;
 };
 
@@ -95,13 +114,13 @@ EMO_MUST_CHECK emo_status emo__tok_new(emo_runtime *rt, emo_tokenizer **out, emo
 /* A second token with one id is EMO_E_FORMAT unless the bytes are the same (then the flags join). */
 EMO_MUST_CHECK emo_status emo__tok_set(emo_tokenizer *tok, int32_t id, const char *bytes, size_t length, uint32_t flags,
                                        emo_error *err);
-/* After the last token: makes emo__tok_find() work; refuses holes in the model's ids and missing bytes. */
+/* After the last token: makes emo__tok_find() work, notes missing bytes. */
 EMO_MUST_CHECK emo_status emo__tok_index(emo_tokenizer *tok, emo_error *err);
 EMO_MUST_CHECK emo_status emo__tok_add_merge(emo_tokenizer *tok, int32_t left, int32_t right, int32_t result,
                                              emo_error *err);
 EMO_MUST_CHECK emo_status emo__tok_add_added(emo_tokenizer *tok, const emo__added *added, emo_error *err);
-EMO_MUST_CHECK emo_status emo__tok_add_split(emo_tokenizer *tok, const char *pattern, size_t length, bool literal,
-                                             emo_error *err);
+/* The next step of the pre-tokenizer; *split is the tokenizer's and zero. */
+EMO_MUST_CHECK emo_status emo__tok_next_split(emo_tokenizer *tok, emo__split **split, emo_error *err);
 EMO_MUST_CHECK emo_status emo__tok_use_gpt2(emo_tokenizer *tok, emo_error *err);
 EMO_MUST_CHECK emo_status emo__tok_finish(emo_tokenizer *tok, emo_error *err);
 

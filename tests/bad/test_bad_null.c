@@ -173,6 +173,18 @@ static void datasets(const things *t) {
     REFUSED(emo_dataset_from_text(t->rt, t->tok, paths, NULL, 1, NULL, e));
     REFUSED(emo_dataset_document(NULL, 0, &document, e));
     REFUSED(emo_dataset_document(t->data, 0, NULL, e));
+    emo_texts *texts = NULL;
+    emo_text_document text_document;
+    emo_text_reader text_reader;
+    REFUSED(emo_texts_open(NULL, paths, 1, NULL, &texts, e));
+    REFUSED(emo_texts_open(t->rt, NULL, 1, NULL, &texts, e));
+    REFUSED(emo_texts_open(t->rt, paths, 0, NULL, &texts, e));
+    REFUSED(emo_texts_open(t->rt, paths, 2, NULL, &texts, e));
+    REFUSED(emo_texts_open(t->rt, paths, 1, NULL, NULL, e));
+    REFUSED(emo_texts_next(NULL, &text_document, e));
+    REFUSED(emo_texts_reader(NULL, &text_reader, e));
+    assert_int_equal(emo_texts_count(NULL) + emo_texts_bytes(NULL) + emo_texts_skipped(NULL), 0);
+    emo_texts_release(NULL);
     REFUSED(emo_dataset_filter(NULL, NULL, 0, 0, &data, e));
     REFUSED(emo_dataset_filter(t->data, NULL, 0, 0, NULL, e));
     REFUSED(emo_choices_open(NULL, "x", &items, e));

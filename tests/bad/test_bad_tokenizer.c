@@ -9,14 +9,16 @@ typedef struct bad_case {
     const char *words;
 } bad_case;
 
+#define POST(single, id)                                                                                               \
+    ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":" single                                          \
+    ",\"special_tokens\":{\"<s>\":{\"ids\":[" id "]}}}" TEXT_BYTE_LEVEL
 #define SPLIT(body) ",\"pre_tokenizer\":{\"type\":\"Split\"," body "}"
 
 static const bad_case cases[] = {
-    {",\"ab\":257", "", "", TEXT_BYTE_LEVEL, EMO_E_FORMAT, "257"},
+    {",\"ab\":65793", "", "", TEXT_BYTE_LEVEL, EMO_E_FORMAT, "'ab' is 65793"},
     {",\"ab\":257,\"cd\":258,\"ef\":255", "", "", TEXT_BYTE_LEVEL, EMO_E_FORMAT, "two tokens have the id 255"},
     {",\"ab\":257,\"cd\":258,\"ef\":258", "", "", TEXT_BYTE_LEVEL, EMO_E_FORMAT, "two tokens have the id 258"},
     {",\"ab\":257", "", "{\"id\":256,\"content\":\"x\"}", TEXT_BYTE_LEVEL, EMO_E_FORMAT, "'x' has the id 256"},
-    {",\"ab\":257", "", "{\"id\":258,\"content\":\"xy\"}", TEXT_BYTE_LEVEL, EMO_E_FORMAT, "no token has the id 256"},
     {",\"ab\":4000000000000", "", "", TEXT_BYTE_LEVEL, EMO_E_FORMAT, "4000000000000"},
     {",\"ab\":-1", "", "", TEXT_BYTE_LEVEL, EMO_E_FORMAT, "'ab' is -1"},
     {",\"ab\":2.5", "", "", TEXT_BYTE_LEVEL, EMO_E_FORMAT, "not an integer"},
@@ -43,7 +45,7 @@ static const bad_case cases[] = {
     {"", "", "{\"id\":2000000000,\"content\":\"x!\"}", TEXT_BYTE_LEVEL, EMO_E_FORMAT, "id"},
     {"", "", "{\"id\":-1,\"content\":\"x!\"}", TEXT_BYTE_LEVEL, EMO_E_FORMAT, "id"},
     {"", "", "{\"id\":256,\"content\":\"x!\",\"special\":1}", TEXT_BYTE_LEVEL, EMO_E_FORMAT, "special"},
-    {"", "", "{\"id\":256,\"content\":\"x!\",\"single_word\":true}", TEXT_BYTE_LEVEL, EMO_E_UNSUPPORTED, "single_word"},
+    {"", "", "{\"id\":256,\"content\":\"x!\",\"single_word\":1}", TEXT_BYTE_LEVEL, EMO_E_FORMAT, "single_word"},
     {"", "", "3", TEXT_BYTE_LEVEL, EMO_E_FORMAT, "added_tokens[0]"},
     {",\"\u00c3\u00a9\":256", "", "{\"id\":256,\"content\":\"\u00c3\u00a9\"}", TEXT_BYTE_LEVEL, EMO_E_UNSUPPORTED,
      "spelling of other bytes"},
@@ -54,14 +56,28 @@ static const bad_case cases[] = {
     {"", "", "",
      ",\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"ByteLevel\"},{\"type\":\"ByteLevel\"}]}",
      EMO_E_UNSUPPORTED, "behind ByteLevel"},
-    {"", "", "", SPLIT("\"pattern\":{\"Regex\":\"a\"},\"behavior\":\"Removed\""), EMO_E_UNSUPPORTED, "Removed"},
-    {"", "", "", SPLIT("\"pattern\":{\"Regex\":\"a\"},\"behavior\":\"Isolated\",\"invert\":true"), EMO_E_UNSUPPORTED,
-     "invert"},
+    {"", "", "", SPLIT("\"pattern\":{\"Regex\":\"a\"},\"behavior\":\"Sideways\""), EMO_E_UNSUPPORTED, "Sideways"},
+    {"", "", "", SPLIT("\"pattern\":{\"Regex\":\"a\"},\"behavior\":\"Isolated\",\"invert\":2"), EMO_E_FORMAT, "invert"},
+    {"", "", "", SPLIT("\"pattern\":{\"Regex\":\"[a&&b]\"},\"behavior\":\"Isolated\""), EMO_E_UNSUPPORTED, "&&"},
+    {"", "", "", ",\"pre_tokenizer\":{\"type\":\"Digits\"}", EMO_E_UNSUPPORTED, "no ByteLevel"},
+    {"", "", "", ",\"pre_tokenizer\":{\"type\":\"Punctuation\"}", EMO_E_UNSUPPORTED, "Punctuation"},
     {"", "", "", SPLIT("\"pattern\":{\"Regex\":\"(a\"},\"behavior\":\"Isolated\""), EMO_E_FORMAT, "does not compile"},
     {"", "", "", SPLIT("\"pattern\":{\"Regex\":\"\"},\"behavior\":\"Isolated\""), EMO_E_FORMAT, "0 bytes"},
     {"", "", "", SPLIT("\"pattern\":{},\"behavior\":\"Isolated\""), EMO_E_FORMAT, "pattern"},
     {"", "", "", SPLIT("\"pattern\":{\"Regex\":\"a\"}"), EMO_E_FORMAT, "behavior"},
-    {"", "", "", ",\"normalizer\":{\"type\":\"NFKC\"}" TEXT_BYTE_LEVEL, EMO_E_UNSUPPORTED, "NFKC"},
+    {"", "", "", ",\"normalizer\":{\"type\":\"Lowercase\"}" TEXT_BYTE_LEVEL, EMO_E_UNSUPPORTED, "Lowercase"},
+    {"", "", "",
+     ",\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFC\"},{\"type\":\"Strip\"}]"
+     "}" TEXT_BYTE_LEVEL,
+     EMO_E_UNSUPPORTED, "Strip"},
+    {"", "", "", ",\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Fuse\"}]}" TEXT_BYTE_LEVEL,
+     EMO_E_UNSUPPORTED, "Fuse"},
+    {"", "", "", POST("[{\"SpecialToken\":{\"id\":\"<s>\"}},{\"Sequence\":{\"id\":\"A\"}}]", "300"), EMO_E_FORMAT,
+     "no known id"},
+    {"", "", "", POST("[{\"SpecialToken\":{\"id\":\"<t>\"}},{\"Sequence\":{\"id\":\"A\"}}]", "3"), EMO_E_FORMAT,
+     "'<t>' has no ids"},
+    {"", "", "", POST("[{\"SpecialToken\":{\"id\":\"<s>\"}}]", "3"), EMO_E_FORMAT, "no sequence A"},
+    {"", "", "", POST("[{\"Sequence\":{\"id\":\"B\"}}]", "3"), EMO_E_FORMAT, "single[0]"},
     {"", "", "", ",\"decoder\":{\"type\":\"Metaspace\"}" TEXT_BYTE_LEVEL, EMO_E_UNSUPPORTED, "Metaspace"},
 };
 
@@ -83,6 +99,10 @@ static void wrong_parts(void **state) {
     emo_runtime_release(rt);
 }
 
+#define SMALL(vocab, settings)                                                                                         \
+    "{\"model\":{\"type\":\"BPE\",\"vocab\":{" vocab "},\"merges\":[]" settings                                        \
+    "},\"pre_tokenizer\":{\"type\":\"ByteLevel\"}}"
+
 static void wrong_wholes(void **state) {
     (void)state;
     emo_error err = EMO_ERROR_INIT;
@@ -97,12 +117,12 @@ static void wrong_wholes(void **state) {
         {"[]", EMO_E_FORMAT, "object"},
         {"{}", EMO_E_FORMAT, "model"},
         {"{\"model\":{\"type\":\"Unigram\"}}", EMO_E_UNSUPPORTED, "Unigram"},
-        {"{\"model\":{\"type\":\"BPE\",\"byte_fallback\":true}}", EMO_E_UNSUPPORTED, "byte_fallback"},
+        {SMALL("\"a\":0", ",\"byte_fallback\":true"), EMO_E_UNSUPPORTED, "byte_fallback"},
+        {SMALL("\"a\":0", ",\"unk_token\":\"?\""), EMO_E_FORMAT, "unk_token '?'"},
+        {SMALL("", ""), EMO_E_FORMAT, "no token for any byte"},
         {"{\"model\":{\"type\":\"BPE\",\"dropout\":0.1}}", EMO_E_UNSUPPORTED, "dropout"},
         {"{\"model\":{\"type\":\"BPE\",\"end_of_word_suffix\":\"</w>\"}}", EMO_E_UNSUPPORTED, "end_of_word_suffix"},
         {"{\"model\":{\"type\":\"BPE\",\"vocab\":[]}}", EMO_E_FORMAT, "vocab"},
-        {"{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]},\"pre_tokenizer\":{\"type\":\"ByteLevel\"}}",
-         EMO_E_FORMAT, "no token for the byte 0x00"},
     };
     for (size_t i = 0; i < sizeof wholes / sizeof wholes[0]; i++) {
         emo_tokenizer *tok = NULL;

@@ -32,6 +32,33 @@ static const char *show(const emo_dataset *ds) {
     return text;
 }
 
+/* The same documents as text, read one by one. */
+static void expect_texts(const char *path, const emo_dataset_options *opt, const emo_dataset *ds) {
+    emo_error err = EMO_ERROR_INIT;
+    emo_texts *texts = NULL;
+    emo_text_document text;
+    emo_document doc;
+    EXPECT_OK(emo_texts_open(rt, &path, 1, opt, &texts, &err));
+    for (int64_t i = 0; i < emo_dataset_count(ds); i++) {
+        EXPECT_OK(emo_dataset_document(ds, i, &doc, &err));
+        EXPECT_OK(emo_texts_next(texts, &text, &err));
+        assert_non_null(text.text);
+        assert_int_equal(text.length, doc.bytes);
+        assert_int_equal(text.prompt_bytes, doc.prompt_tokens);
+        assert_string_equal(text.domain, emo_dataset_domain_name(ds, doc.domain));
+        for (int64_t t = 0; t < doc.count; t++)
+            assert_int_equal((unsigned char)text.text[t], doc.tokens[t]);
+    }
+    for (int again = 0; again < 2; again++) {
+        EXPECT_OK(emo_texts_next(texts, &text, &err));
+        assert_null(text.text);
+    }
+    assert_int_equal(emo_texts_count(texts), emo_dataset_count(ds));
+    assert_int_equal(emo_texts_bytes(texts), emo_dataset_bytes(ds));
+    assert_int_equal(emo_texts_skipped(texts), emo_dataset_skipped(ds));
+    emo_texts_release(texts);
+}
+
 static void json_lines(void **state) {
     (void)state;
     emo_error err = EMO_ERROR_INIT;
@@ -56,6 +83,7 @@ static void json_lines(void **state) {
         assert_int_equal(emo_dataset_eos(ds), 256);
         assert_int_equal(emo_dataset_vocab_size(ds), 257);
         assert_int_equal(emo_dataset_domains(ds), 2);
+        expect_texts(path, NULL, ds);
         emo_dataset_release(ds);
     }
     emo_dataset_options opt = EMO_DATASET_OPTIONS_INIT;
@@ -63,6 +91,7 @@ static void json_lines(void **state) {
     opt.max_documents = 1;
     EXPECT_OK(open_one(test_path("a.jsonl"), &opt, &ds, &err));
     assert_string_equal(show(ds), "law:one/0;");
+    expect_texts(test_path("a.jsonl"), &opt, ds);
     emo_dataset_release(ds);
     opt.domain = "none such";
     EXPECT_STATUS(open_one(test_path("a.jsonl"), &opt, &ds, &err), EMO_E_NOT_FOUND, "none such");
@@ -96,6 +125,7 @@ static void broken_lines_are_named_or_skipped(void **state) {
         EXPECT_OK(open_one(path, &opt, &ds, &err));
         assert_string_equal(show(ds), ":a/0;:c/0;");
         assert_int_equal(emo_dataset_skipped(ds), 1);
+        expect_texts(path, &opt, ds);
         emo_dataset_release(ds);
     }
     size_t size = 0;
@@ -106,6 +136,42 @@ static void broken_lines_are_named_or_skipped(void **state) {
     EXPECT_STATUS(open_one(test_write("bad.txt", "a\xc0\x80", 3), NULL, &ds, &err), EMO_E_FORMAT, "UTF-8");
     EXPECT_STATUS(open_one(test_write("empty.jsonl", "\n", 1), NULL, &ds, &err), EMO_E_FORMAT, "no documents");
     EXPECT_STATUS(open_one(test_path("gone.jsonl"), NULL, &ds, &err), EMO_E_NOT_FOUND, "gone.jsonl");
+}
+
+static void texts_go_straight_to_the_trainer(void **state) {
+    (void)state;
+    emo_error err = EMO_ERROR_INIT;
+    emo_texts *texts = NULL;
+    emo_text_reader reader;
+    emo_tokenizer *trained = NULL;
+    static const char lines[] = "{\"text\": \"abab abab\"}\n{\"text\": \"abab\"}\n{\"text\": 5}\n";
+    const char *path = test_write("train.jsonl", lines, sizeof lines - 1);
+    emo_dataset_options opt = EMO_DATASET_OPTIONS_INIT;
+    opt.skip_broken = 1;
+    EXPECT_OK(emo_texts_open(rt, &path, 1, &opt, &texts, &err));
+    EXPECT_OK(emo_texts_reader(texts, &reader, &err));
+    EXPECT_OK(emo_tokenizer_train(rt, NULL, &reader, &trained, &err));
+    assert_true(emo_tokenizer_token_to_id(trained, "abab", 4) > 255);
+    assert_int_equal(emo_texts_count(texts), 2);
+    assert_int_equal(emo_texts_skipped(texts), 1);
+    emo_tokenizer_release(trained);
+    emo_texts_release(texts);
+    EXPECT_OK(emo_texts_open(rt, &path, 1, NULL, &texts, &err)); /* the broken line is named */
+    EXPECT_OK(emo_texts_reader(texts, &reader, &err));
+    EXPECT_STATUS(emo_tokenizer_train(rt, NULL, &reader, &trained, &err), EMO_E_FORMAT, "train.jsonl:3");
+    emo_texts_release(texts);
+    path = test_write("ids.npy", "x", 1);
+    EXPECT_OK(emo_texts_open(rt, &path, 1, NULL, &texts, &err));
+    emo_text_document text;
+    EXPECT_STATUS(emo_texts_next(texts, &text, &err), EMO_E_UNSUPPORTED, "token ids");
+    emo_texts_release(texts);
+    opt.max_documents = -1;
+    EXPECT_STATUS(emo_texts_open(rt, &path, 1, &opt, &texts, &err), EMO_E_RANGE, "max_documents");
+    opt.max_documents = 0;
+    opt.skip_broken = 2;
+    EXPECT_STATUS(emo_texts_open(rt, &path, 1, &opt, &texts, &err), EMO_E_RANGE, "skip_broken");
+    path = test_path("gone.jsonl");
+    EXPECT_STATUS(emo_texts_open(rt, &path, 1, NULL, &texts, &err), EMO_E_NOT_FOUND, "gone.jsonl");
 }
 
 static void folders_give_domains(void **state) {
@@ -119,6 +185,7 @@ static void folders_give_domains(void **state) {
     (void)test_write("docs/code/x/deep.jsonl", "{\"text\": \"D\"}\n{\"text\": \"E\", \"domain\": \"own\"}\n", 45);
     EXPECT_OK(open_one(test_path("docs"), NULL, &ds, &err));
     assert_string_equal(show(ds), "code:D/0;own:E/0;law:A/0;law:B/0;:top\r\n/0;");
+    expect_texts(test_path("docs"), NULL, ds);
     emo_dataset_release(ds);
     assert_int_equal(mkdir(test_path("nothing"), 0777), 0);
     EXPECT_STATUS(open_one(test_path("nothing"), NULL, &ds, &err), EMO_E_FORMAT, "no files");
@@ -440,6 +507,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(json_lines),
         cmocka_unit_test(broken_lines_are_named_or_skipped),
+        cmocka_unit_test(texts_go_straight_to_the_trainer),
         cmocka_unit_test(folders_give_domains),
         cmocka_unit_test(token_files_are_cut_at_the_end_of_text),
         cmocka_unit_test(mix_files_name_files_and_domains),

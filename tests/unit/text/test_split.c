@@ -29,7 +29,7 @@ static emo_status collect(void *ctx, const char *piece, size_t length, emo_error
     return EMO_OK;
 }
 
-/* Characters for which the two libraries' Unicode versions agree: PCRE2 decides with one-character matches. */
+/* Characters for which the table and PCRE2 agree, which decides with one-character matches. */
 static bool agreed(const emo__regex *const classes[3], emo__regex_scratch **scratch, uint32_t c) {
     emo_error err = EMO_ERROR_INIT;
     unsigned char text[4];
@@ -62,7 +62,7 @@ static void classes_agree_with_the_regular_expressions(void **state) {
             old += c < 0x0C00;
         }
     }
-    /* the libraries may be some Unicode versions apart: a version adds a few thousand letters, none in old blocks */
+    /* the engine may be some Unicode versions apart: a version adds a few thousand letters, none in old blocks */
     assert_int_equal(old, 0);
     assert_true(different < 20000);
     emo__regex_scratch_free(scratch);
@@ -130,6 +130,19 @@ static void expect_pieces(emo_runtime *rt, const char *pattern, bool literal, co
     emo__split_free(&split, &rt->mem);
 }
 
+typedef struct joined {
+    char text[256];
+    size_t n;
+} joined;
+
+static emo_status join(void *ctx, const char *piece, size_t length, emo_error *err) {
+    (void)err;
+    joined *all = ctx;
+    all->n += (size_t)snprintf(all->text + all->n, sizeof all->text - all->n, "%s%.*s", all->n > 0 ? "|" : "",
+                               (int)length, piece);
+    return EMO_OK;
+}
+
 static void known_pieces(void **state) {
     (void)state;
     emo_runtime *rt = test_runtime(1, EMO_ISA_AUTO);
@@ -139,6 +152,135 @@ static void known_pieces(void **state) {
     expect_pieces(rt, "x*", false, "axxb", "a|xx|b"); /* empty matches are borders */
     expect_pieces(rt, "(?=b)", false, "abab", "a|ba|b");
     expect_pieces(rt, "a.b", true, "aaxba.b", "aaxb|a.b"); /* plain text */
+    emo_runtime_release(rt);
+}
+
+/* What Hugging Face's tokenizers make of the same: syntax and matches of Oniguruma, behaviours of Split. */
+static void patterns_mean_what_they_mean_elsewhere(void **state) {
+    (void)state;
+    static const struct {
+        const char *pattern;
+        emo__behavior behavior;
+        bool invert;
+        const char *text, *want;
+    } rows[] = {
+        {"\\s+", EMO__ISOLATED, false, "a  b \n", "a|  |b| \n"},
+        {"\\s+", EMO__REMOVED, false, "a  b \n", "a|b"},
+        {"\\s+", EMO__REMOVED, true, "a  b \n", "  | \n"},
+        {"\\s+", EMO__MERGED_WITH_PREVIOUS, false, " a  b \n", " |a  |b \n"},
+        {"\\s+", EMO__MERGED_WITH_NEXT, false, "a  b \n", "a|  b| \n"},
+        {"\\s", EMO__CONTIGUOUS, false, "a  b \n", "a|  |b| \n"},
+        {"\\s", EMO__MERGED_WITH_PREVIOUS, false, "a  b \n", "a | |b |\n"},
+        {"\\s", EMO__MERGED_WITH_NEXT, false, "a  b \n", "a| | b| |\n"},
+        {"\\s", EMO__MERGED_WITH_PREVIOUS, true, "a  b \n", "a| | b| |\n"},
+        {"\\s", EMO__MERGED_WITH_NEXT, true, "ab  c", "ab | |c"},
+        {"\\s", EMO__CONTIGUOUS, true, "ab  c", "ab|  |c"},
+        {"x*", EMO__MERGED_WITH_PREVIOUS, false, "axxb", "axx|b"},
+        {"x*", EMO__MERGED_WITH_NEXT, false, "axxb", "a|xxb"},
+        {"x*", EMO__CONTIGUOUS, true, "axxb", "a|xx|b"},
+        {"x*", EMO__REMOVED, false, "axxb", "a|b"},
+        {"x*", EMO__REMOVED, true, "axxb", "xx"},
+        {"(?=b)", EMO__MERGED_WITH_NEXT, false, "abab", "a|ba|b"},
+        {"^b", EMO__ISOLATED, false, "a\nb\nb", "a\n|b|\n|b"},
+        {"a$", EMO__ISOLATED, false, "ba\na", "b|a|\n|a"},
+        {"\\s++$", EMO__ISOLATED, false, "a  \nb  \n", "a  \nb|  \n"},
+        {"(?m)a.b", EMO__ISOLATED, false, "xa\nbx", "x|a\nb|x"},
+        {"(?m:a.)b", EMO__ISOLATED, false, "xa\nbx", "x|a\nb|x"},
+        {".+", EMO__ISOLATED, false, "a\rb\nc", "a\rb|\n|c"},
+        {"\\d{1,3}+", EMO__ISOLATED, false, "a12345b", "a|12345|b"},
+        {"\\d{1,3}", EMO__ISOLATED, false, "a12345b", "a|123|45|b"},
+        {"\\d{,2}", EMO__ISOLATED, false, "a12345b", "a|12|34|5|b"},
+        {"(?:a|b1){2}+", EMO__ISOLATED, false, "xab1aab1x", "x|ab1aa|b1x"},
+        {"\\h+", EMO__ISOLATED, false, "xyzabc 12", "xyz|abc| |12"},
+        {"\\p{Letter}+", EMO__ISOLATED, false, "ab12", "ab|12"},
+        {"\\p{Han}+", EMO__ISOLATED, false,
+         "a\xE6\xBC\xA2\xE3\x80\x81"
+         "b",
+         "a|\xE6\xBC\xA2|\xE3\x80\x81"
+         "b"},
+        {"\\p{^L}+", EMO__ISOLATED, false, "ab12", "ab|12"},
+        {"\\w+", EMO__ISOLATED, false, "(a_1\xC2\xB2\xE2\x93\x90)\xE2\x80\x8D",
+         "(|a_1\xC2\xB2\xE2\x93\x90|)\xE2\x80\x8D"},
+        {"[\\w]+", EMO__ISOLATED, false, "(a_1\xC2\xB2\xE2\x93\x90)", "(|a_1|\xC2\xB2|\xE2\x93\x90|)"},
+        {"\\bab\\b", EMO__ISOLATED, false, "ab abc ab", "ab| abc |ab"},
+        {"[^\\s\\d]+", EMO__ISOLATED, false, "ab 1c", "ab| 1|c"},
+        {"[\\S]+", EMO__ISOLATED, false,
+         "ab\xC2\xA0"
+         "c",
+         "ab|\xC2\xA0|c"},
+        {"\\u3042+", EMO__ISOLATED, false, "x\xE3\x81\x82\xE3\x81\x82", "x|\xE3\x81\x82\xE3\x81\x82"},
+        {"(?i:'s)", EMO__ISOLATED, false, "'s'S'\xC5\xBF", "'s|'S|'\xC5\xBF"},
+        {"[]a]+", EMO__ISOLATED, false, "b]ab", "b|]a|b"},
+        {"\\x{3042}", EMO__ISOLATED, false, "x\xE3\x81\x82", "x|\xE3\x81\x82"},
+        {"(?<=a)b", EMO__ISOLATED, false, "abb", "a|b|b"},
+        {"b\\Z", EMO__ISOLATED, false, "b\nb\n", "b\n|b|\n"},
+        {"b\\z", EMO__ISOLATED, false, "b\nb", "b\n|b"},
+    };
+    emo_runtime *rt = test_runtime(1, EMO_ISA_AUTO);
+    for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
+        emo_error err = EMO_ERROR_INIT;
+        emo__split split;
+        emo__regex_scratch *scratch = NULL;
+        EXPECT_OK(emo__split_init_as(&split, &rt->mem, rows[r].pattern, strlen(rows[r].pattern), false,
+                                     rows[r].behavior, rows[r].invert, &err));
+        joined all = {"", 0};
+        EXPECT_OK(emo__split_run(&split, &scratch, rows[r].text, strlen(rows[r].text), join, &all, &err));
+        if (strcmp(all.text, rows[r].want) != 0)
+            fail_msg("row %zu, %s: got '%s', want '%s'", r, rows[r].pattern, all.text, rows[r].want);
+        emo__regex_scratch_free(scratch);
+        emo__split_free(&split, &rt->mem);
+    }
+    emo_runtime_release(rt);
+}
+
+static void what_a_pattern_needs_is_named(void **state) {
+    (void)state;
+    static const struct {
+        const char *pattern, *words;
+    } rows[] = {
+        {"[\\p{L}&&[a]]", "intersection"},
+        {"[a[b]]", "class in a class"},
+        {"[[:alpha:]]", "POSIX"},
+        {"(?~a)", "group"},
+        {"(*FAIL)", "(*"},
+        {"\\Qa", "\\Q"},
+        {"a\\Kb", "\\K"},
+        {"(a)\\1", NULL},
+        {"[\\W]", "\\W in a class"},
+        {"\\xC3\\xA9", "byte"},
+        {"\\pL", "{name}"},
+        {"\\p{}", "property"},
+    };
+    emo_runtime *rt = test_runtime(1, EMO_ISA_AUTO);
+    for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
+        emo_error err = EMO_ERROR_INIT;
+        emo__split split;
+        const char *pattern = rows[r].pattern;
+        if (rows[r].words == NULL) {
+            EXPECT_OK(emo__split_init(&split, &rt->mem, pattern, strlen(pattern), false, true, &err));
+            emo__split_free(&split, &rt->mem);
+            continue;
+        }
+        EXPECT_STATUS(emo__split_init(&split, &rt->mem, pattern, strlen(pattern), false, true, &err), EMO_E_UNSUPPORTED,
+                      rows[r].words);
+    }
+    emo_runtime_release(rt);
+}
+
+static void digits_stand_apart(void **state) {
+    (void)state;
+    emo_error err = EMO_ERROR_INIT;
+    emo_runtime *rt = test_runtime(1, EMO_ISA_AUTO);
+    static const char *const want[2] = {"a |12\xC2\xB2| b|3", "a |1|2|\xC2\xB2| b|3"};
+    for (int single = 0; single < 2; single++) {
+        emo__split split;
+        emo__regex_scratch *scratch = NULL;
+        emo__split_init_digits(&split, single == 1);
+        joined all = {"", 0};
+        EXPECT_OK(emo__split_run(&split, &scratch, "a 12\xC2\xB2 b3", 9, join, &all, &err));
+        assert_string_equal(all.text, want[single]);
+        emo__split_free(&split, &rt->mem);
+    }
     emo_runtime_release(rt);
 }
 
@@ -158,7 +300,7 @@ static void a_pattern_that_explodes_is_stopped(void **state) {
     emo__split_free(&split, &rt->mem);
     EXPECT_STATUS(emo__split_init(&split, &rt->mem, "(a", 2, false, true, &err), EMO_E_FORMAT, "at byte 2");
     EXPECT_STATUS(emo__split_init(&split, &rt->mem, "\xFF", 1, false, true, &err), EMO_E_FORMAT, "UTF-8");
-    EXPECT_STATUS(emo__split_init(&split, &rt->mem, "\\C", 2, false, true, &err), EMO_E_FORMAT, "\\C");
+    EXPECT_STATUS(emo__split_init(&split, &rt->mem, "\\C", 2, false, true, &err), EMO_E_UNSUPPORTED, "\\C");
     emo_runtime_release(rt);
 }
 
@@ -194,9 +336,39 @@ static void nfc_of(emo_runtime *rt, const char *text, const char *want) {
     emo_error err = EMO_ERROR_INIT;
     emo__buf out;
     emo__buf_init(&out, &rt->mem);
-    EXPECT_OK(emo__utf8_nfc(&out, text, strlen(text), &err));
+    EXPECT_OK(emo__utf8_normalize(EMO__NFC, &out, text, strlen(text), &err));
     assert_string_equal(out.data, want);
     emo__buf_free(&out);
+}
+
+static void other_forms(void **state) {
+    (void)state;
+    emo_error err = EMO_ERROR_INIT;
+    emo_runtime *rt = test_runtime(1, EMO_ISA_AUTO);
+    static const struct {
+        emo__form form;
+        const char *text, *want;
+    } rows[] = {
+        {EMO__NFD, "\xC3\xA9", "e\xCC\x81"},
+        {EMO__NFD, "\xEF\xAC\x81", "\xEF\xAC\x81"},
+        {EMO__NFD, "\xEA\xB0\x81", "\xE1\x84\x80\xE1\x85\xA1\xE1\x86\xA8"},
+        {EMO__NFKC,
+         "\xEF\xAC\x81"
+         "e\xCC\x81",
+         "fi\xC3\xA9"},
+        {EMO__NFKC, "\xC2\xA0", " "},
+        {EMO__NFKD, "\xE1\xBA\x9B", "s\xCC\x87"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        emo__buf out;
+        emo__buf_init(&out, &rt->mem);
+        size_t n = strlen(rows[i].text);
+        EXPECT_OK(emo__utf8_normalize(rows[i].form, &out, rows[i].text, n, &err));
+        assert_string_equal(out.data, rows[i].want);
+        assert_true(strcmp(rows[i].text, rows[i].want) == 0 || !emo__utf8_surely_normal(rows[i].form, rows[i].text, n));
+        emo__buf_free(&out);
+    }
+    emo_runtime_release(rt);
 }
 
 static void nfc_composes(void **state) {
@@ -218,7 +390,7 @@ static void nfc_composes(void **state) {
         memcpy(text + 1 + 2 * i, i % 2 ? "\xCC\xA3" : "\xCC\x87", 2);
     emo__buf out;
     emo__buf_init(&out, &rt->mem);
-    EXPECT_OK(emo__utf8_nfc(&out, text, 2 * n + 1, &err));
+    EXPECT_OK(emo__utf8_normalize(EMO__NFC, &out, text, 2 * n + 1, &err));
     assert_int_equal(out.size, 2 * n + 1);
     assert_memory_equal(out.data + 1, "\xCC\xA3\xCC\xA3", 4);
     emo__buf_free(&out);
@@ -231,9 +403,13 @@ int main(void) {
         cmocka_unit_test(classes_agree_with_the_regular_expressions),
         cmocka_unit_test(scanners_agree_with_the_regular_expressions),
         cmocka_unit_test(known_pieces),
+        cmocka_unit_test(patterns_mean_what_they_mean_elsewhere),
+        cmocka_unit_test(what_a_pattern_needs_is_named),
+        cmocka_unit_test(digits_stand_apart),
         cmocka_unit_test(a_pattern_that_explodes_is_stopped),
         cmocka_unit_test(invalid_bytes_become_replacement_characters),
         cmocka_unit_test(nfc_composes),
+        cmocka_unit_test(other_forms),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

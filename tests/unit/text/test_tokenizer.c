@@ -165,7 +165,9 @@ static void added_tokens(void **state) {
                                     TEXT_BYTE_LEVEL);
     assert_int_equal(emo_tokenizer_vocab_size(tok), 303);
     int32_t lt = byte_id(tok, '<'), a = byte_id(tok, 'a'), gt = byte_id(tok, '>'), c = byte_id(tok, 'c');
-    expect_ids(tok, 0, "<a>", (int32_t[]){lt, a, gt}, 3);
+    int32_t b = byte_id(tok, 'b');
+    expect_ids(tok, 0, "<a>", (int32_t[]){300}, 1);
+    expect_ids(tok, 0, "<a>b", (int32_t[]){lt, a, gt, b}, 4); /* a special one, longer: plain text, not looked into */
     expect_ids(tok, 1, "<a>c<a>ba", (int32_t[]){300, c, 301, a}, 4); /* the longest */
     expect_ids(tok, 1, "hello \t<m>\xE3\x80\x80\nhello", (int32_t[]){259, 302, 259}, 3);
     expect_ids(tok, 1, "<m><m>", (int32_t[]){302, 302}, 2);
@@ -184,6 +186,111 @@ static void added_tokens(void **state) {
     EXPECT_STATUS(emo_tokenizer_set_eos(tok, 299, &err), EMO_E_RANGE, "299");
     EXPECT_OK(emo_tokenizer_set_eos(tok, 302, &err));
     assert_int_equal(emo_tokenizer_eos(tok), 302);
+    emo_tokenizer_release(tok);
+    emo_runtime_release(rt);
+}
+
+static void added_tokens_beside_words(void **state) {
+    (void)state;
+    emo_runtime *rt = test_runtime(1, EMO_ISA_AUTO);
+    emo_tokenizer *tok = from_parts(rt, VOCAB, MERGES,
+                                    EOT ",{\"id\":262,\"content\":\"hey\",\"single_word\":true},"
+                                        "{\"id\":263,\"content\":\"e\\u0301!\",\"normalized\":true},"
+                                        "{\"id\":264,\"content\":\"e\\u0301?\",\"normalized\":false}",
+                                    ",\"normalizer\":{\"type\":\"NFC\"}" TEXT_BYTE_LEVEL);
+    int32_t space = byte_id(tok, ' '), l = byte_id(tok, 'l'), y = byte_id(tok, 'y');
+    int32_t c3 = byte_id(tok, 0xC3), a9 = byte_id(tok, 0xA9);
+    expect_ids(tok, 0, "hey hey", (int32_t[]){262, space, 262}, 3);
+    expect_ids(tok, 0, "heyl", (int32_t[]){256, y, l}, 3);
+    expect_ids(tok, 0, "lhey", (int32_t[]){l, 256, y}, 3);
+    expect_ids(tok, 0, "e\xCC\x81!", (int32_t[]){263}, 1);
+    expect_ids(tok, 0, "\xC3\xA9!", (int32_t[]){263}, 1);
+    expect_ids(tok, 0, "e\xCC\x81?", (int32_t[]){264}, 1);
+    expect_ids(tok, 0, "\xC3\xA9?", (int32_t[]){c3, a9, byte_id(tok, '?')}, 3);
+    emo_tokenizer_release(tok);
+    emo_runtime_release(rt);
+}
+
+/* A small vocabulary that lacks most bytes: they are dropped, or become unk, or one unk for a run of them. */
+static void bytes_without_a_token(void **state) {
+    (void)state;
+    emo_error err = EMO_ERROR_INIT;
+    emo_runtime *rt = test_runtime(1, EMO_ISA_AUTO);
+    static const struct {
+        const char *settings;
+        int32_t ids[8];
+        size_t n;
+    } rows[] = {
+        {"", {3, 1, 3}, 3}, /* what is left meets and merges */
+        {",\"unk_token\":\"?\"", {0, 2, 2, 1, 2, 1, 2, 3}, 8},
+        {",\"unk_token\":\"?\",\"fuse_unk\":true", {0, 2, 1, 2, 1, 2, 3}, 7},
+    };
+    for (size_t i = 0; i < 3; i++) {
+        char json[512];
+        int n =
+            snprintf(json, sizeof json,
+                     "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"?\":2,\"ab\":3},\"merges\":[\"a b\"]"
+                     "%s}" TEXT_BYTE_LEVEL "}",
+                     rows[i].settings);
+        emo_tokenizer *tok = NULL;
+        EXPECT_OK(emo_tokenizer_from_json(rt, json, (size_t)n, &tok, &err));
+        expect_ids(tok, 0, "axxbxbxab", rows[i].ids, rows[i].n);
+        size_t size = 0;
+        char saved[2048];
+        emo_tokenizer *copy = NULL;
+        EXPECT_OK(emo_tokenizer_to_json(tok, saved, sizeof saved, &size, &err));
+        EXPECT_OK(emo_tokenizer_from_json(rt, saved, size, &copy, &err));
+        assert_true(emo_tokenizer_hash(copy) == emo_tokenizer_hash(tok));
+        emo_tokenizer_release(copy);
+        emo_tokenizer_release(tok);
+    }
+    emo_runtime_release(rt);
+}
+
+static void what_the_post_processor_adds(void **state) {
+    (void)state;
+    emo_error err = EMO_ERROR_INIT;
+    emo_runtime *rt = test_runtime(1, EMO_ISA_AUTO);
+#define TEMPLATE(before, after)                                                                                        \
+    "{\"type\":\"TemplateProcessing\",\"single\":[" before "{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}" after "],"    \
+    "\"pair\":[],\"special_tokens\":{\"<b>\":{\"id\":\"<b>\",\"ids\":[256,257],\"tokens\":[]},\"<|endoftext|>\":{"     \
+    "\"id\":"                                                                                                          \
+    "\"<|endoftext|>\",\"ids\":[261],\"tokens\":[]}}}"
+#define MARK(name) "{\"SpecialToken\":{\"id\":\"" name "\",\"type_id\":0}}"
+    static const struct {
+        const char *post;
+        int32_t ids[8];
+        size_t n;
+    } rows[] = {
+        {"null", {259}, 1},
+        {"{\"type\":\"ByteLevel\"}", {259}, 1},
+        {TEMPLATE(MARK("<b>") ",", "," MARK("<|endoftext|>")), {256, 257, 259, 261}, 4},
+        {"{\"type\":\"Sequence\",\"processors\":[{\"type\":\"ByteLevel\"}," TEMPLATE(MARK("<b>") ",", "") "," TEMPLATE(
+             MARK("<|endoftext|>") ",", "") "]}",
+         {261, 256, 257, 259},
+         4},
+        {"{\"type\":\"RobertaProcessing\",\"sep\":[\"</s>\",258],\"cls\":[\"<s>\",260]}", {260, 259, 258}, 3},
+    };
+    emo_tokenizer_encode_options options = EMO_TOKENIZER_ENCODE_OPTIONS_INIT;
+    options.add_special = 1;
+    int32_t ids[8];
+    size_t count = 0;
+    char rest[2048];
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        (void)snprintf(rest, sizeof rest, ",\"post_processor\":%s" TEXT_BYTE_LEVEL, rows[i].post);
+        emo_tokenizer *tok = from_parts(rt, VOCAB, MERGES, EOT, rest);
+        expect_ids(tok, 0, "hello", (int32_t[]){259}, 1);
+        EXPECT_OK(emo_tokenizer_encode_with(tok, &options, "hello", 5, ids, 8, &count, &err));
+        assert_int_equal(count, rows[i].n);
+        assert_memory_equal(ids, rows[i].ids, count * sizeof *ids);
+        EXPECT_OK(emo_tokenizer_encode_with(tok, &options, NULL, 0, ids, 8, &count, &err));
+        assert_int_equal(count, rows[i].n - 1);
+        emo_tokenizer_release(tok);
+    }
+    emo_tokenizer *tok = from_parts(rt, VOCAB, MERGES, EOT, ",\"post_processor\":{\"type\":\"New\"}" TEXT_BYTE_LEVEL);
+    EXPECT_STATUS(emo_tokenizer_encode_with(tok, &options, "a", 1, ids, 8, &count, &err), EMO_E_UNSUPPORTED, "'New'");
+    options.add_special = 2;
+    EXPECT_STATUS(emo_tokenizer_encode_with(tok, &options, "a", 1, ids, 8, &count, &err), EMO_E_RANGE, "add_special");
     emo_tokenizer_release(tok);
     emo_runtime_release(rt);
 }
@@ -274,10 +381,12 @@ static void saving_keeps_everything(void **state) {
     emo_error err = EMO_ERROR_INIT;
     emo_runtime *rt = test_runtime(1, EMO_ISA_AUTO);
     emo_tokenizer *tok =
-        from_parts(rt, VOCAB, MERGES, EOT ",{\"id\":270,\"content\":\"x y\",\"lstrip\":true}",
-                   ",\"normalizer\":{\"type\":\"NFC\"},\"post_processor\":{\"type\":\"Kept\",\"x\":[1]},"
+        from_parts(rt, VOCAB, MERGES, EOT ",{\"id\":270,\"content\":\"x y\",\"lstrip\":true,\"single_word\":true}",
+                   ",\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFKD\"},{\"type\":\"NFC\"}]},"
+                   "\"post_processor\":{\"type\":\"Kept\",\"x\":[1]},"
                    "\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\","
-                   "\"pattern\":{\"String\":\"\\\"q\"},\"behavior\":\"Isolated\"},"
+                   "\"pattern\":{\"String\":\"\\\"q\"},\"behavior\":\"MergedWithNext\",\"invert\":true},"
+                   "{\"type\":\"Digits\",\"individual_digits\":true},"
                    "{\"type\":\"ByteLevel\",\"add_prefix_space\":true}]}");
     size_t size = 0, again = 0;
     EXPECT_OK(emo_tokenizer_to_json(tok, NULL, 0, &size, &err));
@@ -399,6 +508,9 @@ int main(void) {
         cmocka_unit_test(long_pieces_give_what_short_ones_give),
         cmocka_unit_test(every_plane_comes_back),
         cmocka_unit_test(added_tokens),
+        cmocka_unit_test(added_tokens_beside_words),
+        cmocka_unit_test(bytes_without_a_token),
+        cmocka_unit_test(what_the_post_processor_adds),
         cmocka_unit_test(what_comes_before_the_merges),
         cmocka_unit_test(many_threads_share_one),
         cmocka_unit_test(ignore_merges_takes_whole_words),
