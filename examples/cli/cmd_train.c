@@ -253,6 +253,8 @@ static void print_result(cli *c, const train_arguments *a, const train_settings 
         json_integer(&json, "parameters", settings->info->parameters);
         json_integer(&json, "active", settings->info->active);
         json_settings(&json, settings);
+        if (a->options.profile)
+            json_profile(&json, trainer);
         json_close(&json);
         return;
     }
@@ -262,6 +264,8 @@ static void print_result(cli *c, const train_arguments *a, const train_settings 
     else
         printf("%s: %" PRId64 " steps, %s tokens, loss %.4f, in %s\n", a->out, steps,
                human_count((double)report->last.tokens, tokens), report->last.loss, human_time(seconds, time));
+    if (a->options.profile)
+        print_profile(trainer);
 }
 
 /* Refuses a folder with a run before any work is done; the trainer would refuse it later. */
@@ -433,6 +437,7 @@ int cmd_train(int argc, char **argv) {
         {"seed", OPTION_SEED, &o->seed, "N", "of the weights, the order and the pools", "0", 0, 0, 0, 0},
         {"checkpoint-every", OPTION_INT64, &o->checkpoint_every, "N", "steps; 0: at the end only", "0", 0, big, 0, 0},
         {"valid-every", OPTION_INT64, &o->valid_every, "N", "steps; 0: at the end only", "0", 0, big, 0, 0},
+        {"profile", OPTION_FLAG, &o->profile, NULL, "say at the end where the time went", NULL, 0, 0, 0, 0},
         {"resume", OPTION_FLAG, &o->resume, NULL, "go on with the run in --out, if there is one", NULL, 0, 0, 0, 0},
         OPTION_END};
     cli c;

@@ -191,3 +191,55 @@ void json_settings(json_writer *json, const train_settings *s) {
     json_string(json, "isa", emo_isa_name(s->isa));
     json_close(json);
 }
+
+/* Entry `index` of the profile; 0 past the last. */
+static int profile_entry(const emo_trainer *trainer, size_t index, emo_train_profile_entry *entry) {
+    const emo_train_profile_entry empty = EMO_TRAIN_PROFILE_ENTRY_INIT;
+    *entry = empty;
+    return emo_trainer_profile(trainer, index, entry, NULL) == EMO_OK;
+}
+
+static double profile_total(const emo_trainer *trainer) {
+    emo_train_profile_entry entry;
+    double total = 0.0;
+    for (size_t i = 0; profile_entry(trainer, i, &entry); i++)
+        total += entry.seconds;
+    return total > 0.0 ? total : 1.0;
+}
+
+void print_profile(const emo_trainer *trainer) {
+    text_table table;
+    emo_train_profile_entry entry;
+    double total = profile_total(trainer);
+    table_begin(&table, 5);
+    table_cell(&table, "operator");
+    table_cell(&table, "pass");
+    table_cell(&table, "calls");
+    table_cell(&table, "seconds");
+    table_cell(&table, "share");
+    for (size_t i = 0; profile_entry(trainer, i, &entry); i++) {
+        table_cell(&table, "%s", emo_train_part_name(entry.part));
+        table_cell(&table, "%s", entry.backward ? "backward" : "forward");
+        table_cell(&table, "%" PRIu64, entry.calls);
+        table_cell(&table, "%.3f", entry.seconds);
+        table_cell(&table, "%.1f %%", 100.0 * entry.seconds / total);
+    }
+    printf("\n");
+    table_print(&table, stdout);
+}
+
+void json_profile(json_writer *json, const emo_trainer *trainer) {
+    emo_train_profile_entry entry;
+    double total = profile_total(trainer);
+    json_open_array(json, "profile");
+    for (size_t i = 0; profile_entry(trainer, i, &entry); i++) {
+        json_open(json, NULL);
+        json_string(json, "operator", emo_train_part_name(entry.part));
+        json_string(json, "pass", entry.backward ? "backward" : "forward");
+        json_unsigned(json, "calls", entry.calls);
+        json_number(json, "seconds", entry.seconds);
+        json_number(json, "share", entry.seconds / total);
+        json_close(json);
+    }
+    json_close_array(json);
+}

@@ -34,4 +34,8 @@ typedef struct train_settings {
 void print_settings(const train_settings *s);
 void json_settings(json_writer *json, const train_settings *s);
 
+/* Where the time went, as a table, or as a JSON array under "profile". */
+void print_profile(const emo_trainer *trainer);
+void json_profile(json_writer *json, const emo_trainer *trainer);
+
 #endif

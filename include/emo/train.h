@@ -45,6 +45,40 @@ typedef struct emo_step_metrics {
     int64_t filtered_rows; /**< rows of the step that the repetition filter kept out of the loss, all ranks */
 } emo_step_metrics;
 
+/** Parts of training that take time, see emo_trainer_profile(). */
+typedef int32_t emo_train_part;
+enum {
+    EMO_TRAIN_PART_DATA = 0,        /**< rows of the next step: reading, packing, labels */
+    EMO_TRAIN_PART_EMBED = 1,       /**< token embedding */
+    EMO_TRAIN_PART_NORM = 2,        /**< RMSNorm */
+    EMO_TRAIN_PART_LINEAR = 3,      /**< the projections around attention */
+    EMO_TRAIN_PART_ROPE = 4,        /**< rotary positions */
+    EMO_TRAIN_PART_ATTENTION = 5,   /**< attention itself */
+    EMO_TRAIN_PART_ROUTING = 6,     /**< router, pools, top-k, dispatch plan, balancing: what EMO adds to the experts */
+    EMO_TRAIN_PART_EXPERTS = 7,     /**< expert products, with the gathering and summing of their rows */
+    EMO_TRAIN_PART_DENSE = 8,       /**< dense MLPs */
+    EMO_TRAIN_PART_HEAD = 9,        /**< logits and loss, with their gradient: all counted as forward */
+    EMO_TRAIN_PART_OPTIMIZER = 10,  /**< gradients to zero, norm, clipping, AdamW */
+    EMO_TRAIN_PART_RANKS = 11,      /**< sums over ranks, and waiting for them */
+    EMO_TRAIN_PART_VALIDATION = 12, /**< loss on the validation data */
+    EMO_TRAIN_PART_CHECKPOINT = 13, /**< checkpoints and the exported model */
+    EMO_TRAIN_PART_OTHER = 14       /**< metrics, callbacks, bookkeeping */
+};
+/** "data", "embed" ...; NULL for a number that is none. Lives as long as the library. */
+EMO_API const char *emo_train_part_name(emo_train_part part);
+
+/** Time of one part in one direction, summed over the steps this trainer has made. */
+typedef struct emo_train_profile_entry {
+    uint32_t struct_size; /**< set by the caller */
+    emo_train_part part;
+    int32_t backward; /**< 1: of the backward pass */
+    int32_t reserved; /**< 0 */
+    uint64_t calls;   /**< how often the part was met */
+    double seconds;   /**< wall time */
+} emo_train_profile_entry;
+#define EMO_TRAIN_PROFILE_ENTRY_INIT                                                                                   \
+    { sizeof(emo_train_profile_entry), 0, 0, 0, 0, 0 }
+
 /** Options of emo_trainer_create(). */
 typedef struct emo_train_options {
     uint32_t struct_size;
@@ -80,7 +114,7 @@ typedef struct emo_train_options {
     int64_t valid_every;       /**< steps; 0: at the end only */
     const char *out;           /**< folder of the run; NULL: nothing is written */
     int32_t resume;            /**< continue from `out`; a folder without a run starts fresh */
-    int32_t reserved;          /**< 0 */
+    int32_t profile;           /**< 1: keep the time of each part for emo_trainer_profile(); 0 */
     const emo_dataset *valid;  /**< NULL: no validation */
     const emo_mask *mask;      /**< train the model restricted to these experts; NULL: all */
     emo_comm *comm;            /**< NULL: a single rank */
@@ -131,6 +165,15 @@ EMO_API EMO_MUST_CHECK emo_status emo_trainer_checkpoint(emo_trainer *trainer, e
 /** The step the trainer is at (0 before the first), and the planned number. */
 EMO_API int64_t emo_trainer_at(const emo_trainer *trainer);
 EMO_API int64_t emo_trainer_steps(const emo_trainer *trainer);
+/**
+ * Where the time went so far, for a trainer with options.profile: entry `index` (from 0) of those that were met, in the
+ * order of emo_train_part, forward before backward. The seconds of all entries add up to the time spent in steps and
+ * what follows them. A few hundred readings of the clock a step; a device is waited for at each. @param out its
+ * struct_size is set. @return EMO_E_NOT_FOUND past the last entry (without options.profile there is none), EMO_E_BUSY
+ * during a step (so not from its callback).
+ */
+EMO_API EMO_MUST_CHECK emo_status emo_trainer_profile(const emo_trainer *trainer, size_t index,
+                                                      emo_train_profile_entry *out, emo_error *err);
 /** The learning rate of a step (from 1) under given options with `max_steps` set: the schedules by themselves. */
 EMO_API EMO_MUST_CHECK emo_status emo_schedule_lr(const emo_train_options *options, int64_t step, double *lr,
                                                   emo_error *err);

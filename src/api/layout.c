@@ -338,6 +338,14 @@ AT(emo_step_metrics, valid_loss, 104);
 AT(emo_step_metrics, max_load, 112);
 AT(emo_step_metrics, filtered_rows, 120);
 
+SIZE(emo_train_profile_entry, 32);
+AT(emo_train_profile_entry, struct_size, 0);
+AT(emo_train_profile_entry, part, 4);
+AT(emo_train_profile_entry, backward, 8);
+AT(emo_train_profile_entry, reserved, 12);
+AT(emo_train_profile_entry, calls, 16);
+AT(emo_train_profile_entry, seconds, 24);
+
 SIZE(emo_train_options, 256);
 AT(emo_train_options, struct_size, 0);
 AT(emo_train_options, schedule, 4);
@@ -372,7 +380,7 @@ AT(emo_train_options, reserved_2, 148);
 AT(emo_train_options, valid_every, 152);
 AT(emo_train_options, out, 160);
 AT(emo_train_options, resume, 168);
-AT(emo_train_options, reserved, 172);
+AT(emo_train_options, profile, 172);
 AT(emo_train_options, valid, 176);
 AT(emo_train_options, mask, 184);
 AT(emo_train_options, comm, 192);

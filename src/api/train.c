@@ -84,6 +84,50 @@ emo_status emo_trainer_checkpoint(emo_trainer *trainer, emo_error *err) {
 int64_t emo_trainer_at(const emo_trainer *trainer) { return trainer != NULL ? trainer->step : 0; }
 int64_t emo_trainer_steps(const emo_trainer *trainer) { return trainer != NULL ? trainer->steps : 0; }
 
+const char *emo_train_part_name(emo_train_part part) {
+    static const char *const names[EMO__PROFILE_PARTS] = {"data",      "embed",   "norm",       "linear",     "rope",
+                                                          "attention", "routing", "experts",    "dense",      "head",
+                                                          "optimizer", "ranks",   "validation", "checkpoint", "other"};
+    return part >= 0 && part < EMO__PROFILE_PARTS ? names[part] : NULL;
+}
+
+/* The `index`-th cell that was met; NULL past the last. */
+static const emo__profile_cell *find_cell(const emo__profile *profile, size_t index, emo_train_part *part,
+                                          int32_t *backward) {
+    for (*part = 0; *part < EMO__PROFILE_PARTS; (*part)++)
+        for (*backward = 0; *backward < 2; (*backward)++) {
+            const emo__profile_cell *cell = &profile->cells[*part][*backward];
+            if (cell->calls > 0 && index-- == 0)
+                return cell;
+        }
+    return NULL;
+}
+
+emo_status emo_trainer_profile(const emo_trainer *trainer, size_t index, emo_train_profile_entry *out, emo_error *err) {
+    emo__error_clear(err);
+    if (trainer == NULL || out == NULL)
+        return emo__fail(err, EMO_E_INVALID_ARGUMENT, "trainer and out must not be NULL");
+    emo__guard *guard = &((emo_trainer *)(uintptr_t)trainer)->guard;
+    if (!emo__guard_try_read(guard))
+        return emo__fail(err, EMO_E_BUSY, "the trainer is in use by another thread, or in the middle of a step");
+    emo_train_profile_entry entry = EMO_TRAIN_PROFILE_ENTRY_INIT;
+    uint32_t size = out->struct_size;
+    emo_status status = EMO_OK;
+    const emo__profile_cell *cell = find_cell(&trainer->profile, index, &entry.part, &entry.backward);
+    if (cell == NULL) {
+        status = emo__fail(err, EMO_E_NOT_FOUND, "the profile has no entry %zu%s", index,
+                           trainer->opt.profile ? "" : ": the trainer was created without options.profile");
+    } else {
+        entry.calls = cell->calls;
+        entry.seconds = (double)cell->ns * 1e-9;
+        memcpy(out, &entry, size < sizeof entry ? size : sizeof entry);
+        if (size >= sizeof size)
+            out->struct_size = size;
+    }
+    emo__guard_end_read(guard);
+    return status;
+}
+
 emo_status emo_schedule_lr(const emo_train_options *options, int64_t step, double *lr, emo_error *err) {
     emo__error_clear(err);
     if (options == NULL || lr == NULL)

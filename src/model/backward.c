@@ -80,7 +80,9 @@ static emo_status renorm(emo__pass *p, const float *x, const emo_weight *w, floa
     a.weight = *w;
     a.y = p->x;
     a.rstd = rstd;
-    return p->ops->norm_forward(p->exec, &a, err);
+    emo_status status = p->ops->norm_forward(p->exec, &a, err);
+    emo__pass_lap(p, EMO_TRAIN_PART_NORM, 1);
+    return status;
 }
 
 static emo_status norm_back(emo__pass *p, const float *x, const emo_weight *w, float *rstd, const float *dy, float *dx,
@@ -96,7 +98,9 @@ static emo_status norm_back(emo__pass *p, const float *x, const emo_weight *w, f
     a.dx = dx;
     a.dx_accumulate = accumulate;
     a.d_weight = d_weight;
-    return p->ops->norm_backward(p->exec, &a, err);
+    emo_status status = p->ops->norm_backward(p->exec, &a, err);
+    emo__pass_lap(p, EMO_TRAIN_PART_NORM, 1);
+    return status;
 }
 
 static emo_status linear_back(emo__pass *p, const float *x, int64_t x_stride, const emo_weight *w, const float *dy,
@@ -139,6 +143,7 @@ static emo_status experts_back(emo__pass *p, const emo__grads *g, const emo__rou
     a.dx = p->dx;
     a.d_weights = p->d_weights;
     EMO_TRY(status = p->ops->experts_backward(p->exec, &a, err));
+    emo__pass_lap(p, EMO_TRAIN_PART_EXPERTS, 1);
     emo_route_args r;
     emo__route_args_of(p, l, &r);
     r.d_weights = p->d_weights;
@@ -149,6 +154,7 @@ static emo_status experts_back(emo__pass *p, const emo__grads *g, const emo__rou
     r.dx = p->dx;
     r.d_weight = grad_of(p, g, l, EMO__W_ROUTER);
     status = p->ops->route_backward(p->exec, &r, err);
+    emo__pass_lap(p, EMO_TRAIN_PART_ROUTING, 1);
 done:
     return status;
 }
@@ -177,6 +183,7 @@ static emo_status dense_back(emo__pass *p, const emo__grads *g, int32_t l, emo_e
                                  grad_of(p, g, l, EMO__W_MLP_GATE), grad_of(p, g, l, EMO__W_MLP_GATE_BIAS), err));
     status = linear_back(p, p->x, c->hidden, &w[EMO__W_MLP_UP], a.d_up, 2 * inner, p->dx, 1,
                          grad_of(p, g, l, EMO__W_MLP_UP), grad_of(p, g, l, EMO__W_MLP_UP_BIAS), err);
+    emo__pass_lap(p, EMO_TRAIN_PART_DENSE, 1);
 done:
     return status;
 }
@@ -204,6 +211,7 @@ static emo_status attention_back(emo__pass *p, const emo__grads *g, int32_t l, e
     emo_status status;
     EMO_TRY(status = linear_back(p, s->o, qd, &w[EMO__W_O], p->dh, c->hidden, p->d_o, 0, grad_of(p, g, l, EMO__W_O),
                                  grad_of(p, g, l, EMO__W_O_BIAS), err));
+    emo__pass_lap(p, EMO_TRAIN_PART_LINEAR, 1);
     emo_attention_args a = {0};
     a.n_segments = p->batch.n_attention;
     a.segments = p->batch.attention;
@@ -225,8 +233,10 @@ static emo_status attention_back(emo__pass *p, const emo__grads *g, int32_t l, e
     a.dk = p->dk;
     a.dv = p->dv;
     EMO_TRY(status = p->ops->attention_backward(p->exec, &a, err));
+    emo__pass_lap(p, EMO_TRAIN_PART_ATTENTION, 1);
     EMO_TRY(status = rope_back(p, p->dq, c->heads, err));
     EMO_TRY(status = rope_back(p, p->dk, c->kv_heads, err));
+    emo__pass_lap(p, EMO_TRAIN_PART_ROPE, 1);
     EMO_TRY(status = renorm(p, s->h_in, &w[EMO__W_ATTN_NORM], s->rstd1, err));
     EMO_TRY(status = linear_back(p, p->x, c->hidden, &w[EMO__W_Q], p->dq, qd, p->dx, 0, grad_of(p, g, l, EMO__W_Q),
                                  grad_of(p, g, l, EMO__W_Q_BIAS), err));
@@ -234,6 +244,7 @@ static emo_status attention_back(emo__pass *p, const emo__grads *g, int32_t l, e
                                  grad_of(p, g, l, EMO__W_K_BIAS), err));
     EMO_TRY(status = linear_back(p, p->x, c->hidden, &w[EMO__W_V], p->dv, kd, p->dx, 1, grad_of(p, g, l, EMO__W_V),
                                  grad_of(p, g, l, EMO__W_V_BIAS), err));
+    emo__pass_lap(p, EMO_TRAIN_PART_LINEAR, 1);
     status =
         norm_back(p, s->h_in, &w[EMO__W_ATTN_NORM], s->rstd1, p->dx, p->dh, 1, grad_of(p, g, l, EMO__W_ATTN_NORM), err);
 done:
@@ -268,6 +279,7 @@ emo_status emo__pass_backward(emo__pass *p, const emo__grads *g, const emo__rout
         a.d_out = p->dh;
         a.d_weight = g->of[0];
         status = p->ops->embed_backward(p->exec, &a, err);
+        emo__pass_lap(p, EMO_TRAIN_PART_EMBED, 1);
     }
 done:
     return status;

@@ -43,6 +43,33 @@ int64_t emo__step_row_work(const emo__pass *p, const emo__step *step) {
     }
 }
 
+emo_train_part emo__step_part(const emo__step *step) {
+    switch (step->stage) {
+    case EMO__STAGE_EMBED:
+        return EMO_TRAIN_PART_EMBED;
+    case EMO__STAGE_QKV:
+    case EMO__STAGE_ATTN_OUT:
+        return EMO_TRAIN_PART_LINEAR;
+    case EMO__STAGE_ROPE:
+        return EMO_TRAIN_PART_ROPE;
+    case EMO__STAGE_ATTENTION:
+        return EMO_TRAIN_PART_ATTENTION;
+    case EMO__STAGE_ROUTE_LOGITS:
+    case EMO__STAGE_ROUTE_POOL:
+    case EMO__STAGE_ROUTE_SELECT:
+        return EMO_TRAIN_PART_ROUTING;
+    case EMO__STAGE_EXPERTS:
+        return EMO_TRAIN_PART_EXPERTS;
+    case EMO__STAGE_DENSE:
+        return EMO_TRAIN_PART_DENSE;
+    case EMO__STAGE_HEAD_LOSS:
+    case EMO__STAGE_HEAD_LOGITS:
+        return EMO_TRAIN_PART_HEAD;
+    default:
+        return EMO_TRAIN_PART_NORM;
+    }
+}
+
 static emo_status norm(emo__pass *p, const float *x, const emo_weight *w, float *rstd, int64_t first, int64_t last,
                        emo_error *err) {
     int64_t d = p->model->config.hidden;
@@ -259,6 +286,7 @@ static emo_status experts(emo__pass *p, int32_t l, int64_t first, int64_t last, 
     plan.order = s->plan_order;
     plan.inverse = s->plan_inverse;
     emo_status status = p->ops->plan(p->exec, &plan, err);
+    emo__pass_lap(p, EMO_TRAIN_PART_ROUTING, 0);
     float *out = emo__h_out(p, l);
     if (status == EMO_OK)
         status = carry(p, out, s->h_mid, first, last, err);

@@ -278,6 +278,7 @@ emo_status emo__pass_advance(emo__pass *p, const emo__limit *limit, bool *done, 
             emo_status status = emo__step_run(p, step, p->at_row, last, err);
             if (status != EMO_OK)
                 return status;
+            emo__pass_lap(p, emo__step_part(step), 0);
             slices++;
             p->slices++;
         }
@@ -333,4 +334,5 @@ double *emo__pass_ce_sum(const emo__pass *p) { return &p->sums[0]; }
 double *emo__pass_z_sum(const emo__pass *p) { return &p->sums[1]; }
 const float *emo__pass_block_input(const emo__pass *p) { return p->x; }
 const float *emo__pass_residual(const emo__pass *p) { return p->h; }
+void emo__pass_set_profile(emo__pass *p, emo__profile *profile) { p->profile = profile; }
 void emo__pass_set_grads(emo__pass *p, const emo__grads *grads) { p->grads = grads; }

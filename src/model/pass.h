@@ -12,6 +12,7 @@
 #include <stdbool.h>
 
 #include "model/model.h"
+#include "model/profile.h"
 
 typedef struct emo__pass emo__pass;
 
@@ -176,6 +177,8 @@ typedef struct emo__route_gradient {
  * lm_z_scale); adds to the gradients. route [layers] or NULL. */
 EMO_MUST_CHECK emo_status emo__pass_backward(emo__pass *pass, const emo__grads *grads, const emo__route_gradient *route,
                                              emo_error *err);
+/* Times of the steps of passes to come are kept there; NULL: not. */
+void emo__pass_set_profile(emo__pass *pass, emo__profile *profile);
 /* With save: the gradients of the head's weight go there; to be set before begin. NULL: losses only. */
 void emo__pass_set_grads(emo__pass *pass, const emo__grads *grads);
 

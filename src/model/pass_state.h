@@ -40,6 +40,7 @@ struct emo__pass {
     emo__batch batch;
     bool has_batch;
     const emo__grads *grads;
+    emo__profile *profile; /* NULL: not wanted */
 
     emo__step *steps;
     size_t n_steps;
@@ -88,11 +89,17 @@ static inline float *emo__h_out(const emo__pass *p, int32_t l) {
     return l + 1 < p->model->config.layers ? p->layers[l + 1].h_in : p->h;
 }
 
+static inline void emo__pass_lap(emo__pass *p, emo_train_part part, int backward) {
+    emo__profile_lap(p->profile, p->exec, part, backward);
+}
+
 /* Assigns every buffer of the arena; with base NULL only counts. Returns the bytes. */
 size_t emo__pass_layout(emo__pass *pass, char *base);
 /* Runs rows [first, last) of a step. */
 EMO_MUST_CHECK emo_status emo__step_run(emo__pass *pass, const emo__step *step, int64_t first, int64_t last,
                                         emo_error *err);
+/* The part of a profile that a step belongs to. */
+emo_train_part emo__step_part(const emo__step *step);
 /* Rows a step has, and whether it may be sliced. */
 int64_t emo__step_rows(const emo__pass *pass, const emo__step *step);
 /* Multiply-adds per row, roughly. */

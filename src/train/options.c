@@ -61,7 +61,7 @@ static emo_status check_ints(const emo_train_options *o, emo_error *err) {
         {"gating", o->gating, -1, EMO_ROUTER_SIGMOID},
         {"repetition_count", o->repetition_count, 0, 1 << 20},
         {"repetition_period", o->repetition_period, 1, 1 << 20},
-        {"reserved", o->reserved, 0, 0},
+        {"profile", o->profile, 0, 1},
         {"reserved_2", o->reserved_2, 0, 0},
         {"reserved_3", o->reserved_3, 0, 0},
     };

@@ -2,6 +2,7 @@
 /* The training loop, and the number of steps of a run that is limited by time. */
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "base/status.h"
@@ -40,6 +41,7 @@ static emo_status calibrate(emo_trainer *t, emo_error *err) {
     double each = seconds[n / 2] > 1e-9 ? seconds[n / 2] : 1e-9;
     double steps = floor(left / each);
     t->steps = steps < 1.0 ? 1 : steps > 1e12 ? (int64_t)1e12 : (int64_t)steps;
+    memset(&t->profile, 0, sizeof t->profile); /* of the run alone */
     return EMO_OK;
 }
 
@@ -88,6 +90,7 @@ emo_status emo__trainer_advance(emo_trainer *t, emo_step_metrics *metrics, emo_e
     t->unrecorded = *metrics;
     if (t->valid != NULL && due(t->opt.valid_every, t->step, t->steps)) {
         status = validate(t, &metrics->valid_loss, err);
+        emo__trainer_lap(t, EMO_TRAIN_PART_VALIDATION);
         stop = status == EMO_E_CANCELLED; /* the step itself is done and goes on record */
         if (status != EMO_OK && !stop)
             goto done;
@@ -95,11 +98,16 @@ emo_status emo__trainer_advance(emo_trainer *t, emo_step_metrics *metrics, emo_e
     }
     if (folder) {
         EMO_TRY(status = emo__metrics_record(t, err));
-        if (due(t->opt.checkpoint_every, t->step, t->steps))
+        emo__trainer_lap(t, EMO_TRAIN_PART_OTHER);
+        if (due(t->opt.checkpoint_every, t->step, t->steps)) {
             EMO_TRY(status = emo__checkpoint_write(t, err));
+            emo__trainer_lap(t, EMO_TRAIN_PART_CHECKPOINT);
+        }
     }
-    if (t->opt.on_step != NULL && t->opt.on_step(t->opt.on_step_ctx, metrics) != 0)
-        stop = true;
+    if (t->opt.on_step != NULL) {
+        stop = t->opt.on_step(t->opt.on_step_ctx, metrics) != 0 || stop;
+        emo__trainer_lap(t, EMO_TRAIN_PART_OTHER);
+    }
     EMO_TRY(status = emo__ranks_stop(t, stop, &stop, err));
     if (stop)
         status = emo__fail(err, EMO_E_CANCELLED, "stopped after step %lld", (long long)t->step);

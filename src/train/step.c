@@ -98,10 +98,13 @@ static emo_status micro_step(emo_trainer *t, int64_t step, int32_t m, emo_error 
         limit.progress = t->ranks > 1 ? &noting : &t->opt.progress;
     emo_status status;
     EMO_TRY(status = emo__micro_prepare(t, step, m, &batch, err));
+    emo__trainer_lap(t, EMO_TRAIN_PART_ROUTING); /* sizes of the documents' pools */
     EMO_TRY(status = emo__pass_begin(t->pass, &batch, err));
+    emo__trainer_lap(t, EMO_TRAIN_PART_OTHER);
     EMO_TRY(status = emo__pass_advance(t->pass, &limit, &done, err));
     if (t->ranks > 1) {
         EMO_TRY(status = emo__ranks_stop(t, n.wanted, &stop, err));
+        emo__trainer_lap(t, EMO_TRAIN_PART_RANKS);
         if (stop)
             return emo__fail(err, EMO_E_CANCELLED, "cancelled by the progress hook of a rank");
     }
@@ -113,6 +116,7 @@ static emo_status micro_step(emo_trainer *t, int64_t step, int32_t m, emo_error 
         EMO_TRY(status = balance_layer(t, m, l, err));
         t->route[l].z_scale = (float)((double)t->opt.z_weight / t->model->config.layers / label_count(t));
     }
+    emo__trainer_lap(t, EMO_TRAIN_PART_ROUTING);
     status = emo__pass_backward(t->pass, &t->grads, t->route, err);
 done:
     return status;
@@ -125,6 +129,8 @@ static emo_status update(emo_trainer *t, int64_t step, double lr, emo_error *err
     s.bias2 = (float)(1.0 - pow((double)t->opt.beta2, (double)step));
     emo_status status;
     EMO_TRY(status = reduce(t, t->g, (size_t)t->grad_count, EMO_DTYPE_F32, err));
+    if (t->ranks > 1)
+        emo__trainer_lap(t, EMO_TRAIN_PART_RANKS);
     EMO_TRY(status = t->ops->upload(t->exec, t->scalars, &s, sizeof s, err));
     emo_sumsq_args sumsq = {t->grad_count, t->g, &t->scalars->sumsq};
     EMO_TRY(status = t->ops->sumsq(t->exec, &sumsq, err));
@@ -145,6 +151,7 @@ static emo_status update(emo_trainer *t, int64_t step, double lr, emo_error *err
         a.scalars = t->scalars;
         EMO_TRY(status = t->ops->adamw(t->exec, &a, err));
     }
+    emo__trainer_lap(t, EMO_TRAIN_PART_OPTIMIZER);
 done:
     return status;
 }
@@ -273,7 +280,9 @@ emo_status emo__trainer_step(emo_trainer *t, bool dry, emo_step_metrics *metrics
     emo_step_metrics out = {0};
     out.struct_size = sizeof out;
     emo_status status;
+    emo__profile_start(&t->profile);
     EMO_TRY(status = emo__step_data_load(t, step, err));
+    emo__trainer_lap(t, EMO_TRAIN_PART_DATA);
     double all[3] = {(double)t->data.n_labels, (double)t->data.n_documents, (double)t->data.n_filtered};
     EMO_TRY(status = emo__ranks_sum(t, all, 3, err));
     t->data.all_labels = (int64_t)all[0];
@@ -288,7 +297,10 @@ emo_status emo__trainer_step(emo_trainer *t, bool dry, emo_step_metrics *metrics
         t->step = dry ? t->step : step;
         goto finish;
     }
+    if (t->ranks > 1)
+        emo__trainer_lap(t, EMO_TRAIN_PART_RANKS);
     EMO_TRY(status = t->ops->zero(t->exec, t->g, (size_t)t->grad_count * sizeof(float), err));
+    emo__trainer_lap(t, EMO_TRAIN_PART_OPTIMIZER);
     EMO_TRY(status = t->ops->zero(t->exec, t->sums, t->n_sums * sizeof(double), err));
     EMO_TRY(status = emo__balance_begin_step(t->balance, t->exec, t->opt.accumulate, n_all,
                                              (double)(t->rank_rows * t->opt.seq_len), err));
@@ -304,6 +316,7 @@ emo_status emo__trainer_step(emo_trainer *t, bool dry, emo_step_metrics *metrics
         EMO_TRY(status = emo__balance_end_step(t->balance, t->exec, err));
     }
 finish:
+    emo__trainer_lap(t, EMO_TRAIN_PART_OTHER);
     out.step = t->step;
     out.steps = t->steps;
     out.tokens = t->tokens;

@@ -8,6 +8,7 @@
 #include "data/pack.h"
 #include "io/files.h"
 #include "model/pass.h"
+#include "model/profile.h"
 #include "moe/balance.h"
 #include "train/schedule.h"
 
@@ -72,6 +73,7 @@ struct emo_trainer {
     emo__packer *packer;
     emo__row_source rows; /* row NULL: the packer */
     emo__lock lock;
+    emo__profile profile; /* filled with opt.profile */
 
     int64_t micro_rows; /* rows of a micro-batch on this rank */
     int64_t rank_rows;  /* rows of a step on this rank */
@@ -163,5 +165,10 @@ EMO_MUST_CHECK emo_status emo__trainer_run(emo_trainer *t, emo_error *err);
 /* One step with all that follows it: validation, metrics, checkpoint, on_step. */
 EMO_MUST_CHECK emo_status emo__trainer_advance(emo_trainer *t, emo_step_metrics *metrics, emo_error *err);
 EMO_MUST_CHECK emo_status emo__trainer_plan(emo_trainer *t, emo_error *err);
+
+/* Ends a lap of the trainer's profile, if it keeps one. */
+static inline void emo__trainer_lap(emo_trainer *t, emo_train_part part) {
+    emo__profile_lap(t->opt.profile ? &t->profile : NULL, t->exec, part, 0);
+}
 
 #endif

@@ -517,6 +517,11 @@ static void training(const things *t) {
     REFUSED(emo_trainer_checkpoint(t->trainer, e)); /* it has no folder */
     REFUSED(emo_schedule_lr(&options, 1, NULL, e));
     REFUSED(emo_schedule_lr(NULL, 1, &lr, e)); /* the defaults have no number of steps */
+    emo_train_profile_entry entry = EMO_TRAIN_PROFILE_ENTRY_INIT;
+    REFUSED(emo_trainer_profile(NULL, 0, &entry, e));
+    REFUSED(emo_trainer_profile(t->trainer, 0, NULL, e));
+    assert_null(emo_train_part_name(-1));
+    assert_null(emo_train_part_name(EMO_TRAIN_PART_OTHER + 1));
     assert_int_equal(emo_trainer_at(NULL), 0);
     assert_int_equal(emo_trainer_steps(NULL), 0);
     emo_train_options_init(NULL);

@@ -140,7 +140,8 @@ done
 ends 4 'resume' "${run[@]}"
 must "${run[@]}" --resume
 must "$EMO" train --config config.json "${common[@]}" --pool uniform:2:8 --steps 5 --out one --threads 1
-must "$EMO" train --config config.json "${common[@]}" --pool uniform:2:8 --steps 5 --out two --threads 2
+must "$EMO" train --config config.json "${common[@]}" --pool uniform:2:8 --steps 5 --out two --threads 2 --profile
+grep -q '^routing  *backward  *[1-9]' out || fail 'train --profile prints no table of operators'
 grep -q 'pool  *uniform:2:8' out || fail 'train does not print its settings'
 cmp -s one/model.safetensors two/model.safetensors || fail 'one and two threads give different weights'
 router=(--gating sigmoid --score-bias 0.01 --jitter 0.1 --repetition-filter 8 --balance-scope document)

@@ -169,7 +169,7 @@ static void bad_options_are_named(void **state) {
     REFUSED(keep_checkpoints, 0);
     REFUSED(valid_every, -1);
     REFUSED(resume, 2);
-    REFUSED(reserved, 1);
+    REFUSED(profile, 2);
     REFUSED(reserved_2, 1);
     REFUSED(reserved_3, 1);
     REFUSED(gating, 2);
@@ -343,6 +343,85 @@ static void odd_runs(void **state) {
     emo_runtime_release(rt);
 }
 
+static int32_t profile_is_busy(void *ctx, const emo_step_metrics *metrics) {
+    emo_train_profile_entry entry = EMO_TRAIN_PROFILE_ENTRY_INIT;
+    emo_error err = EMO_ERROR_INIT;
+    (void)metrics;
+    EXPECT_STATUS(emo_trainer_profile(*(emo_trainer **)ctx, 0, &entry, &err), EMO_E_BUSY, "in use");
+    return 0;
+}
+
+static void a_profile_accounts_for_the_steps(void **state) {
+    (void)state;
+    emo_error err = EMO_ERROR_INIT;
+    emo_runtime *rt = test_runtime(1, EMO_ISA_AUTO);
+    emo_model *model[2] = {tiny_model(rt, TINY), tiny_model(rt, TINY)};
+    emo_dataset *data = tiny_data(rt);
+    emo_trainer *t = NULL;
+    tiny_result plain = {0};
+    tiny_result timed = {0};
+    emo_train_profile_entry entry = EMO_TRAIN_PROFILE_ENTRY_INIT;
+    emo_train_options o = tiny_options();
+    EXPECT_OK(emo_trainer_create(model[0], data, &o, &t, &err));
+    EXPECT_OK(emo_trainer_run(t, &err));
+    EXPECT_STATUS(emo_trainer_profile(t, 0, &entry, &err), EMO_E_NOT_FOUND, "options.profile");
+    emo_trainer_release(t);
+    tiny_weights(model[0], &plain);
+
+    o.profile = 1;
+    o.on_step_ctx = &t;
+    o.on_step = profile_is_busy;
+    EXPECT_OK(emo_trainer_create(model[1], data, &o, &t, &err));
+    double seconds = 0.0;
+    double parts = 0.0;
+    for (int s = 0; s < TINY_STEPS; s++) {
+        emo_step_metrics m = {0};
+        m.struct_size = sizeof m;
+        EXPECT_OK(emo_trainer_step(t, &m, &err));
+        seconds += m.seconds;
+    }
+    uint64_t calls[EMO_TRAIN_PART_OTHER + 1][2] = {{0}};
+    size_t n = 0;
+    int32_t before = -1;
+    for (;; n++) {
+        emo_status status = emo_trainer_profile(t, n, &entry, &err);
+        if (status == EMO_E_NOT_FOUND)
+            break;
+        EXPECT_OK(status);
+        assert_int_equal(entry.struct_size, sizeof entry);
+        assert_non_null(emo_train_part_name(entry.part));
+        assert_true(2 * entry.part + entry.backward > before);
+        before = 2 * entry.part + entry.backward;
+        calls[entry.part][entry.backward] = entry.calls;
+        parts += entry.seconds;
+    }
+    /* two layers; forward: qkv and the output, router logits, selection, plan and what frames them */
+    assert_int_equal(calls[EMO_TRAIN_PART_DATA][0], TINY_STEPS);
+    assert_int_equal(calls[EMO_TRAIN_PART_EMBED][1], TINY_STEPS);
+    assert_int_equal(calls[EMO_TRAIN_PART_LINEAR][0], 4 * TINY_STEPS);
+    assert_int_equal(calls[EMO_TRAIN_PART_LINEAR][1], 4 * TINY_STEPS);
+    assert_int_equal(calls[EMO_TRAIN_PART_ATTENTION][0], 2 * TINY_STEPS);
+    assert_int_equal(calls[EMO_TRAIN_PART_ATTENTION][1], 2 * TINY_STEPS);
+    assert_int_equal(calls[EMO_TRAIN_PART_EXPERTS][0], 2 * TINY_STEPS);
+    assert_int_equal(calls[EMO_TRAIN_PART_EXPERTS][1], 2 * TINY_STEPS);
+    assert_int_equal(calls[EMO_TRAIN_PART_ROUTING][1], 2 * TINY_STEPS);
+    assert_true(calls[EMO_TRAIN_PART_ROUTING][0] >= 6 * TINY_STEPS);
+    assert_int_equal(calls[EMO_TRAIN_PART_HEAD][0], TINY_STEPS);
+    assert_int_equal(calls[EMO_TRAIN_PART_DENSE][0] + calls[EMO_TRAIN_PART_RANKS][0], 0);
+    /* laps are contiguous: all that a step's own clock saw is there, but for the moments between the two clocks; the
+     * callback comes on top */
+    assert_true(parts >= 0.9 * seconds);
+    emo_trainer_release(t);
+    tiny_weights(model[1], &timed);
+    assert_memory_equal(plain.weights, timed.weights, plain.count * sizeof(float));
+    tiny_free(&plain);
+    tiny_free(&timed);
+    emo_dataset_release(data);
+    emo_model_release(model[0]);
+    emo_model_release(model[1]);
+    emo_runtime_release(rt);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(threads_do_not_change_a_bit),
@@ -353,6 +432,7 @@ int main(void) {
         cmocka_unit_test(cancelling_leaves_everything_usable),
         cmocka_unit_test(only_what_is_asked_for_is_trained),
         cmocka_unit_test(odd_runs),
+        cmocka_unit_test(a_profile_accounts_for_the_steps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
