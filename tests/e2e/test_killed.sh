@@ -39,6 +39,7 @@ while [ $kills -lt "$KILLS" ] && [ $failures = 0 ]; do
         [ $code = 0 ] && break
         [ $code = 137 ] || fail "a run ended with $code: $(head -n 1 err)"
         kills=$((kills + 1))
+        [ $((kills % 20)) != 0 ] || echo "$kills kills so far"
         [ -e run/state/latest ] || early=$((early + 1))
         ls run run/state run/state/data 2>/dev/null | grep -q 'writing-\|\.tmp-' && writing=$((writing + 1))
         [ $failures = 0 ] && [ $kills -lt "$KILLS" ] || break
