@@ -146,13 +146,17 @@ static emo_status cut_added(work *w, bool normalized, const char *text, size_t l
             continue;
         if (added->single_word && (word_at(text, length, begin, false) || word_at(text, length, at, true)))
             continue;
+        size_t end = at + (added->rstrip ? strip(text + at, length - at, false) : 0);
+        /* White space that was taken may still hold a token, and the text goes on behind that one; but one that takes
+         * what lies left of it has nothing left there: as Hugging Face's. */
+        if (added->lstrip && end <= done)
+            continue;
         if (added->lstrip && begin > done)
             begin -= strip(text + done, begin - done, true);
         if (begin > done)
             status = fn(w, text + done, begin - done, err);
         emo__emit(w->sink, added->id);
-        /* white space that is taken may still hold a token, and the text goes on behind that one: as Hugging Face's */
-        done = at + (added->rstrip ? strip(text + at, length - at, false) : 0);
+        done = end;
     }
     return status == EMO_OK && done < length ? fn(w, text + done, length - done, err) : status;
 }

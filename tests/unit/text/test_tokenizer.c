@@ -173,6 +173,14 @@ static void added_tokens(void **state) {
     expect_ids(tok, 1, "<m><m>", (int32_t[]){302, 302}, 2);
     expect_ids(tok, 1, "<m> <m>", (int32_t[]){302, 302}, 2);
     expect_ids(tok, 1, "<", &lt, 1);
+    emo_tokenizer *spaces =
+        from_parts(rt, VOCAB, MERGES, EOT ",{\"id\":262,\"content\":\"  \",\"rstrip\":true}", TEXT_BYTE_LEVEL);
+    expect_ids(spaces, 0, "     ", (int32_t[]){262, 262}, 2); /* a token in white space that was taken counts */
+    emo_tokenizer_release(spaces);
+    spaces = from_parts(rt, VOCAB, MERGES, EOT ",{\"id\":262,\"content\":\"  \",\"lstrip\":true,\"rstrip\":true}",
+                        TEXT_BYTE_LEVEL);
+    expect_ids(spaces, 0, "     ", (int32_t[]){262}, 1); /* unless it takes white space itself */
+    emo_tokenizer_release(spaces);
     assert_int_equal(emo_tokenizer_is_special(tok, 300), 0);
     assert_int_equal(emo_tokenizer_is_special(tok, 301), 1);
     assert_int_equal(emo_tokenizer_is_special(tok, 299), 0);
