@@ -271,8 +271,8 @@ emo_status emo__st_writer_begin(emo__st_writer *w, emo_error *err) {
     }
     w->shards = shard + 1;
     w->begun = true;
-    if (w->shard_bytes > 0) {
-        emo_status status = emo__mkdirs(&w->rt->mem, w->path, err);
+    if (w->shard_bytes > 0 && !emo__path_is_dir(w->path)) {
+        emo_status status = emo__mkdir(w->path, err); /* not its parents: a run folder that went away stays away */
         if (status != EMO_OK)
             return status;
     }

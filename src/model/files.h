@@ -22,6 +22,9 @@ EMO_MUST_CHECK emo_status emo__model_load_sources(emo_runtime *rt, const char *c
                                                   emo_error *err);
 EMO_MUST_CHECK emo_status emo__model_save(const emo_model *model, const char *folder,
                                           const emo_model_save_options *options, emo_error *err);
+/* The same into a folder that is there; it is not made when it is not. */
+EMO_MUST_CHECK emo_status emo__model_save_into(const emo_model *model, const char *folder,
+                                               const emo_model_save_options *options, emo_error *err);
 
 /* The tokenizer's files, where the model has one. */
 EMO_MUST_CHECK emo_status emo__save_tokenizer(const emo_model *model, const char *folder, emo_error *err);

@@ -221,8 +221,7 @@ done:
     return status;
 }
 
-emo_status emo__model_save(const emo_model *m, const char *folder, const emo_model_save_options *options,
-                           emo_error *err) {
+static emo_status can_be_saved(const emo_model *m, const emo_model_save_options *options, emo_error *err) {
     for (size_t i = 0; i < m->n_params; i++) {
         const emo__param *p = &m->params[i];
         if (p->view->data == NULL)
@@ -236,11 +235,16 @@ emo_status emo__model_save(const emo_model *m, const char *folder, const emo_mod
                          "the reference's configuration has no key for %s, which this model has; set "
                          "emo_model_save_options.extended to save it for this library alone",
                          m->config.score_bias ? "a score bias" : "sigmoid gating");
+    return EMO_OK;
+}
+
+emo_status emo__model_save_into(const emo_model *m, const char *folder, const emo_model_save_options *options,
+                                emo_error *err) {
     emo_dtype dtype = options->dtype < 0 ? m->embed.dtype : options->dtype;
     bool has_config = false;
     emo__buf path;
     emo__buf_init(&path, &m->rt->mem);
-    emo_status status = emo__mkdirs(&m->rt->mem, folder, err);
+    emo_status status = can_be_saved(m, options, err);
     if (status == EMO_OK)
         status = emo__path_join(&path, folder, "config.json", err);
     if (status == EMO_OK)
@@ -255,4 +259,12 @@ emo_status emo__model_save(const emo_model *m, const char *folder, const emo_mod
     if (status == EMO_OK && has_config)
         status = write_beside(m, folder, dtype, err);
     return status;
+}
+
+emo_status emo__model_save(const emo_model *m, const char *folder, const emo_model_save_options *options,
+                           emo_error *err) {
+    emo_status status = can_be_saved(m, options, err);
+    if (status == EMO_OK)
+        status = emo__mkdirs(&m->rt->mem, folder, err);
+    return status == EMO_OK ? emo__model_save_into(m, folder, options, err) : status;
 }

@@ -119,7 +119,7 @@ static emo_status write_files(emo_trainer *t, const char *folder, emo__buf *path
     emo_status status;
     EMO_TRY(status = emo__remove_tree(&t->rt->mem, folder, err));
     EMO_TRY(status = emo__mkdir(folder, err)); /* not its parents: a run folder that went away stays away */
-    EMO_TRY(status = emo__model_save(t->model, folder, &save, err));
+    EMO_TRY(status = emo__model_save_into(t->model, folder, &save, err));
     EMO_TRY(status = emo__path_join(path, folder, "optimizer.safetensors", err));
     EMO_TRY(status = write_optimizer(t, path->data, err));
     EMO_TRY(status = emo__path_join(path, folder, "trainer.json", err));
@@ -159,7 +159,7 @@ emo_status emo__checkpoint_write(emo_trainer *t, emo_error *err) {
     /* first the exported model: a run whose last checkpoint is complete is complete altogether */
     emo_model_save_options save = EMO_MODEL_SAVE_OPTIONS_INIT;
     save.extended = 1;
-    EMO_TRY(status = emo__model_save(t->model, t->out, &save, err));
+    EMO_TRY(status = emo__model_save_into(t->model, t->out, &save, err));
     EMO_TRY(status = emo__path_join(&path, state.data, "latest", err));
     EMO_TRY(status = emo__file_write(&t->rt->mem, path.data, name, strlen(name), err));
     t->saved = t->step;
