@@ -113,9 +113,13 @@ else
 fi
 # ---- A folder without permission to write (root may write all the same) ----
 if [ "$(id -u)" != 0 ]; then
-    chmod 555 whole whole/state
-    ends 1 'permission denied' "${train[@]}" "${steps[@]}" --out whole --resume
-    chmod 755 whole whole/state
+    background closed
+    killed
+    chmod 555 closed closed/state
+    ends 1 'permission denied' "${train[@]}" --steps 1000000 --checkpoint-every 2 --out closed --resume
+    readable closed
+    ends 1 'permission denied' "${train[@]}" "${steps[@]}" --out closed/new
+    chmod 755 closed closed/state
 fi
 echo "$failures failures"
 [ $failures = 0 ]
