@@ -10,7 +10,7 @@ args=()
 corpus=$1/../shared/corpus
 if [ -n "${EMO_TOKENIZERS_FULL-}" ]; then
   args+=(--full)
-  for file in "$corpus"/{train,valid,test}.jsonl.gz; do [ ! -e "$file" ] || args+=(--corpus "$file"); done
+  for file in "$corpus"/{train,valid,test,mc}.jsonl.gz; do [ ! -e "$file" ] || args+=(--corpus "$file"); done
 elif [ -e "$corpus/valid.jsonl.gz" ]; then
   args+=(--corpus "$corpus/valid.jsonl.gz")
 fi
