@@ -4,6 +4,7 @@
 #include "base/checked.h"
 #include "base/options.h"
 #include "base/status.h"
+#include "base/utf8.h"
 #include "data/choices.h"
 #include "data/dataset.h"
 #include "data/ingest.h"
@@ -34,11 +35,9 @@ static emo_status check_strings(const char *const *names, size_t n, const char *
 }
 
 static emo_status check_options(emo_dataset_options *opt, const emo_tokenizer *tokenizer, emo_error *err) {
-    if (opt->skip_broken != 0 && opt->skip_broken != 1)
-        return emo__fail(err, EMO_E_RANGE, "skip_broken is %d; it must be 0 or 1", (int)opt->skip_broken);
-    if (opt->max_documents < 0)
-        return emo__fail(err, EMO_E_RANGE, "max_documents is %lld; it must be positive, or 0 for all",
-                         (long long)opt->max_documents);
+    emo_status status = emo__reading_check(opt, err);
+    if (status != EMO_OK)
+        return status;
     if (opt->token_type < EMO_TOKENS_U16 || opt->token_type > EMO_TOKENS_AUTO)
         return emo__fail(err, EMO_E_RANGE,
                          "token_type is %d; it must be EMO_TOKENS_U16, EMO_TOKENS_U32 or EMO_TOKENS_AUTO",

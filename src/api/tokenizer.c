@@ -292,7 +292,7 @@ emo_status emo_tokenizer_train(emo_runtime *runtime, const emo_tokenizer_train_o
     if (opt.min_frequency < 1)
         return emo__fail(err, EMO_E_RANGE, "min_frequency is %lld; it must be at least 1",
                          (long long)opt.min_frequency);
-    if (opt.eos != NULL && (opt.eos[0] == '\0' || emo__utf8_valid_prefix(opt.eos, strlen(opt.eos)) != strlen(opt.eos)))
+    if (opt.eos != NULL && (opt.eos[0] == '\0' || !emo__utf8_valid(opt.eos, strlen(opt.eos))))
         return emo__fail(err, EMO_E_RANGE, "eos must be UTF-8 and not empty");
     status = emo__train(runtime, &opt, reader, out, err);
     if (status != EMO_OK && err != NULL && reader->next == emo__texts_read) {

@@ -82,7 +82,4 @@ void emo__dataset_release(emo_dataset *dataset);
 EMO_MUST_CHECK emo_status emo__dataset_filter(const emo_dataset *dataset, const char *domain, int64_t examples,
                                               uint64_t seed, emo_dataset **out, emo_error *err);
 
-/* True for well-formed UTF-8 (Unicode 15, table 3-7). */
-bool emo__utf8_valid(const char *text, size_t length);
-
 #endif

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/status.h"
+#include "base/utf8.h"
 
 void emo__texts_free(emo_texts *texts) {
     emo_runtime *rt = texts->rt;

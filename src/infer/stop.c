@@ -16,7 +16,7 @@ static emo_status check(const char *text, size_t index, size_t *length, emo_erro
     if (*length == 0 || *length > MAX_LENGTH)
         return emo__fail(err, EMO_E_RANGE, "emo_session_options.stop[%zu] has %zu bytes; it must have 1 to %d", index,
                          *length, MAX_LENGTH);
-    if (emo__utf8_valid_prefix(text, *length) != *length)
+    if (!emo__utf8_valid(text, *length))
         return emo__fail(err, EMO_E_INVALID_ARGUMENT, "emo_session_options.stop[%zu] is not valid UTF-8", index);
     return EMO_OK;
 }

@@ -8,6 +8,7 @@
 
 #include "base/parse.h"
 #include "base/status.h"
+#include "base/utf8.h"
 #include "io/json_node.h"
 #include "io/names.h"
 
@@ -57,23 +58,6 @@ static void skip_space(parser *p) {
 
 /* ---- strings ---- */
 
-/* The length of the well-formed UTF-8 character at `at`, 0 if there is none. */
-static size_t character(const char *at, const char *end) {
-    const unsigned char *c = (const unsigned char *)at;
-    size_t left = (size_t)(end - at);
-    size_t n = c[0] >= 0xc2 && c[0] < 0xe0 ? 2 : c[0] >= 0xe0 && c[0] < 0xf0 ? 3 : c[0] >= 0xf0 && c[0] < 0xf5 ? 4 : 0;
-    if (n == 0 || left < n)
-        return 0;
-    for (size_t i = 1; i < n; i++) {
-        if ((c[i] & 0xc0) != 0x80)
-            return 0;
-    }
-    if ((c[0] == 0xe0 && c[1] < 0xa0) || (c[0] == 0xed && c[1] > 0x9f) || (c[0] == 0xf0 && c[1] < 0x90) ||
-        (c[0] == 0xf4 && c[1] > 0x8f))
-        return 0; /* too long, a surrogate, beyond the last code point */
-    return n;
-}
-
 /* Four hexadecimal digits; false when they are not there. */
 static bool hex4(const char *at, const char *end, uint32_t *out) {
     uint32_t value = 0;
@@ -94,25 +78,6 @@ static bool hex4(const char *at, const char *end, uint32_t *out) {
     }
     *out = value;
     return true;
-}
-
-static char *put_character(char *to, uint32_t code) {
-    if (code < 0x80) {
-        *to++ = (char)code;
-    } else if (code < 0x800) {
-        *to++ = (char)(0xc0 | code >> 6);
-        *to++ = (char)(0x80 | (code & 0x3f));
-    } else if (code < 0x10000) {
-        *to++ = (char)(0xe0 | code >> 12);
-        *to++ = (char)(0x80 | (code >> 6 & 0x3f));
-        *to++ = (char)(0x80 | (code & 0x3f));
-    } else {
-        *to++ = (char)(0xf0 | code >> 18);
-        *to++ = (char)(0x80 | (code >> 12 & 0x3f));
-        *to++ = (char)(0x80 | (code >> 6 & 0x3f));
-        *to++ = (char)(0x80 | (code & 0x3f));
-    }
-    return to;
 }
 
 /* p->at is behind a backslash. */
@@ -138,7 +103,7 @@ static emo_status escape(parser *p, char **to) {
         code = 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00);
         p->at += 6;
     }
-    *to = put_character(*to, code);
+    *to += emo__utf8_write(code, (unsigned char *)*to);
     return EMO_OK;
 }
 
@@ -167,10 +132,10 @@ static emo_status string(parser *p, const char **text, uint32_t *length) {
         }
         if ((unsigned char)*p->at < 0x20)
             return wrong(p, p->at, "a control character in a string; it must be escaped");
-        size_t n = character(p->at, p->end);
-        if (n == 0)
+        int n = emo__utf8_check((const unsigned char *)p->at, (size_t)(p->end - p->at));
+        if (n <= 0)
             return wrong(p, p->at, "a string that is not valid UTF-8");
-        memcpy(to, p->at, n);
+        memcpy(to, p->at, (size_t)n);
         to += n;
         p->at += n;
     }

@@ -212,7 +212,7 @@ emo_status emo__encode(const emo_tokenizer *tok, const emo__encode_flags *flags,
     emo__buf clean;
     emo__buf_init(&clean, mem);
     emo_status status = flags->add_special ? put_around(tok, false, sink, err) : EMO_OK;
-    if (status == EMO_OK && emo__utf8_valid_prefix(text, length) != length) {
+    if (status == EMO_OK && !emo__utf8_valid(text, length)) {
         size_t left;
         status = emo__utf8_clean(&clean, text, length, false, &left, err);
         text = clean.data;

@@ -62,7 +62,7 @@ emo_status emo__regex_create(const emo__mem *mem, const char *pattern, size_t le
     if (length == 0 || length > MAX_PATTERN)
         return emo__fail(err, EMO_E_FORMAT, "the split pattern has %zu bytes; it must have 1 to %u", length,
                          MAX_PATTERN);
-    if (emo__utf8_valid_prefix(pattern, length) != length)
+    if (!emo__utf8_valid(pattern, length))
         return emo__fail(err, EMO_E_FORMAT, "the split pattern is not valid UTF-8");
     emo__regex *regex = emo__calloc(mem, 1, sizeof *regex);
     if (regex == NULL)

@@ -90,7 +90,7 @@ emo_status emo__words_count(emo__words *words, const emo__split *split, const em
             break;
         }
         done += length;
-        if (length > 0 && emo__utf8_valid_prefix(text, length) != length) {
+        if (length > 0 && !emo__utf8_valid(text, length)) {
             size_t left;
             clean.size = 0;
             status = emo__utf8_clean(&clean, text, length, false, &left, err);

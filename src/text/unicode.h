@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* UTF-8, the character classes that the split patterns need, normalisation. */
+/* Repairing UTF-8, the character classes that the split patterns need, normalisation. */
 #ifndef EMO_SRC_TEXT_UNICODE_H
 #define EMO_SRC_TEXT_UNICODE_H
 
 #include <stdbool.h>
 
 #include "base/memory.h"
+#include "base/utf8.h"
 
 /* Classes as the regular expressions see them: \p{L}, \p{N}, \s; the rest is OTHER. They do not overlap. */
 enum { EMO__CLASS_OTHER = 0, EMO__CLASS_LETTER = 1, EMO__CLASS_NUMBER = 2, EMO__CLASS_SPACE = 3 };
@@ -13,35 +14,6 @@ extern const uint8_t emo__ascii_class[128];
 int emo__char_class(uint32_t c);
 /* A letter, mark, digit, connector or joiner: what single_word looks for beside a token. */
 bool emo__is_word(uint32_t c);
-
-/* Reads one character of valid UTF-8 at p; returns its length, 1 to 4. */
-static inline size_t emo__utf8_read(const unsigned char *p, uint32_t *c) {
-    if (p[0] < 0x80) {
-        *c = p[0];
-        return 1;
-    }
-    if (p[0] < 0xE0) {
-        *c = (uint32_t)(p[0] & 0x1F) << 6 | (uint32_t)(p[1] & 0x3F);
-        return 2;
-    }
-    if (p[0] < 0xF0) {
-        *c = (uint32_t)(p[0] & 0x0F) << 12 | (uint32_t)(p[1] & 0x3F) << 6 | (uint32_t)(p[2] & 0x3F);
-        return 3;
-    }
-    *c = (uint32_t)(p[0] & 0x07) << 18 | (uint32_t)(p[1] & 0x3F) << 12 | (uint32_t)(p[2] & 0x3F) << 6 |
-         (uint32_t)(p[3] & 0x3F);
-    return 4;
-}
-
-/* Writes c as UTF-8; returns the length, 1 to 4. */
-size_t emo__utf8_write(uint32_t c, unsigned char *out);
-
-/* Looks at the character at p[0..n), n > 0. Positive: its length. 0: the bytes are the start of a character that is cut
- * by the end. Negative: -k, the first k bytes are a maximal invalid subsequence. */
-int emo__utf8_check(const unsigned char *p, size_t n);
-
-/* The length of the longest valid prefix that ends at a character border. */
-size_t emo__utf8_valid_prefix(const char *text, size_t n);
 
 /* Appends text with each maximal invalid subsequence replaced by U+FFFD. With `stream` a cut character at the end is
  * left out and *left is its length (0 to 3); without, it is replaced too. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Tokenizers and documents. */
+#include "base/utf8.h"
 #include "data/dataset.h"
 #include "fuzz/fuzz.h"
 

@@ -3,6 +3,7 @@
 #include <emo/data.h>
 #include <sys/stat.h>
 
+#include "base/utf8.h"
 #include "data/dataset.h"
 #include "io/files.h"
 #include "support/folder.h"
