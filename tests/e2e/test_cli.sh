@@ -3,38 +3,10 @@
 # The emo program from one end to the other on sixty tiny documents: test_cli.sh SOURCE_DIR BUILD_DIR
 set -u
 BUILD=${2:?usage: test_cli.sh SOURCE_DIR BUILD_DIR}
-EMO=$(realpath "$BUILD/examples/cli/emo" 2>/dev/null)
-[ -x "$EMO" ] || exit 77
+. "$(dirname "${BASH_SOURCE[0]}")/functions.sh"
 WORK=$(mktemp -d) || exit 1
 trap 'rm -rf "$WORK"' EXIT
 cd "$WORK" || exit 1
-failures=0
-
-fail() {
-    echo "FAILED: $*"
-    failures=$((failures + 1))
-}
-
-# must COMMAND...: ends with 0; its output is in out and err.
-must() {
-    "$@" >out 2>err </dev/null || fail "exit code $? from: ${*/#$EMO/emo} ($(head -n 2 err))"
-}
-
-# ends CODE WORDS COMMAND...: ends with the code, and says the words (a regular expression) on standard error.
-ends() {
-    local code=$1 words=$2
-    shift 2
-    "$@" >out 2>err </dev/null
-    local got=$?
-    [ $got = "$code" ] || fail "exit code $got, not $code, from: ${*/#$EMO/emo} ($(head -n 1 err))"
-    grep -Eq -- "$words" err || fail "no /$words/ on standard error of: ${*/#$EMO/emo} ($(head -n 1 err))"
-}
-
-# number KEY FILE: the first value with this key in a JSON text.
-number() {
-    grep -o "\"$1\": [^,}]*" "$2" | head -n 1 | sed 's/.*: //'
-}
-
 # close A B RELATIVE
 close() {
     awk -v a="$1" -v b="$2" -v r="$3" \

@@ -3,30 +3,11 @@
 # Recipes: the released shapes by a dry run, a small one that trains as its options do. SOURCE_DIR BUILD_DIR
 set -u
 SOURCE=$(realpath "${1:?usage: test_recipes.sh SOURCE_DIR BUILD_DIR}")
-EMO=$(realpath "${2:?}/examples/cli/emo" 2>/dev/null)
-[ -x "$EMO" ] || exit 77
+BUILD=${2:?usage: test_recipes.sh SOURCE_DIR BUILD_DIR}
+. "$(dirname "${BASH_SOURCE[0]}")/functions.sh"
 WORK=$(mktemp -d) || exit 1
 trap 'rm -rf "$WORK"' EXIT
 cd "$WORK" || exit 1
-failures=0
-fail() {
-    echo "FAILED: $*"
-    failures=$((failures + 1))
-}
-must() {
-    "$@" >out 2>err </dev/null || fail "exit code $? from: ${*/#$EMO/emo} ($(head -n 2 err))"
-}
-ends() {
-    local code=$1 words=$2
-    shift 2
-    "$@" >out 2>err </dev/null
-    local got=$?
-    [ $got = "$code" ] || fail "exit code $got, not $code, from: ${*/#$EMO/emo} ($(head -n 1 err))"
-    grep -Eq -- "$words" err || fail "no /$words/ on standard error of: ${*/#$EMO/emo} ($(head -n 1 err))"
-}
-number() {
-    grep -o "\"$1\": [^,}]*" out | head -n 1 | sed 's/.*: //'
-}
 
 # name, parameters, active without embeddings, tokens, steps, pool
 recipes='emo_1b14b_1t 13568641024 1078003712 1000000000000 238419 8

@@ -1,25 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # A tiny run of the emo program, for scripts that make it fail; sourced by bash, after BUILD was set. Goes to a folder of
 # its own and makes docs.jsonl, tok.json, config.json; the command is in the array `train`, without steps and folder.
-EMO=$(realpath "$BUILD/examples/cli/emo" 2>/dev/null)
-[ -x "$EMO" ] || exit 77
-failures=0
-
-fail() {
-    echo "FAILED: $*"
-    failures=$((failures + 1))
-}
-
-# ends CODE WORDS COMMAND...: ends with the code, and says the words (a regular expression) on standard error.
-ends() {
-    local code=$1 words=$2
-    shift 2
-    "$@" >out 2>err </dev/null
-    local got=$?
-    [ $got = "$code" ] || fail "exit code $got, not $code, from: ${*/#$EMO/emo} ($(head -n 1 err))"
-    grep -Eq -- "$words" err || fail "no /$words/ on standard error of: ${*/#$EMO/emo} ($(head -n 1 err))"
-}
-must() { "$@" >out 2>err </dev/null || fail "exit code $? from: ${*/#$EMO/emo} ($(head -n 1 err))"; }
+. "$(dirname "${BASH_SOURCE[0]}")/functions.sh"
 
 # readable RUN: the newest checkpoint and the exported model of a run folder can be read, as far as they are there; a
 # checkpoint is there only with its exported model.
