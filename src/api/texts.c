@@ -22,14 +22,10 @@ emo_status emo_texts_open(emo_runtime *rt, const char *const *paths, size_t n_pa
     }
     emo_dataset_options opt = EMO_DATASET_OPTIONS_INIT;
     emo_status status = emo__options_copy(&opt, sizeof opt, options, "emo_dataset_options", err);
+    if (status == EMO_OK)
+        status = emo__reading_check(&opt, err);
     if (status != EMO_OK)
         return status;
-    if (opt.skip_broken != 0 && opt.skip_broken != 1)
-        return emo__fail(err, EMO_E_RANGE, "skip_broken is %d; it must be 0 or 1", (int)opt.skip_broken);
-    if (opt.max_documents < 0)
-        return emo__fail(err, EMO_E_RANGE, "max_documents is %lld; it must be positive, or 0 for all",
-                         (long long)opt.max_documents);
-    static const emo_dataset_options defaults = EMO_DATASET_OPTIONS_INIT; /* mix files name tokens, never texts */
     emo_texts *texts = emo__calloc(&rt->mem, 1, sizeof *texts);
     if (texts == NULL)
         return emo__fail_memory(err, sizeof *texts);
@@ -41,7 +37,7 @@ emo_status emo_texts_open(emo_runtime *rt, const char *const *paths, size_t n_pa
     if (opt.domain != NULL && (texts->domain = emo__strdup(&rt->mem, opt.domain)) == NULL)
         status = emo__fail_memory(err, strlen(opt.domain) + 1);
     if (status == EMO_OK)
-        status = emo__data_files_find(&rt->mem, paths, n_paths, &defaults, &texts->files, err);
+        status = emo__data_files_find(&rt->mem, paths, n_paths, &opt, &texts->files, err);
     if (status != EMO_OK) {
         emo__texts_free(texts);
         return status;

@@ -32,7 +32,7 @@ EMO_MUST_CHECK emo_status emo__comm_local(emo_runtime *rt, int32_t ranks, emo_co
 
 /* Seconds a collective of a process's ranks waits for the last one, unless told otherwise. */
 #define EMO__COMM_PATIENCE 1800.0
-/* 0: for ever. EMO_E_UNSUPPORTED for other communicators. */
+/* In [0, 1e9]; 0: for ever. EMO_E_UNSUPPORTED for other communicators. */
 EMO_MUST_CHECK emo_status emo__comm_local_patience(emo_comm *comm, double seconds, emo_error *err);
 
 /* Collectives on memory of the back end in use; `stream` as in emo_comm_vtable. */

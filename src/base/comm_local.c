@@ -30,7 +30,7 @@ typedef struct world {
     emo_status result;   /* of the last finished call */
     int failed;
     int late;        /* it failed because a rank did not come */
-    double patience; /* seconds a call waits; 0: for ever */
+    double patience; /* seconds a call waits, at most 1e9; 0: for ever */
     posted *calls;   /* [ranks] */
 } world;
 
@@ -85,9 +85,9 @@ static emo_status work(const world *w) {
 static void wait_for(world *w, uint64_t mine) {
     struct timespec until;
     (void)clock_gettime(CLOCK_MONOTONIC, &until);
-    double whole = w->patience < 1e9 ? w->patience : 1e9;
-    until.tv_sec += (time_t)whole;
-    until.tv_nsec += (long)((whole - (double)(time_t)whole) * 1e9);
+    time_t whole = (time_t)w->patience;
+    until.tv_sec += whole;
+    until.tv_nsec += (long)((w->patience - (double)whole) * 1e9);
     if (until.tv_nsec >= 1000000000L) {
         until.tv_nsec -= 1000000000L;
         until.tv_sec++;

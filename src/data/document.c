@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What one line of a JSON Lines file says. */
+#include <stdio.h>
 #include <string.h>
 
 #include "base/status.h"
@@ -7,18 +8,12 @@
 
 void emo__document_where(const emo__data_file *file, uint64_t line, char where[EMO__WHERE]) {
     size_t length = strlen(file->path);
-    size_t begin = length > EMO__WHERE - 112 ? length - (EMO__WHERE - 112) : 0;
-    memcpy(where, file->path + begin, length - begin + 1);
-    if (line == 0)
-        return;
-    char digits[24];
-    size_t n = 0, at = length - begin;
-    for (; line > 0; line /= 10)
-        digits[n++] = (char)('0' + line % 10);
-    where[at++] = ':';
-    while (n > 0)
-        where[at++] = digits[--n];
-    where[at] = '\0';
+    size_t shown = EMO__WHERE - 112;
+    const char *path = file->path + (length > shown ? length - shown : 0);
+    if (line > 0)
+        (void)snprintf(where, EMO__WHERE, "%s:%llu", path, (unsigned long long)line);
+    else
+        (void)snprintf(where, EMO__WHERE, "%s", path);
 }
 
 emo_status emo__document_read(const emo__json *root, const emo__data_file *file, uint64_t line, const char *wanted,

@@ -5,6 +5,7 @@
 
 #include "base/checked.h"
 #include "base/status.h"
+#include "base/utf8.h"
 #include "io/gzip.h"
 #include "io/json.h"
 #include "io/npy.h"

@@ -23,6 +23,9 @@ typedef struct emo__data_files {
     size_t capacity;
 } emo__data_files;
 
+/* Bounds of the options that say which documents are read, to tokens or as text. */
+EMO_MUST_CHECK emo_status emo__reading_check(const emo_dataset_options *opt, emo_error *err);
+bool emo__ends_with(const char *text, size_t length, const char *end);
 /* The files that the paths (files, folders, mix files) stand for, in order. */
 EMO_MUST_CHECK emo_status emo__data_files_find(const emo__mem *mem, const char *const *paths, size_t n_paths,
                                                const emo_dataset_options *opt, emo__data_files *out, emo_error *err);

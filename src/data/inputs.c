@@ -5,19 +5,29 @@
 #include "base/status.h"
 #include "data/ingest.h"
 
-static bool ends_with(const char *text, const char *end) {
-    size_t n = strlen(text);
-    size_t m = strlen(end);
-    return n >= m && strcmp(text + n - m, end) == 0;
+emo_status emo__reading_check(const emo_dataset_options *opt, emo_error *err) {
+    if (opt->skip_broken != 0 && opt->skip_broken != 1)
+        return emo__fail(err, EMO_E_RANGE, "skip_broken is %d; it must be 0 or 1", (int)opt->skip_broken);
+    if (opt->max_documents < 0)
+        return emo__fail(err, EMO_E_RANGE, "max_documents is %lld; it must be positive, or 0 for all",
+                         (long long)opt->max_documents);
+    return EMO_OK;
+}
+
+bool emo__ends_with(const char *text, size_t length, const char *end) {
+    size_t n = strlen(end);
+    return length >= n && memcmp(text + length - n, end, n) == 0;
 }
 
 static emo__file_kind kind_of(const char *path) {
     static const char *const json[] = {".jsonl", ".json", ".ndjson", ".jsonl.gz", ".json.gz", ".ndjson.gz"};
+    size_t length = strlen(path);
     for (size_t i = 0; i < sizeof json / sizeof json[0]; i++) {
-        if (ends_with(path, json[i]))
+        if (emo__ends_with(path, length, json[i]))
             return EMO__FILE_JSON;
     }
-    return ends_with(path, ".npy") || ends_with(path, ".bin") ? EMO__FILE_TOKENS : EMO__FILE_TEXT;
+    return emo__ends_with(path, length, ".npy") || emo__ends_with(path, length, ".bin") ? EMO__FILE_TOKENS
+                                                                                        : EMO__FILE_TEXT;
 }
 
 emo_status emo__data_files_add(const emo__mem *mem, const char *path, const char *domain, size_t domain_length,

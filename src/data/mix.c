@@ -8,11 +8,6 @@
 #define LARGEST ((size_t)256 << 20)
 #define FIRST_LINE ((size_t)4096) /* a text file of which no line ends here is no mix */
 
-static bool ends_with(const char *text, size_t n, const char *end) {
-    size_t m = strlen(end);
-    return n >= m && memcmp(text + n - m, end, m) == 0;
-}
-
 /* The next line that says something, without blanks around it; false at the end. */
 static bool next_line(const char **at, const char *end, const char **line, size_t *length, uint64_t *number) {
     while (*at < end) {
@@ -45,8 +40,8 @@ static const char *only_comma(const char *line, size_t length) {
 
 emo_status emo__mix_is(const emo__mem *mem, const char *path, bool *mix, emo_error *err) {
     size_t n = strlen(path);
-    *mix = ends_with(path, n, ".mix");
-    if (*mix || (!ends_with(path, n, ".txt") && !ends_with(path, n, ".csv")))
+    *mix = emo__ends_with(path, n, ".mix");
+    if (*mix || (!emo__ends_with(path, n, ".txt") && !emo__ends_with(path, n, ".csv")))
         return EMO_OK;
     emo__buf head;
     emo__buf_init(&head, mem);
@@ -58,7 +53,7 @@ emo_status emo__mix_is(const emo__mem *mem, const char *path, bool *mix, emo_err
     if (status == EMO_OK && head.size > 0 && next_line(&at, head.data + head.size, &line, &length, &number)) {
         const char *comma = only_comma(line, length);
         bool whole = head.size < FIRST_LINE || line + length < head.data + head.size;
-        *mix = whole && comma != NULL && ends_with(line, length, ".npy") && memchr(line, ' ', length) == NULL;
+        *mix = whole && comma != NULL && emo__ends_with(line, length, ".npy") && memchr(line, ' ', length) == NULL;
     }
     emo__buf_free(&head);
     return status;

@@ -73,14 +73,18 @@ static emo_status write_all(int fd, const char *path, const void *data, size_t s
     return EMO_OK;
 }
 
-/* A writer holds the lock of its temporary file until it is renamed: one that can be locked has no writer any more. */
-static bool take_temporary(int fd) {
-    struct stat st;
+static int lock_now(int fd) {
     int got;
     do {
         got = flock(fd, LOCK_EX | LOCK_NB);
     } while (got != 0 && errno == EINTR);
-    if (got != 0)
+    return got;
+}
+
+/* A writer holds the lock of its temporary file until it is renamed: one that can be locked has no writer any more. */
+static bool take_temporary(int fd) {
+    struct stat st;
+    if (lock_now(fd) != 0)
         return errno != EWOULDBLOCK;               /* a file system without locks: nobody sweeps there either */
     return fstat(fd, &st) != 0 || st.st_nlink > 0; /* another writer may have swept it away before it was locked */
 }
@@ -105,7 +109,7 @@ static void sweep(const char *path) {
         int fd = openat(dirfd(dir), entry->d_name, O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
         if (fd < 0)
             continue;
-        if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+        if (lock_now(fd) == 0)
             (void)unlinkat(dirfd(dir), entry->d_name, 0);
         (void)close(fd);
     }
@@ -284,6 +288,15 @@ emo_status emo__file_read(const emo__mem *mem, const char *path, size_t max_byte
     return EMO_OK;
 }
 
+emo_status emo__file_read_if_there(const emo__mem *mem, const char *path, size_t max_bytes, char **data, size_t *size,
+                                   emo_error *err) {
+    bool there = false;
+    *data = NULL;
+    *size = 0;
+    emo_status status = emo__path_probe(path, &there, err);
+    return there ? emo__file_read(mem, path, max_bytes, data, size, err) : status;
+}
+
 emo_status emo__file_head(const char *path, size_t bytes, emo__buf *out, emo_error *err) {
     int fd = open_retry(path, O_RDONLY | O_NONBLOCK, 0);
     if (fd < 0)
@@ -394,11 +407,7 @@ emo_status emo__lock_acquire(const char *path, emo__lock *lock, emo_error *err) 
     lock->fd = open_retry(path, O_RDWR | O_CREAT, 0666);
     if (lock->fd < 0)
         return emo__fail_errno(err, path, "cannot open the lock");
-    int got;
-    do {
-        got = flock(lock->fd, LOCK_EX | LOCK_NB);
-    } while (got != 0 && errno == EINTR);
-    if (got == 0)
+    if (lock_now(lock->fd) == 0)
         return EMO_OK;
     emo_status status = errno == EWOULDBLOCK
                             ? emo__fail_at(err, EMO_E_BUSY, EMO_DOMAIN_SYSTEM, errno,

@@ -35,6 +35,9 @@ EMO_MUST_CHECK emo_status emo__file_append(const char *path, const void *data, s
 /* The whole file, NUL-terminated (not counted in *size). EMO_E_LIMIT above max_bytes, EMO_E_NOT_FOUND. */
 EMO_MUST_CHECK emo_status emo__file_read(const emo__mem *mem, const char *path, size_t max_bytes, char **data,
                                          size_t *size, emo_error *err);
+/* The same; *data is NULL when there is no such file. */
+EMO_MUST_CHECK emo_status emo__file_read_if_there(const emo__mem *mem, const char *path, size_t max_bytes, char **data,
+                                                  size_t *size, emo_error *err);
 
 /* Appends the first `bytes` bytes of a regular file, or all it has; nothing for what is no regular file. */
 EMO_MUST_CHECK emo_status emo__file_head(const char *path, size_t bytes, emo__buf *out, emo_error *err);

@@ -48,12 +48,9 @@ emo_status emo__beside_read(emo__beside *b, const char *folder, emo_error *err) 
     emo__buf_init(&path, b->mem);
     emo_status status = EMO_OK;
     for (int i = 0; status == EMO_OK && i < EMO__BESIDE_FILES; i++) {
-        bool there = false;
         status = emo__path_join(&path, folder, file_names[i], err);
         if (status == EMO_OK)
-            status = emo__path_probe(path.data, &there, err);
-        if (status == EMO_OK && there)
-            status = emo__file_read(b->mem, path.data, LARGEST, &b->files[i], &b->lengths[i], err);
+            status = emo__file_read_if_there(b->mem, path.data, LARGEST, &b->files[i], &b->lengths[i], err);
     }
     emo__buf_free(&path);
     return status;

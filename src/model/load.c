@@ -268,13 +268,10 @@ static emo_status read_beside(emo_runtime *rt, emo__buf *path, const char *folde
                               size_t *length, emo_error *err) {
     *text = NULL;
     *length = 0;
-    bool there = false;
     emo_status status = emo__path_join(path, folder, name, err);
     if (status == EMO_OK)
-        status = emo__path_probe(path->data, &there, err);
-    if (!there)
-        return status;
-    return emo__file_read(&rt->mem, path->data, MAX_JSON, text, length, err);
+        status = emo__file_read_if_there(&rt->mem, path->data, MAX_JSON, text, length, err);
+    return status;
 }
 
 static emo_status load_tokenizer(emo_model *m, emo__buf *path, const char *folder, emo_error *err) {

@@ -107,8 +107,7 @@ void emo__few_experts_add(emo__few_experts *few, const emo__config *config, int3
     int32_t left = 0;
     for (int32_t e = 0; e < emo__config_routed(config, layer); e++)
         left += keep[e] != 0;
-    for (int32_t i = 0; i < l->n_always; i++)
-        left--; /* these come on top of the chosen ones */
+    left -= l->n_always; /* these come on top of the chosen ones */
     if (left >= emo__config_chosen(config, layer))
         return;
     if (few->layers++ == 0) {

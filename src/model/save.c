@@ -238,15 +238,13 @@ static emo_status can_be_saved(const emo_model *m, const emo_model_save_options 
     return EMO_OK;
 }
 
-emo_status emo__model_save_into(const emo_model *m, const char *folder, const emo_model_save_options *options,
-                                emo_error *err) {
+static emo_status write_folder(const emo_model *m, const char *folder, const emo_model_save_options *options,
+                               emo_error *err) {
     emo_dtype dtype = options->dtype < 0 ? m->embed.dtype : options->dtype;
     bool has_config = false;
     emo__buf path;
     emo__buf_init(&path, &m->rt->mem);
-    emo_status status = can_be_saved(m, options, err);
-    if (status == EMO_OK)
-        status = emo__path_join(&path, folder, "config.json", err);
+    emo_status status = emo__path_join(&path, folder, "config.json", err);
     if (status == EMO_OK)
         status = emo__path_probe(path.data, &has_config, err);
     emo__buf_free(&path);
@@ -266,5 +264,11 @@ emo_status emo__model_save(const emo_model *m, const char *folder, const emo_mod
     emo_status status = can_be_saved(m, options, err);
     if (status == EMO_OK)
         status = emo__mkdirs(&m->rt->mem, folder, err);
-    return status == EMO_OK ? emo__model_save_into(m, folder, options, err) : status;
+    return status == EMO_OK ? write_folder(m, folder, options, err) : status;
+}
+
+emo_status emo__model_save_into(const emo_model *m, const char *folder, const emo_model_save_options *options,
+                                emo_error *err) {
+    emo_status status = can_be_saved(m, options, err);
+    return status == EMO_OK ? write_folder(m, folder, options, err) : status;
 }

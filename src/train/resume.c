@@ -269,14 +269,12 @@ static emo_status cut_metrics(emo_trainer *t, emo_error *err) {
     emo__buf path;
     char *text = NULL;
     size_t size = 0;
-    bool there = false;
     emo__buf_init(&path, &t->rt->mem);
     emo_status status;
     EMO_TRY(status = emo__path_join(&path, t->out, "metrics.jsonl", err));
-    EMO_TRY(status = emo__path_probe(path.data, &there, err));
-    if (!there)
+    EMO_TRY(status = emo__file_read_if_there(&t->rt->mem, path.data, (size_t)1 << 40, &text, &size, err));
+    if (text == NULL)
         goto done;
-    EMO_TRY(status = emo__file_read(&t->rt->mem, path.data, (size_t)1 << 40, &text, &size, err));
     size_t keep = 0;
     for (size_t at = 0; at < size;) {
         const char *end = memchr(text + at, '\n', size - at);
@@ -319,10 +317,8 @@ static emo_status resume(emo_trainer *t, const char *state, bool has_plan, emo_e
         text = NULL;
     }
     EMO_TRY(status = emo__path_join(&path, state, "latest", err));
-    bool there = false;
-    EMO_TRY(status = emo__path_probe(path.data, &there, err));
-    if (there) {
-        EMO_TRY(status = emo__file_read(&t->rt->mem, path.data, 256, &text, &size, err));
+    EMO_TRY(status = emo__file_read_if_there(&t->rt->mem, path.data, 256, &text, &size, err));
+    if (text != NULL) {
         int64_t step = emo__checkpoint_step(text);
         if (step < 0 || strlen(text) != size) {
             status = emo__fail_at(err, EMO_E_FORMAT, EMO_DOMAIN_FILE, 0, "'%s' does not name a checkpoint (step-N)",

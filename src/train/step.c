@@ -280,7 +280,7 @@ emo_status emo__trainer_step(emo_trainer *t, bool dry, emo_step_metrics *metrics
     emo_step_metrics out = {0};
     out.struct_size = sizeof out;
     emo_status status;
-    emo__profile_start(&t->profile);
+    emo__profile_start(emo__trainer_profile(t));
     EMO_TRY(status = emo__step_data_load(t, step, err));
     emo__trainer_lap(t, EMO_TRAIN_PART_DATA);
     double all[3] = {(double)t->data.n_labels, (double)t->data.n_documents, (double)t->data.n_filtered};

@@ -209,7 +209,7 @@ static emo_status create_compute(emo_trainer *t, emo_error *err) {
     pass.shared_mode = -1;
     EMO_TRY(status = emo__pass_create(m, &pass, &t->pass, err));
     emo__pass_set_grads(t->pass, &t->grads);
-    emo__pass_set_profile(t->pass, t->opt.profile ? &t->profile : NULL);
+    emo__pass_set_profile(t->pass, emo__trainer_profile(t));
     EMO_TRY(status = create_balance(t, err));
     status = create_balance_buffers(t, documents, err);
 done:

@@ -166,9 +166,11 @@ EMO_MUST_CHECK emo_status emo__trainer_run(emo_trainer *t, emo_error *err);
 EMO_MUST_CHECK emo_status emo__trainer_advance(emo_trainer *t, emo_step_metrics *metrics, emo_error *err);
 EMO_MUST_CHECK emo_status emo__trainer_plan(emo_trainer *t, emo_error *err);
 
-/* Ends a lap of the trainer's profile, if it keeps one. */
+/* The trainer's profile; NULL when it keeps none. */
+static inline emo__profile *emo__trainer_profile(emo_trainer *t) { return t->opt.profile ? &t->profile : NULL; }
+/* Ends a lap of it. */
 static inline void emo__trainer_lap(emo_trainer *t, emo_train_part part) {
-    emo__profile_lap(t->opt.profile ? &t->profile : NULL, t->exec, part, 0);
+    emo__profile_lap(emo__trainer_profile(t), t->exec, part, 0);
 }
 
 #endif
