@@ -27,10 +27,12 @@ emo_status emo__fail_prefix(emo_error *err, emo_status code, const char *fmt, ..
 static inline emo_status emo__analysed_failure(const emo_error *err, emo_status code, int line) {
     return code < 0 ? code : EMO_E_INTERNAL;
 }
-#define emo__fail(err, code, ...) emo__analysed_failure(err, code, __LINE__)
-#define emo__fail_at(err, code, domain, number, ...) emo__analysed_failure(err, code, __LINE__)
+void emo__analysed_use(const char *fmt, ...); /* what a message shows is not a dead store */
+#define emo__fail(err, code, ...) (emo__analysed_use(__VA_ARGS__), emo__analysed_failure(err, code, __LINE__))
+#define emo__fail_at(err, code, domain, number, ...)                                                                   \
+    (emo__analysed_use(__VA_ARGS__), emo__analysed_failure(err, code, __LINE__))
 #define emo__fail_memory(err, bytes) emo__analysed_failure(err, EMO_E_OUT_OF_MEMORY, __LINE__)
-#define emo__fail_prefix(err, code, ...) emo__analysed_failure(err, code, __LINE__)
+#define emo__fail_prefix(err, code, ...) (emo__analysed_use(__VA_ARGS__), emo__analysed_failure(err, code, __LINE__))
 #endif
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Primitives on sets of columns and segments of rows: the largest of a row, pools, sums and counts per segment. Plain
  * definitions; the fused router does the same work faster. */
+#include <stdbool.h>
 #include <string.h>
 
 #include "cpu/cpu.h"
@@ -90,11 +91,12 @@ static void keep_row(const void *args, int64_t r) {
         memcpy(allowed, a->allowed_in + r * a->cols, (size_t)a->cols);
     for (int32_t j = 0; j < a->n_fixed; j++)
         allowed[a->fixed[j]] = 1;
-    if (a->x == NULL || (a->size == NULL && !(a->mass > 0.0f)))
+    bool by_mass = a->mass > 0.0f;
+    if (a->x == NULL || (a->size == NULL && !by_mass))
         return;
     const float *x = a->x + r * a->cols;
-    int64_t size = a->mass > 0.0f ? mass_size(a, x, allowed, (double)(a->row_begin[r + 1] - a->row_begin[r]))
-                                  : (int64_t)a->size[r];
+    int64_t size =
+        by_mass ? mass_size(a, x, allowed, (double)(a->row_begin[r + 1] - a->row_begin[r])) : (int64_t)a->size[r];
     int64_t room = size, competing = 0;
     for (int64_t c = 0; c < a->cols; c++) {
         int stays = c >= a->cols - a->forced || listed(a->fixed, a->n_fixed, c);

@@ -98,17 +98,24 @@ static emo_status count_right(const choices *c, const emo_choices *items, const 
                               emo_eval_result *total, int32_t *answers, emo_error *err) {
     size_t at = 0;
     emo_status status = EMO_OK;
+    if (c->options == NULL) /* no items */
+        return status;
     for (int64_t i = 0; status == EMO_OK && i < emo_choices_count(items); i++) {
         emo_choice_item item;
         status = emo_choices_item(items, i, &item, err);
         int32_t best = 0;
+        double most = 0.0;
         for (int32_t j = 0; status == EMO_OK && j < item.count; j++) {
-            if (per_byte(&scores[at + (size_t)j], &c->options[at + (size_t)j]) >
-                per_byte(&scores[at + (size_t)best], &c->options[at + (size_t)best]))
+            const emo__score *score = &scores[at + (size_t)j];
+            const option *o = &c->options[at + (size_t)j];
+            double value = per_byte(score, o);
+            if (j == 0 || value > most) {
                 best = j;
-            total->tokens += scores[at + (size_t)j].tokens;
-            total->bytes += c->options[at + (size_t)j].bytes;
-            total->loss_sum += scores[at + (size_t)j].loss;
+                most = value;
+            }
+            total->tokens += score->tokens;
+            total->bytes += o->bytes;
+            total->loss_sum += score->loss;
         }
         if (status != EMO_OK)
             break;

@@ -17,34 +17,34 @@
 #define FIRST_READ ((size_t)1 << 16)
 
 typedef struct type_row {
-    int32_t number;
     const char *name;
+    int32_t number;
     emo_dtype dtype; /* -1: listed only */
     int32_t block;
     int32_t bytes;
 } type_row;
 
 static const type_row type_rows[] = {
-    {0, "f32", EMO_DTYPE_F32, 1, 4},
-    {1, "f16", EMO_DTYPE_F16, 1, 2},
-    {30, "bf16", EMO_DTYPE_BF16, 1, 2},
-    {8, "q8_0", EMO_DTYPE_Q8_0, 32, 34},
-    {2, "q4_0", EMO_DTYPE_Q4_0, 32, 18},
-    {12, "q4_k", EMO_DTYPE_Q4_K, 256, 144},
-    {3, "q4_1", -1, 32, 20},
-    {6, "q5_0", -1, 32, 22},
-    {7, "q5_1", -1, 32, 24},
-    {9, "q8_1", -1, 32, 36},
-    {10, "q2_k", -1, 256, 84},
-    {11, "q3_k", -1, 256, 110},
-    {13, "q5_k", -1, 256, 176},
-    {14, "q6_k", -1, 256, 210},
-    {15, "q8_k", -1, 256, 292},
-    {24, "i8", -1, 1, 1},
-    {25, "i16", -1, 1, 2},
-    {26, "i32", EMO_DTYPE_I32, 1, 4},
-    {27, "i64", EMO_DTYPE_I64, 1, 8},
-    {28, "f64", EMO_DTYPE_F64, 1, 8},
+    {"f32", 0, EMO_DTYPE_F32, 1, 4},
+    {"f16", 1, EMO_DTYPE_F16, 1, 2},
+    {"bf16", 30, EMO_DTYPE_BF16, 1, 2},
+    {"q8_0", 8, EMO_DTYPE_Q8_0, 32, 34},
+    {"q4_0", 2, EMO_DTYPE_Q4_0, 32, 18},
+    {"q4_k", 12, EMO_DTYPE_Q4_K, 256, 144},
+    {"q4_1", 3, -1, 32, 20},
+    {"q5_0", 6, -1, 32, 22},
+    {"q5_1", 7, -1, 32, 24},
+    {"q8_1", 9, -1, 32, 36},
+    {"q2_k", 10, -1, 256, 84},
+    {"q3_k", 11, -1, 256, 110},
+    {"q5_k", 13, -1, 256, 176},
+    {"q6_k", 14, -1, 256, 210},
+    {"q8_k", 15, -1, 256, 292},
+    {"i8", 24, -1, 1, 1},
+    {"i16", 25, -1, 1, 2},
+    {"i32", 26, EMO_DTYPE_I32, 1, 4},
+    {"i64", 27, EMO_DTYPE_I64, 1, 8},
+    {"f64", 28, EMO_DTYPE_F64, 1, 8},
 };
 enum { TYPES = sizeof type_rows / sizeof type_rows[0] };
 

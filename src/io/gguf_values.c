@@ -21,7 +21,7 @@ static bool integer_at(const unsigned char *p, emo__gguf_type type, int64_t *out
     uint64_t v = emo__little(p, emo__gguf_scalar(type));
     switch (type) {
     case EMO__GGUF_I8:
-        *out = (int8_t)v;
+        *out = (int64_t)(v & 0x7f) - (int64_t)(v & 0x80);
         return true;
     case EMO__GGUF_I16:
         *out = (int16_t)v;

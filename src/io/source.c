@@ -66,7 +66,7 @@ emo_status emo__source_open_path(emo_runtime *rt, const char *path, emo_source *
     do {
         source->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not hang us */
     } while (source->fd < 0 && errno == EINTR);
-    struct stat st;
+    struct stat st = {0};
     if (source->fd < 0 || fstat(source->fd, &st) != 0)
         status = emo__fail_errno(err, path, "cannot open");
     else if (!S_ISREG(st.st_mode))

@@ -11,7 +11,7 @@ emo_status emo__grads_create(emo_model *model, float *base, const int64_t *offse
     memset(grads, 0, sizeof *grads);
     grads->model = model;
     grads->of = emo__calloc(mem, model->n_params, sizeof *grads->of);
-    grads->slots = emo__calloc(mem, (size_t)layers, sizeof *grads->slots);
+    grads->slots = emo__calloc(mem, (size_t)layers, sizeof(emo_expert_slot *));
     grads->tables = emo__calloc(mem, (size_t)layers, sizeof *grads->tables);
     emo_exec *exec = NULL;
     emo_status status = EMO_OK;

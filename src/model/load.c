@@ -209,9 +209,9 @@ static emo_status load_weights(emo_model *m, const emo_model_load_options *optio
 }
 
 static emo_status open_sources(emo_model *m, emo_source *const *sources, size_t n, emo_error *err) {
-    m->opened = emo__calloc(&m->rt->mem, n, sizeof *m->opened);
+    m->opened = emo__calloc(&m->rt->mem, n, sizeof(emo__st *));
     if (m->opened == NULL)
-        return emo__fail_memory(err, n * sizeof *m->opened);
+        return emo__fail_memory(err, n * sizeof(emo__st *));
     emo_status status = EMO_OK;
     for (size_t i = 0; status == EMO_OK && i < n; i++) {
         status = emo__st_open(m->rt, sources[i], &m->opened[i], err);

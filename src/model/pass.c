@@ -193,7 +193,7 @@ static emo_status upload_restrictions(emo__pass *p, int32_t l, emo_error *err) {
 
 static emo_status zero_counts(emo__pass *p, int32_t l, emo_error *err) {
     const emo__route_view *r = &p->layers[l].route;
-    size_t experts = (size_t)(r->routed + r->shared);
+    size_t experts = (size_t)r->routed + (size_t)r->shared;
     emo_status status = p->ops->zero(p->exec, r->counts, experts * sizeof(int32_t), err);
     if (status == EMO_OK)
         status = p->ops->zero(p->exec, r->score_sum, (size_t)r->routed * sizeof(float), err);

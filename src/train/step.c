@@ -76,7 +76,7 @@ static emo_status keep_counts(emo_trainer *t, int32_t m, emo_error *err) {
         const emo__route_view *r = emo__pass_route(t->pass, l);
         if (r == NULL)
             continue;
-        size_t experts = (size_t)(r->routed + r->shared);
+        size_t experts = (size_t)r->routed + (size_t)r->shared;
         int32_t *counts = emo__balance_counts(t->balance, l, m);
         status = t->ops->copy(t->exec, counts, r->counts, experts * sizeof *counts, err);
         if (status == EMO_OK)

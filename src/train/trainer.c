@@ -198,7 +198,7 @@ static emo_status create_compute(emo_trainer *t, emo_error *err) {
     EMO_TRY(status = device_block(t, bytes, (void **)&t->m, err));
     EMO_TRY(status = device_block(t, bytes, (void **)&t->v, err));
     EMO_TRY(status = device_block(t, sizeof *t->scalars, (void **)&t->scalars, err));
-    t->n_sums = (size_t)(2 * t->opt.accumulate + c->layers + t->opt.accumulate * c->layers);
+    t->n_sums = (size_t)t->opt.accumulate * ((size_t)c->layers + 2) + (size_t)c->layers;
     EMO_TRY(status = device_block(t, t->n_sums * sizeof *t->sums, (void **)&t->sums, err));
     EMO_TRY(status = emo__grads_create(m, t->g, t->grad_offset, &t->grads, err));
     emo__pass_config pass = {0};
