@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/parse.h"
 #include "base/status.h"
 
 #define MAX_POOL 1048576
@@ -120,30 +121,7 @@ void emo_pool_policy_release(emo_pool_policy *policy) { emo__pool_release(policy
 
 /* ---- text ---- */
 
-/* A decimal number with at most one point; the locale plays no part. Advances *text; false when there is none. */
-static bool number(const char **text, double *value, bool *whole) {
-    const char *p = *text;
-    double v = 0.0;
-    double unit = 1.0;
-    int digits = 0;
-    *whole = true;
-    for (; (*p >= '0' && *p <= '9') || (*p == '.' && *whole); p++) {
-        if (*p == '.') {
-            *whole = false;
-            continue;
-        }
-        if (++digits > 15)
-            return false;
-        v = v * 10.0 + (double)(*p - '0');
-        if (!*whole)
-            unit *= 10.0;
-    }
-    *value = v / unit;
-    *text = p;
-    return digits > 0;
-}
-
-/* name:number:number...; returns how many numbers, -1 when the text is not of this form. */
+/* name:number:number...; returns how many numbers, -1 when the text is not of this form. Numbers have no sign. */
 static int fields(const char *text, const char *name, double *values, bool *whole, int capacity) {
     size_t length = strlen(name);
     if (strncmp(text, name, length) != 0)
@@ -151,10 +129,16 @@ static int fields(const char *text, const char *name, double *values, bool *whol
     text += length;
     int count = 0;
     while (*text == ':') {
-        text++;
-        if (count == capacity || !number(&text, &values[count], &whole[count]))
+        size_t n = strcspn(++text, ":");
+        int64_t integer = 0;
+        if (count == capacity || *text == '-' || *text == '+')
+            return -1;
+        whole[count] = emo__parse_i64(text, n, &integer);
+        values[count] = (double)integer;
+        if (!whole[count] && !emo__parse_double(text, n, &values[count]))
             return -1;
         count++;
+        text += n;
     }
     return *text == '\0' ? count : -1;
 }
@@ -185,14 +169,6 @@ emo_status emo_pool_policy_parse(emo_runtime *runtime, const char *text, emo_poo
     return emo__fail(err, EMO_E_INVALID_ARGUMENT, "pool policy \"%.80s\"; it is one of " FORMS, text);
 }
 
-/* mass with six decimals at most, without a locale's comma */
-static void mass_text(float mass, char *out, size_t capacity) {
-    int millionths = (int)((double)mass * 1e6 + 0.5);
-    (void)snprintf(out, capacity, "%d.%06d", millionths / 1000000, millionths % 1000000);
-    for (size_t n = strlen(out); n > 0 && out[n - 1] == '0' && out[n - 2] != '.'; n--)
-        out[n - 1] = '\0';
-}
-
 emo_status emo_pool_policy_describe(const emo_pool_policy *policy, char *buffer, size_t capacity, size_t *size,
                                     emo_error *err) {
     emo__error_clear(err);
@@ -204,7 +180,7 @@ emo_status emo_pool_policy_describe(const emo_pool_policy *policy, char *buffer,
                          : size == NULL ? "size"
                                         : "buffer");
     char text[96];
-    char mass[24];
+    char mass[EMO__NUMBER_TEXT];
     emo__guard *guard = (emo__guard *)(uintptr_t)&policy->guard;
     if (!emo__guard_try_read(guard))
         return emo__fail(err, EMO_E_BUSY, "the pool policy is being changed by another thread");
@@ -217,7 +193,7 @@ emo_status emo_pool_policy_describe(const emo_pool_policy *policy, char *buffer,
         (void)snprintf(text, sizeof text, "uniform:%d:%d", (int)policy->min, (int)policy->max);
         break;
     case EMO_POOL_MASS:
-        mass_text(policy->mass, mass, sizeof mass);
+        (void)emo__format_f32(mass, policy->mass);
         (void)snprintf(text, sizeof text, "mass:%s:%d:%d", mass, (int)policy->min, (int)policy->max);
         break;
     case EMO_POOL_SCHEDULED:

@@ -264,6 +264,8 @@ static emo_status few_differ(const parser *p, const emo__json *members, uint32_t
 
 /* Moves n nodes from the top of the stack to the end of the nodes; the distances to their children change with them. */
 static void settle(parser *p, size_t n) {
+    if (n == 0)
+        return; /* there may be no stack yet */
     const emo__json *from = p->stack + (p->stacked - n);
     for (size_t i = 0; i < n; i++) {
         emo__json *to = &p->nodes[p->count];
@@ -284,7 +286,7 @@ static emo_status close_container(parser *p) {
     emo__json value = {0};
     emo_status status =
         emo__grow(p->mem, (void **)&p->nodes, &p->node_room, p->count + n + 1, sizeof *p->nodes, p->err);
-    if (status == EMO_OK && f->object && !indexed)
+    if (status == EMO_OK && f->object && n > 0 && !indexed)
         status = few_differ(p, p->stack + f->first, (uint32_t)n);
     if (status == EMO_OK && indexed) {
         emo__json *index = &p->nodes[p->count++];
