@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What every file of the CUDA back end builds on: the opened device, the exec, their memory and their errors.
+ *
+ * An operator is a function `emo_cuda_<entry>` declared in ops.h. The table enters it with the exec's device current,
+ * an empty scratch arena and a checked exec, and restores the host's device afterwards, so an operator only launches:
+ * it may call other emo_cuda_ functions, whose scratch comes on top of its own. Nothing here waits for the device in
+ * steady state. */
+#ifndef EMO_CUDA_EXEC_H
+#define EMO_CUDA_EXEC_H
+
+#include <emo/sys/backend.h>
+#include <pthread.h>
+
+#include "emo_gpu.h"
+
+#define EMO_CUDA_ALIGN 256 /* bytes: scratch, staged arrays and device memory start at multiples of it */
+
+typedef struct emo_cuda_libraries emo_cuda_libraries; /* libraries.h */
+typedef struct emo_cuda_plans emo_cuda_plans;         /* gemm.cu: cached cuBLASLt plans */
+typedef struct emo_cuda_block emo_cuda_block;         /* memory.cu: device memory given back, not yet free */
+typedef struct emo_cuda_device emo_cuda_device;
+typedef struct emo_cuda_exec emo_cuda_exec;
+
+/* One opened GPU. */
+struct emo_cuda_device {
+    emo_backend base;
+    emo_backend_services services;
+    emo_cuda_libraries *libraries;
+    int32_t ordinal;
+    int32_t multiprocessors;
+    int32_t capability;   /* 10 major + minor: 90 is sm_90 */
+    int32_t shared_optin; /* bytes of shared memory a block may ask for */
+    uint64_t memory_bytes;
+    char name[64];
+    pthread_mutex_t lock;   /* everything below */
+    emo_cuda_exec *execs;   /* a list through `next` */
+    emo_cuda_block *blocks; /* every piece of device memory handed out, or given back and waiting */
+};
+
+/* Scratch of one exec: one chunk, and more behind it while an operator needs more than it holds. */
+typedef struct emo_cuda_arena {
+    void *chunks[16]; /* chunk 0 is kept, the others are given back when the next operator begins */
+    size_t sizes[16];
+    int32_t count;
+    size_t used;   /* bytes of the last chunk in use */
+    size_t wanted; /* bytes the operator has asked for so far, over all chunks */
+    size_t peak;   /* the largest `wanted` since creation */
+} emo_cuda_arena;
+
+enum { EMO_CUDA_RING_PARTS = 4, EMO_CUDA_DOWNLOADS = 64 };
+
+/* Pinned host memory through which host data goes to the device: parts used in turn, each guarded by an event. */
+typedef struct emo_cuda_ring {
+    char *host;
+    size_t part_bytes;
+    int32_t part; /* the one in use */
+    size_t used;  /* bytes of it */
+    cudaEvent_t done[EMO_CUDA_RING_PARTS];
+    int32_t pending[EMO_CUDA_RING_PARTS]; /* the event was recorded */
+} emo_cuda_ring;
+
+/* Small downloads land in pinned memory and reach their destination in `synchronize`. */
+typedef struct emo_cuda_downloads {
+    char *host;
+    size_t used;
+    int32_t count;
+    struct {
+        void *dst;
+        size_t offset;
+        size_t bytes;
+    } list[EMO_CUDA_DOWNLOADS];
+} emo_cuda_downloads;
+
+/* A stream with what its operators need. */
+struct emo_cuda_exec {
+    emo_exec base;
+    emo_cuda_device *device;
+    cudaStream_t stream;
+    int32_t owns_stream;
+    emo_dtype compute;     /* EMO_DTYPE_F32, or EMO_DTYPE_BF16: operands of matrix products are rounded to bf16 */
+    int32_t deterministic; /* informative: every operator is */
+    emo_cuda_arena arena;
+    emo_cuda_ring ring;
+    emo_cuda_downloads downloads;
+    emo_cuda_plans *plans;
+    emo_cuda_exec *next;
+};
+
+static inline emo_cuda_exec *emo_cuda_of(emo_exec *exec) { return (emo_cuda_exec *)exec; }
+static inline cudaStream_t emo_cuda_stream(emo_exec *exec) { return ((emo_cuda_exec *)exec)->stream; }
+
+/* Runs a call that returns an emo_status; leaves the enclosing function on a failure. */
+#define EMO_CUDA_TRY(call)                                                                                             \
+    do {                                                                                                               \
+        emo_status try_status_ = (call);                                                                               \
+        if (try_status_ != EMO_OK)                                                                                     \
+            return try_status_;                                                                                        \
+    } while (0)
+
+/* ---- errors (errors.cu) ---- */
+
+/* Fills err (domain: back end) and returns `code`. */
+emo_status emo_cuda_fail(emo_error *err, emo_status code, const char *format, ...) EMO_PRINTF(3, 4);
+/* The status of a runtime call, which `what` names ("cudaMalloc of 512 bytes"); EMO_OK for cudaSuccess. */
+emo_status emo_cuda_check(cudaError_t result, const char *what, emo_error *err);
+/* The same for a launch: EMO_CUDA_TRY(emo_cuda_launched(EMO_LAUNCH(...), "norm_forward", err)). */
+emo_status emo_cuda_launched(cudaError_t result, const char *kernel, emo_error *err);
+/* "the CUDA back end cannot ...": EMO_E_UNSUPPORTED, `what` says what it was asked for and what it can. */
+emo_status emo_cuda_unsupported(emo_error *err, const char *what);
+
+/* ---- memory of an exec (arena.cu, stage.cu) ---- */
+
+/* Starts an operator: the scratch of the one before it is free again (its work is ahead in the stream). */
+emo_status emo_cuda_begin(emo_exec *exec, emo_error *err);
+/* Device memory until the next operator begins, 256-byte aligned, not initialised; bytes 0 gives a valid address. */
+emo_status emo_cuda_scratch(emo_exec *exec, size_t bytes, void **out, emo_error *err);
+/* A host array as device memory of the same lifetime. `host` may be reused on return; bytes 0 gives a valid address. */
+emo_status emo_cuda_stage(emo_exec *exec, const void *host, size_t bytes, void **device, emo_error *err);
+
+/* ---- matrix products (gemm.cu) ---- */
+
+/* C = alpha op(A) op(B) + beta C. With a compute type of bf16 both operands are rounded to bf16; sums are f32. */
+emo_status emo_cuda_gemm(emo_exec *exec, const emo_gemm_args *args, emo_error *err);
+/* The same in IEEE f32 whatever the exec's compute type: router logits, gradients of small matrices. */
+emo_status emo_cuda_gemm_f32(emo_exec *exec, const emo_gemm_args *args, emo_error *err);
+
+#endif

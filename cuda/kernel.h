@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Device code that many kernels share: weights of any element type, sums over warps and blocks in a fixed order. */
+#ifndef EMO_CUDA_KERNEL_H
+#define EMO_CUDA_KERNEL_H
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <emo/sys/backend.h>
+
+#include "emo_gpu.h"
+
+#define EMO_FULL_WARP 0xffffffffu
+
+/* ceil(n / d) for n >= 0, d > 0. */
+__host__ __device__ static inline int64_t emo_ceil_div(int64_t n, int64_t d) { return (n + d - 1) / d; }
+
+/* A weight as kernels see it: passed by value. */
+typedef struct emo_cuda_weight {
+    const void *data;
+    int64_t stride; /* elements from row to row */
+    int32_t dtype;
+} emo_cuda_weight;
+
+static inline emo_cuda_weight emo_cuda_weight_of(const emo_weight *w) {
+    emo_cuda_weight out = {w->data, w->stride, w->dtype};
+    return out;
+}
+
+__device__ static inline float emo_element(const void *data, int32_t dtype, int64_t i) {
+    if (dtype == EMO_DTYPE_F32)
+        return ((const float *)data)[i];
+    if (dtype == EMO_DTYPE_BF16)
+        return __bfloat162float(((const __nv_bfloat16 *)data)[i]);
+    return __half2float(((const __half *)data)[i]);
+}
+
+__device__ static inline float emo_weight_at(const emo_cuda_weight &w, int64_t row, int64_t col) {
+    return emo_element(w.data, w.dtype, row * w.stride + col);
+}
+
+/* The sum over a full warp, in every lane; the order is that of the exchange and never changes. */
+template <class T>
+__device__ static inline T emo_warp_sum(T v) {
+    for (int offset = 16; offset > 0; offset >>= 1)
+        v += __shfl_xor_sync(EMO_FULL_WARP, v, offset);
+    return v;
+}
+
+/* The largest over a full warp; NaN wins, as it must not be lost on the way to the check for finite numbers. */
+__device__ static inline float emo_warp_max(float v) {
+    for (int offset = 16; offset > 0; offset >>= 1) {
+        float other = __shfl_xor_sync(EMO_FULL_WARP, v, offset);
+        v = other > v || other != other ? other : v;
+    }
+    return v;
+}
+
+/* The sum over a block whose size is a multiple of 32, in every thread. `room`: 32 elements of shared memory, which may
+ * be used again at once. Every thread of the block calls it. */
+template <class T>
+__device__ static inline T emo_block_sum(T v, T *room) {
+    int lane = (int)(threadIdx.x & 31u), warp = (int)(threadIdx.x >> 5), warps = (int)(blockDim.x >> 5);
+    v = emo_warp_sum(v);
+    if (lane == 0)
+        room[warp] = v;
+    __syncthreads();
+    T sum = room[0];
+    for (int i = 1; i < warps; i++)
+        sum += room[i];
+    __syncthreads();
+    return sum;
+}
+
+__device__ static inline float emo_block_max(float v, float *room) {
+    int lane = (int)(threadIdx.x & 31u), warp = (int)(threadIdx.x >> 5), warps = (int)(blockDim.x >> 5);
+    v = emo_warp_max(v);
+    if (lane == 0)
+        room[warp] = v;
+    __syncthreads();
+    float top = room[0];
+    for (int i = 1; i < warps; i++)
+        top = room[i] > top || room[i] != room[i] ? room[i] : top;
+    __syncthreads();
+    return top;
+}
+
+#endif
