@@ -7,9 +7,10 @@ set -eu
 
 usage() {
     cat <<'EOF'
-usage: scripts/deps.sh [build|test|check|quickstart|documents]... [--dry-run]
+usage: scripts/deps.sh [build|test|fuzz|check|quickstart|documents]... [--dry-run]
   build       compiler, CMake, pkg-config and the four libraries libemo is built on (the default)
   test        build, and cmocka, a C++ compiler and Python 3 (standard library only)
+  fuzz        test, and clang with libFuzzer
   check       test, and what only development uses: clang-format, clang-tidy, doxygen, abigail-tools ...
   quickstart  build, and Python 3 (standard library only)
   documents   packages whose texts the quick start trains on (scripts/documents.txt); those apt does not know are left out
@@ -32,6 +33,9 @@ TEST='g++|command -v c++
 binutils|command -v nm
 libcmocka-dev|pkg-config --exists cmocka
 python3|python3 -c "import json, html, gzip"'
+# libFuzzer comes with clang's runtimes, in a package of their own (libclang-rt-14-dev) on newer systems.
+FUZZ='clang|command -v clang
+libclang-rt-dev|ls "$(clang -print-runtime-dir)"/libclang_rt.fuzzer*.a'
 CHECK='clang-format|command -v clang-format
 clang-tidy|command -v clang-tidy
 clang|command -v clang
@@ -46,7 +50,7 @@ modes=
 dry=0
 for arg in "$@"; do
     case $arg in
-    build | test | check | quickstart | documents) modes="$modes $arg" ;;
+    build | test | fuzz | check | quickstart | documents) modes="$modes $arg" ;;
     --dry-run) dry=1 ;;
     -h | --help) usage && exit 0 ;;
     *) usage >&2 && exit 2 ;;
@@ -58,6 +62,9 @@ for mode in ${modes:-build}; do
     case $mode in
     test) list="$list
 $TEST" ;;
+    fuzz) list="$list
+$TEST
+$FUZZ" ;;
     check) list="$list
 $TEST
 $CHECK" ;;
