@@ -343,7 +343,9 @@ int cmd_info(int argc, char **argv) {
         cli_fail(&c, EMO_E_NOT_FOUND, "there is nothing at %s", path);
     else if (path_is_folder(path))
         (void)show_folder(&c, path);
-    else if (ends_with(path, ".safetensors") || ends_with(path, ".gguf"))
+    else if (ends_with(path, ".gguf"))
+        (void)show_model(&c, path);
+    else if (ends_with(path, ".safetensors"))
         cli_fail(&c, EMO_E_UNSUPPORTED, "%s is a file of weights: name the model folder it is in", path);
     else if (ends_with(path, ".json"))
         (void)show_json(&c, path);

@@ -18,6 +18,7 @@ static const struct {
     {"prune", cmd_prune, "write the smaller model that has only a mask's experts"},
     {"merge", cmd_merge, "put a tuned subset back into its parent"},
     {"convert", cmd_convert, "write a model folder in another element type or shard size"},
+    {"export", cmd_export, "write a GGUF file for other programs"},
     {"generate", cmd_generate, "continue a prompt"},
     {"info", cmd_info, "say what a file or folder is"},
     {"mask", cmd_mask, "union, intersection, difference and complement of expert masks"},

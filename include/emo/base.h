@@ -113,9 +113,9 @@ enum {
     EMO_DTYPE_I32 = 17,
     EMO_DTYPE_I64 = 18,
     EMO_DTYPE_F64 = 19,
-    EMO_DTYPE_Q8_0 = 32, /**< reserved: blocks of 32, one f16 scale */
-    EMO_DTYPE_Q4_0 = 33, /**< reserved */
-    EMO_DTYPE_Q4_K = 34  /**< reserved */
+    EMO_DTYPE_Q8_0 = 32, /**< weights only: blocks of 32, 8 bits and one f16 scale */
+    EMO_DTYPE_Q4_0 = 33, /**< weights only: blocks of 32, 4 bits and one f16 scale */
+    EMO_DTYPE_Q4_K = 34  /**< weights only: blocks of 256, 4 bits, 6-bit scales and offsets for every 32 */
 };
 
 /** The name of a data type in lower case, such as "bf16"; NULL if unknown. Static storage; any thread. */

@@ -11,6 +11,7 @@
 #include <emo/data.h>
 #include <emo/device.h>
 #include <emo/eval.h>
+#include <emo/export.h>
 #include <emo/hooks.h>
 #include <emo/mask.h>
 #include <emo/model.h>

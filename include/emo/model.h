@@ -105,10 +105,10 @@ EMO_API EMO_MUST_CHECK emo_status emo_model_create_json(emo_runtime *rt, const c
                                                         emo_error *err);
 
 /**
- * Loads a folder: config.json, model.safetensors or its shards, and where they are there pruning_metadata.json (the
- * original ids of a pruned model) and tokenizer.json (one of an unsupported kind is passed over with a warning). Files
- * are mapped, and a tensor is used where it lies if its element type is kept; the files must not change while the model
- * lives. Tensors that the model has no place for are named in warnings.
+ * Loads a GGUF file (see emo/export.h), or a folder: config.json, model.safetensors or its shards, and where they are
+ * there pruning_metadata.json (the original ids of a pruned model) and tokenizer.json (one of an unsupported kind is
+ * passed over with a warning). Files are mapped, and a tensor is used where it lies if its element type is kept; the
+ * files must not change while the model lives. Tensors that the model has no place for are named in warnings.
  * @return EMO_E_NOT_FOUND (no such folder or file, or a missing tensor, by name), EMO_E_MISMATCH (a tensor of another
  *         shape, with both shapes; a mask or tokenizer that does not fit), EMO_E_FORMAT, EMO_E_UNSUPPORTED (an element
  *         type), EMO_E_RANGE (an option, a key of config.json), EMO_E_IO, EMO_E_CANCELLED, EMO_E_OUT_OF_MEMORY.
@@ -122,7 +122,7 @@ EMO_API EMO_MUST_CHECK emo_status emo_model_load_path(emo_runtime *rt, const cha
  * Loads from sources: the text of config.json, and the safetensors files in any order (retained). Of each file the
  * header is read, then only the tensors that are wanted; the first file that has a tensor gives it. The model is bit
  * for bit that of the folder, but for the tokenizer (emo_model_set_tokenizer()) and the ids of a pruned model (option
- * `pruning`). Errors as above.
+ * `pruning`). With `config` NULL the one source must be a GGUF file, which says all of it. Errors as above.
  */
 EMO_API EMO_MUST_CHECK emo_status emo_model_load_sources(emo_runtime *rt, const char *config, size_t config_length,
                                                          emo_source *const *weights, size_t n_weights,

@@ -46,7 +46,8 @@ static emo_status ask(const emo_runtime *rt, const emo_backend *backend, emo_dev
         out->kind = own.kind;
         out->memory = own.memory_bytes > INT64_MAX ? INT64_MAX : (int64_t)own.memory_bytes;
     }
-    static const emo_dtype dtypes[] = {EMO_DTYPE_F32, EMO_DTYPE_F16, EMO_DTYPE_BF16};
+    static const emo_dtype dtypes[] = {EMO_DTYPE_F32,  EMO_DTYPE_F16,  EMO_DTYPE_BF16,
+                                       EMO_DTYPE_Q8_0, EMO_DTYPE_Q4_0, EMO_DTYPE_Q4_K};
     for (size_t i = 0; i < sizeof dtypes / sizeof dtypes[0]; i++)
         if (backend->ops->supports(backend, EMO_OP_EXPERTS, dtypes[i]))
             out->dtypes[out->n_dtypes++] = dtypes[i];

@@ -394,4 +394,20 @@ AT(emo_train_options, repetition_count, 244);
 AT(emo_train_options, repetition_period, 248);
 AT(emo_train_options, reserved_3, 252);
 
+SIZE(emo_export_options, 48);
+AT(emo_export_options, struct_size, 0);
+AT(emo_export_options, format, 4);
+AT(emo_export_options, dtype, 8);
+AT(emo_export_options, no_tokenizer, 12);
+AT(emo_export_options, mask, 16);
+AT(emo_export_options, name, 24);
+AT(emo_export_options, progress, 32);
+
+SIZE(emo_export_info, 24);
+AT(emo_export_info, struct_size, 0);
+AT(emo_export_info, tensors, 4);
+AT(emo_export_info, fallbacks, 8);
+AT(emo_export_info, reserved, 12);
+AT(emo_export_info, bytes, 16);
+
 typedef int emo__layout_is_checked; /* a translation unit needs a declaration */

@@ -6,6 +6,7 @@
 #include "base/status.h"
 #include "model/files.h"
 #include "subset/prune.h"
+#include "tensor/quant.h"
 
 static emo_status missing(emo_error *err, const char *what) {
     return emo__fail(err, EMO_E_INVALID_ARGUMENT, "%s is NULL", what);
@@ -62,8 +63,8 @@ emo_status emo_model_load_sources(emo_runtime *rt, const char *config, size_t co
     if (out == NULL)
         return missing(err, "out");
     *out = NULL;
-    if (rt == NULL || config == NULL || weights == NULL)
-        return missing(err, rt == NULL ? "rt" : config == NULL ? "config" : "weights");
+    if (rt == NULL || weights == NULL)
+        return missing(err, rt == NULL ? "rt" : "weights");
     if (n_weights == 0)
         return emo__fail(err, EMO_E_INVALID_ARGUMENT, "n_weights is 0; a model needs at least one weight source");
     for (size_t i = 0; i < n_weights; i++) {
@@ -119,6 +120,10 @@ static void count_non_finite(void *opaque, size_t index, size_t worker) {
                 uint32_t bits;
                 memcpy(&bits, (const char *)view->data + at * sizeof bits, sizeof bits);
                 found += (bits & 0x7f800000u) == 0x7f800000u;
+            } else if (emo__dtype_quantised(view->dtype)) {
+                const char *row = (const char *)view->data + emo__dtype_run(view->dtype, (int64_t)at);
+                found += emo__quant_non_finite(row, view->dtype, (size_t)view->cols);
+                break; /* the whole row, by its blocks */
             } else {
                 uint16_t bits;
                 memcpy(&bits, (const char *)view->data + at * sizeof bits, sizeof bits);

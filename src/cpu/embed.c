@@ -5,6 +5,7 @@
 #include "base/status.h"
 #include "cpu/ops_kernels.h"
 #include "tensor/dtype.h"
+#include "tensor/quant.h"
 
 /* tokens per task of the lookup, and tasks of the backward pass (each owns the ids of one residue) */
 enum { EMBED_TOKENS = 64, EMBED_OWNERS = 32 };
@@ -17,18 +18,17 @@ typedef struct embed_task {
 static void forward_rows(void *task, size_t index, size_t worker) {
     const emo_embed_args *a = ((const embed_task *)task)->args;
     const emo_weight *w = &a->weight;
-    size_t item = emo__dtype_size(w->dtype);
     int64_t last = ((int64_t)index + 1) * EMBED_TOKENS;
     (void)worker;
     for (int64_t t = (int64_t)index * EMBED_TOKENS; t < last && t < a->tokens; t++) {
-        const char *row = (const char *)w->data + (size_t)(a->ids[t] * w->stride) * item;
+        const char *row = (const char *)w->data + emo__dtype_run(w->dtype, a->ids[t] * w->stride);
         (void)emo__convert(a->out + t * a->hidden, EMO_DTYPE_F32, row, w->dtype, (size_t)a->hidden);
     }
 }
 
 static emo_status embed_forward(emo_exec *exec, const emo_embed_args *args, emo_error *err) {
     emo_dtype dtype = args->weight.dtype;
-    if (dtype != EMO_DTYPE_F32 && dtype != EMO_DTYPE_F16 && dtype != EMO_DTYPE_BF16)
+    if (dtype != EMO_DTYPE_F32 && dtype != EMO_DTYPE_F16 && dtype != EMO_DTYPE_BF16 && !emo__dtype_quantised(dtype))
         return emo__fail(err, EMO_E_UNSUPPORTED, "an embedding cannot be %s; f32, f16 and bf16 are supported",
                          emo_dtype_name(dtype) != NULL ? emo_dtype_name(dtype) : "this type");
     embed_task t = {args, NULL};

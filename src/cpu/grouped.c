@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Grouped products, gather and combine: the primitives behind the expert operators, and the task lists they share. */
+#include <string.h>
+
 #include "base/checked.h"
 #include "base/status.h"
 #include "cpu/experts.h"
-#include "tensor/dtype.h"
+#include "tensor/quant.h"
 
 void emo__tile_list_add(emo__tile_list *list, const emo__gemm_kernels *kernels, int32_t expert, int32_t kind, int64_t m,
                         int64_t n, int64_t want, int64_t max_rows, int64_t max_cols) {
@@ -65,8 +67,7 @@ float *emo__slot_gradient(const emo_expert_slot *slot, int32_t which) {
 
 emo__gemm_operand emo__weight_part(const emo_weight *weight, int trans, int64_t first) {
     emo__gemm_operand part = emo__gemm_weight(weight, trans);
-    int64_t elements = trans ? first * weight->stride : first;
-    part.data = (const char *)weight->data + elements * (int64_t)emo__dtype_size(weight->dtype);
+    part.data = (const char *)weight->data + emo__dtype_run(weight->dtype, trans ? first * weight->stride : first);
     return part;
 }
 

@@ -28,6 +28,19 @@ EMO_MUST_CHECK emo_status emo__model_save_into(const emo_model *model, const cha
 
 /* The tokenizer's files, where the model has one. */
 EMO_MUST_CHECK emo_status emo__save_tokenizer(const emo_model *model, const char *folder, emo_error *err);
+/* The text of pruning_metadata.json: the reference's keys and the parent's shape. Appends. */
+EMO_MUST_CHECK emo_status emo__pruning_text(const emo_model *model, emo__buf *out, emo_error *err);
+/* prune_method from such a text. */
+EMO_MUST_CHECK emo_status emo__model_read_method(emo_model *model, const char *text, size_t length, emo_error *err);
+/* The load subset in the model's own shape. */
+EMO_MUST_CHECK emo_status emo__model_set_subset(emo_model *model, const emo_mask *wish, emo_error *err);
+/* Whether a parameter belongs to the load subset. */
+bool emo__param_wanted(const emo_model *model, const emo__param *param);
+/* Attaches a tokenizer found beside a model or in its file, with the model's end-of-text token; releases the caller's
+ * reference. `status` and `why` are what reading it came to: one of an unsupported kind is passed over with a warning.
+ */
+EMO_MUST_CHECK emo_status emo__model_take_tokenizer(emo_model *model, emo_tokenizer *tokenizer, emo_status status,
+                                                    const emo_error *why, const char *where, emo_error *err);
 
 /* A reference more; replaces the one that was there. NULL: none. */
 EMO_MUST_CHECK emo_status emo__model_set_tokenizer(emo_model *model, emo_tokenizer *tokenizer, emo_error *err);

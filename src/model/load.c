@@ -7,6 +7,7 @@
 #include "io/files.h"
 #include "io/source.h"
 #include "model/files.h"
+#include "model/gguf.h"
 #include "tensor/dtype.h"
 
 #define MAX_JSON ((size_t)64 << 20)
@@ -75,7 +76,7 @@ static emo_status place_param(loader *ld, size_t i, const char *name, emo_error 
     return EMO_OK;
 }
 
-static bool wanted(const emo_model *m, const emo__param *p) {
+bool emo__param_wanted(const emo_model *m, const emo__param *p) {
     return p->expert < 0 || m->subset == NULL || emo_mask_get(m->subset, p->layer, p->expert) != 0;
 }
 
@@ -156,8 +157,7 @@ static emo_status warn_extra(const emo_model *m, emo_error *err) {
     return status;
 }
 
-/* The load subset in the model's own shape. */
-static emo_status set_subset(emo_model *m, const emo_mask *wish, emo_error *err) {
+emo_status emo__model_set_subset(emo_model *m, const emo_mask *wish, emo_error *err) {
     static const float any = 0.0f;
     const emo__config *c = &m->config;
     /* Every expert counts as loadable while the mask is made; the data are set afterwards. */
@@ -186,7 +186,7 @@ static emo_status load_weights(emo_model *m, const emo_model_load_options *optio
     loader ld = {m, options, NULL, 0};
     emo_status status = EMO_OK;
     if (options->subset != NULL)
-        status = set_subset(m, options->subset, err);
+        status = emo__model_set_subset(m, options->subset, err);
     if (status == EMO_OK) {
         ld.places = emo__calloc(&m->rt->mem, m->n_params, sizeof *ld.places);
         if (ld.places == NULL)
@@ -195,7 +195,7 @@ static emo_status load_weights(emo_model *m, const emo_model_load_options *optio
     for (size_t i = 0; status == EMO_OK && i < m->n_params; i++) {
         char name[EMO__NAME_MAX];
         emo__param_name(&m->params[i], name);
-        if (wanted(m, &m->params[i]))
+        if (emo__param_wanted(m, &m->params[i]))
             status = place_param(&ld, i, name, err);
     }
     if (status == EMO_OK)
@@ -221,7 +221,7 @@ static emo_status open_sources(emo_model *m, emo_source *const *sources, size_t 
     return status;
 }
 
-static emo_status read_method(emo_model *m, const char *text, size_t length, emo_error *err) {
+emo_status emo__model_read_method(emo_model *m, const char *text, size_t length, emo_error *err) {
     emo__json *root = NULL;
     const char *method = NULL;
     emo_status status = emo__json_parse(&m->rt->mem, text, length, "pruning_metadata.json", &root, err);
@@ -240,6 +240,11 @@ emo_status emo__model_load_sources(emo_runtime *rt, const char *config, size_t c
                                    emo_source *const *weights, size_t n_weights, const emo_model_load_options *options,
                                    emo_model **out, emo_error *err) {
     *out = NULL;
+    if (config == NULL) { /* then the one source says it */
+        if (n_weights == 1 && emo__gguf_detect(weights[0]))
+            return emo__model_load_gguf(rt, weights[0], options, out, err);
+        return emo__fail(err, EMO_E_INVALID_ARGUMENT, "config is NULL, and the source is no single GGUF file");
+    }
     emo__config c;
     emo_model *m = NULL;
     const char *pruning = options->pruning;
@@ -251,7 +256,7 @@ emo_status emo__model_load_sources(emo_runtime *rt, const char *config, size_t c
     else
         status = emo__model_new(rt, &c, &m, err);
     if (status == EMO_OK && pruning != NULL)
-        status = read_method(m, pruning, strlen(pruning), err);
+        status = emo__model_read_method(m, pruning, strlen(pruning), err);
     if (status == EMO_OK)
         status = open_sources(m, weights, n_weights, err);
     if (status == EMO_OK)
@@ -274,6 +279,27 @@ static emo_status read_beside(emo_runtime *rt, emo__buf *path, const char *folde
     return status;
 }
 
+emo_status emo__model_take_tokenizer(emo_model *m, emo_tokenizer *tokenizer, emo_status status, const emo_error *why,
+                                     const char *where, emo_error *err) {
+    if (status == EMO_E_UNSUPPORTED) {
+        /* The model runs on token ids all the same. */
+        emo__log(m->rt, EMO_LOG_WARNING, "%s has a tokenizer of a kind this library does not read: %s", where,
+                 why->message);
+        return EMO_OK;
+    }
+    if (status != EMO_OK)
+        return emo__fail_at(err, status, why->domain, why->number, "%s", why->message);
+    if (tokenizer == NULL)
+        return EMO_OK;
+    /* config.json says which one ends a text; an id the tokenizer lacks (EMO_E_RANGE) leaves its own. */
+    if (m->config.eos >= 0 && emo_tokenizer_eos(tokenizer) != m->config.eos)
+        status = emo_tokenizer_set_eos(tokenizer, m->config.eos, NULL);
+    if (status == EMO_OK || status == EMO_E_RANGE)
+        status = emo__model_set_tokenizer(m, tokenizer, err);
+    emo_tokenizer_release(tokenizer);
+    return status;
+}
+
 static emo_status load_tokenizer(emo_model *m, emo__buf *path, const char *folder, emo_error *err) {
     bool there = false;
     emo_status status = emo__path_join(path, folder, "tokenizer.json", err);
@@ -284,21 +310,26 @@ static emo_status load_tokenizer(emo_model *m, emo__buf *path, const char *folde
     emo_tokenizer *tokenizer = NULL;
     emo_error why = EMO_ERROR_INIT;
     status = emo_tokenizer_load(m->rt, path->data, &tokenizer, &why);
-    if (status == EMO_E_UNSUPPORTED) {
-        /* The model runs on token ids all the same. */
-        emo__log(m->rt, EMO_LOG_WARNING, "%s is of a kind this library does not read: %s", path->data, why.message);
-        return EMO_OK;
+    status = emo__model_take_tokenizer(m, tokenizer, status, &why, path->data, err);
+    if (status == EMO_OK && m->tokenizer != NULL) {
+        m->config.beside->has_tokenizer = true;
+        m->config.beside->tokenizer = emo_tokenizer_hash(m->tokenizer);
     }
-    if (status != EMO_OK)
-        return emo__fail_at(err, status, why.domain, why.number, "%s", why.message);
-    /* config.json says which one ends a text; an id the tokenizer lacks (EMO_E_RANGE) leaves its own. */
-    if (m->config.eos >= 0 && emo_tokenizer_eos(tokenizer) != m->config.eos)
-        status = emo_tokenizer_set_eos(tokenizer, m->config.eos, NULL);
-    if (status == EMO_OK || status == EMO_E_RANGE)
-        status = emo__model_set_tokenizer(m, tokenizer, err);
-    m->config.beside->has_tokenizer = true;
-    m->config.beside->tokenizer = emo_tokenizer_hash(tokenizer);
-    emo_tokenizer_release(tokenizer);
+    return status;
+}
+
+/* A path that is a file must be a GGUF file. */
+static emo_status load_file(emo_runtime *rt, const char *path, const emo_model_load_options *options, emo_model **out,
+                            emo_error *err) {
+    emo_source *source = NULL;
+    emo_status status = emo__source_open_path(rt, path, &source, err);
+    if (status == EMO_OK && !emo__gguf_detect(source))
+        status =
+            emo__fail_at(err, EMO_E_FORMAT, EMO_DOMAIN_FILE, 0,
+                         "\"%s\" is no GGUF file; a model is such a file, or the folder that has config.json", path);
+    if (status == EMO_OK)
+        status = emo__model_load_gguf(rt, source, options, out, err);
+    emo__source_release(source);
     return status;
 }
 
@@ -312,9 +343,15 @@ emo_status emo__model_load_path(emo_runtime *rt, const char *folder, const emo_m
     char *pruning = NULL;
     size_t length = 0;
     size_t pruning_length = 0;
+    bool there = false;
+    emo_status status = emo__path_probe(folder, &there, err);
+    if (status != EMO_OK)
+        return status;
+    if (there && !emo__path_is_dir(folder))
+        return load_file(rt, folder, options, out, err);
     memset(&c, 0, sizeof c);
     emo__buf_init(&path, &rt->mem);
-    emo_status status = read_beside(rt, &path, folder, "config.json", &text, &length, err);
+    status = read_beside(rt, &path, folder, "config.json", &text, &length, err);
     if (status == EMO_OK && text == NULL)
         status = emo__fail_at(err, EMO_E_NOT_FOUND, EMO_DOMAIN_FILE, 0, "\"%s\" has no config.json", folder);
     if (status == EMO_OK)
@@ -336,7 +373,7 @@ emo_status emo__model_load_path(emo_runtime *rt, const char *folder, const emo_m
     else
         emo__config_free(&c);
     if (status == EMO_OK && pruning != NULL)
-        status = read_method(m, pruning, pruning_length, err);
+        status = emo__model_read_method(m, pruning, pruning_length, err);
     if (status == EMO_OK)
         status = emo__st_set_open(rt, folder, &m->files, err);
     if (status == EMO_OK)

@@ -80,8 +80,9 @@ struct emo_model {
     void **blocks; /* memory the weights lie in, owned (the back end's mem_alloc) */
     size_t n_blocks;
     size_t cap_blocks;
-    emo__st_set *files; /* mapped files the weights may point into, or NULL */
-    emo__st **opened;   /* files opened from sources */
+    emo__st_set *files;     /* mapped files the weights may point into, or NULL */
+    struct emo__gguf *gguf; /* the file the weights may point into, or NULL */
+    emo__st **opened;       /* files opened from sources */
     size_t n_opened;
     emo_mask *subset; /* load subset, or NULL */
     emo_tokenizer *tokenizer;

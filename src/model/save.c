@@ -7,6 +7,7 @@
 #include "model/extra.h"
 #include "model/files.h"
 #include "tensor/dtype.h"
+#include "tensor/quant.h"
 
 #define SHARD_BYTES UINT64_C(5000000000)
 #define PIECE ((size_t)1 << 20) /* elements converted at a time */
@@ -21,20 +22,19 @@ static emo_status write_param(emo__st_writer *w, const emo__named_param *named, 
     const emo__param *p = named->param;
     const emo_weight *view = p->view;
     size_t item = emo__dtype_size(dtype);
-    size_t held = emo__dtype_size(view->dtype);
     bool dense = view->stride == p->cols;
     size_t runs = dense ? 1 : (size_t)p->rows;
     size_t length = dense ? (size_t)emo__param_count(p) : (size_t)p->cols;
     emo_status status = EMO_OK;
     for (size_t r = 0; status == EMO_OK && r < runs; r++) {
-        const char *row = (const char *)view->data + r * (size_t)view->stride * held;
+        const char *row = (const char *)view->data + emo__dtype_run(view->dtype, (int64_t)r * view->stride);
         if (dtype == view->dtype) {
             status = emo__st_writer_write(w, named->name, row, length * item, err);
             continue;
         }
         for (size_t at = 0; status == EMO_OK && at < length; at += PIECE) {
             size_t n = length - at < PIECE ? length - at : PIECE;
-            (void)emo__convert(scratch, dtype, row + at * held, view->dtype, n);
+            (void)emo__convert(scratch, dtype, row + emo__dtype_run(view->dtype, (int64_t)at), view->dtype, n);
             status = emo__st_writer_write(w, named->name, scratch, n * item, err);
         }
     }
@@ -131,7 +131,7 @@ static void layer_numbers(emo__jw *w, const char *key, const emo__config *c, boo
 }
 
 /* The reference's keys, and the shape of the model that the ids belong to under keys of our own. */
-static emo_status pruning_text(const emo_model *m, emo__buf *out, emo_error *err) {
+emo_status emo__pruning_text(const emo_model *m, emo__buf *out, emo_error *err) {
     const emo__config *c = &m->config;
     emo__jw w;
     int32_t keep = 0;
@@ -203,7 +203,7 @@ static emo_status write_beside(const emo_model *m, const char *folder, emo_dtype
     EMO_TRY(status = write_text(m, &path, folder, "generation_config.json", &text, err));
     text.size = 0;
     if (is_pruned(&m->config)) {
-        EMO_TRY(status = pruning_text(m, &text, err));
+        EMO_TRY(status = emo__pruning_text(m, &text, err));
         EMO_TRY(status = write_text(m, &path, folder, "pruning_metadata.json", &text, err));
         text.size = 0;
     } else {
@@ -229,6 +229,13 @@ static emo_status can_be_saved(const emo_model *m, const emo_model_save_options 
                              "expert %d of layer %d was left out when the model was loaded; to save what is there, "
                              "prune the model to its mask first",
                              (int)p->expert, (int)p->layer);
+        if (options->dtype < 0 && emo__dtype_quantised(p->view->dtype)) {
+            char name[EMO__NAME_MAX];
+            emo__param_name(p, name);
+            return emo__fail(err, EMO_E_UNSUPPORTED,
+                             "tensor \"%s\" is held as %s, which safetensors cannot store; choose f32, bf16 or f16",
+                             name, emo_dtype_name(p->view->dtype));
+        }
     }
     if (emo__config_extended(&m->config) && options->extended == 0)
         return emo__fail(err, EMO_E_UNSUPPORTED,

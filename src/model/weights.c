@@ -6,9 +6,11 @@
 
 #include "base/checked.h"
 #include "base/status.h"
+#include "io/gguf.h"
 #include "model/model.h"
 #include "tensor/dtype.h"
 #include "tensor/philox.h"
+#include "tensor/quant.h"
 
 static const char *const layer_names[EMO__W_COUNT] = {
     [EMO__W_ATTN_NORM] = "pre_attention_layernorm.weight",
@@ -218,6 +220,8 @@ static void free_blocks(emo_model *m) {
     m->n_opened = 0;
     emo__st_set_close(m->files);
     m->files = NULL;
+    emo__gguf_close(m->gguf);
+    m->gguf = NULL;
 }
 
 void emo_model_release(emo_model *m) {
@@ -275,9 +279,8 @@ emo_status emo__model_finish(emo_model *m, emo_error *err) {
 }
 
 void emo__param_read_f32(const emo__param *p, int64_t first, int64_t n, float *out) {
-    size_t item = emo__dtype_size(p->view->dtype);
     for (int64_t r = first; r < first + n; r++) {
-        const char *row = (const char *)p->view->data + (size_t)(r * p->view->stride) * item;
+        const char *row = (const char *)p->view->data + emo__dtype_run(p->view->dtype, r * p->view->stride);
         (void)emo__convert(out + (r - first) * p->cols, EMO_DTYPE_F32, row, p->view->dtype, (size_t)p->cols);
     }
 }

@@ -7,6 +7,7 @@
 #include "base/status.h"
 #include "model/files.h"
 #include "tensor/dtype.h"
+#include "tensor/quant.h"
 
 #define ALIGN 64u
 
@@ -199,7 +200,7 @@ emo_status emo__subset_report(const emo_progress *progress, const char *phase, s
 emo_status emo__model_own(emo_model *m, const emo_progress *progress, emo_error *err) {
     size_t total = 0;
     for (size_t i = 0; i < m->n_params; i++) {
-        size_t bytes = (size_t)emo__param_count(&m->params[i]) * emo__dtype_size(m->params[i].view->dtype);
+        size_t bytes = emo__dtype_run(m->params[i].view->dtype, emo__param_count(&m->params[i]));
         if (m->params[i].view->data != NULL && !emo__add_size(total, (bytes + ALIGN - 1) / ALIGN * ALIGN, &total))
             return emo__fail_memory(err, SIZE_MAX);
     }
@@ -213,15 +214,15 @@ emo_status emo__model_own(emo_model *m, const emo_progress *progress, emo_error 
         status = emo__subset_report(progress, "copy", i, m->n_params, err);
         if (status != EMO_OK)
             return status;
-        size_t item = emo__dtype_size(view->dtype);
-        size_t row = (size_t)p->cols * item;
+        size_t row = emo__dtype_run(view->dtype, p->cols);
         if (view->data == NULL)
             continue;
         if (view->stride == p->cols) {
             memcpy(block, view->data, (size_t)p->rows * row);
         } else {
             for (int64_t r = 0; r < p->rows; r++)
-                memcpy(block + (size_t)r * row, (const char *)view->data + (size_t)(r * view->stride) * item, row);
+                memcpy(block + (size_t)r * row,
+                       (const char *)view->data + emo__dtype_run(view->dtype, r * view->stride), row);
         }
         emo__param_bind(p, block, view->dtype);
         block += ((size_t)p->rows * row + ALIGN - 1) / ALIGN * ALIGN;

@@ -87,8 +87,7 @@ static void write_pre_tokenizer(const emo_tokenizer *tok, emo__jw *w) {
     emo__jw_object_end(w);
 }
 
-/* Replaces text by the token as the vocabulary spells it. */
-static emo_status spell(const emo_tokenizer *tok, int32_t id, emo__buf *text, emo_error *err) {
+emo_status emo__tok_spell(const emo_tokenizer *tok, int32_t id, emo__buf *text, emo_error *err) {
     const emo__token *token = &tok->tokens[id];
     text->size = 0;
     if ((token->flags & EMO__TOKEN_RAW) != 0)
@@ -105,7 +104,7 @@ static emo_status write_model(const emo_tokenizer *tok, emo__jw *w, emo_error *e
     emo__jw_string(w, "type", "BPE");
     emo__jw_null(w, "dropout");
     if (tok->unk >= 0)
-        status = spell(tok, tok->unk, &text, err);
+        status = emo__tok_spell(tok, tok->unk, &text, err);
     emo__jw_string(w, "unk_token", tok->unk >= 0 ? text.data : NULL);
     emo__jw_null(w, "continuing_subword_prefix");
     emo__jw_null(w, "end_of_word_suffix");
@@ -116,16 +115,16 @@ static emo_status write_model(const emo_tokenizer *tok, emo__jw *w, emo_error *e
     for (int32_t id = 0; id < tok->vocab_size && status == EMO_OK; id++) {
         if ((tok->tokens[id].flags & EMO__TOKEN_MODEL) == 0)
             continue;
-        status = spell(tok, id, &text, err);
+        status = emo__tok_spell(tok, id, &text, err);
         if (status == EMO_OK)
             emo__jw_i64(w, text.data, id);
     }
     emo__jw_object_end(w);
     emo__jw_array(w, "merges");
     for (size_t i = 0; i < tok->n_merges && status == EMO_OK; i++) {
-        status = spell(tok, tok->merges[i].left, &text, err);
+        status = emo__tok_spell(tok, tok->merges[i].left, &text, err);
         if (status == EMO_OK)
-            status = spell(tok, tok->merges[i].right, &right, err);
+            status = emo__tok_spell(tok, tok->merges[i].right, &right, err);
         if (status == EMO_OK)
             status = emo__buf_append(&text, " ", 1, err);
         if (status == EMO_OK)

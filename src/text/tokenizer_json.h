@@ -17,4 +17,7 @@ EMO_MUST_CHECK emo_status emo__tok_read_json(emo_runtime *rt, const char *text, 
 /* Appends; out->mem is set. */
 EMO_MUST_CHECK emo_status emo__tok_write_json(const emo_tokenizer *tok, emo__buf *out, emo_error *err);
 
+/* Replaces text by the token as the vocabulary spells it. */
+EMO_MUST_CHECK emo_status emo__tok_spell(const emo_tokenizer *tok, int32_t id, emo__buf *text, emo_error *err);
+
 #endif

@@ -245,6 +245,12 @@ static void models(const things *t) {
     REFUSED(emo_model_tensor_f32(t->model, NULL, numbers, 4, &n, e));
     REFUSED(emo_model_tensor_f32(t->model, "x", NULL, 4, &n, e));
     REFUSED(emo_model_save(NULL, path, NULL, e));
+    emo_export_info exported = {0};
+    REFUSED(emo_model_export(NULL, path, NULL, NULL, e));
+    REFUSED(emo_model_export(t->model, NULL, NULL, NULL, e));
+    REFUSED(emo_model_export(t->model, path, NULL, &exported, e)); /* no struct_size */
+    emo_export_options_init(NULL);
+    emo_export_info_init(NULL);
     REFUSED(emo_model_save(t->model, NULL, NULL, e));
     REFUSED(emo_model_prune(NULL, t->mask, NULL, &model, e));
     REFUSED(emo_model_prune(t->model, NULL, NULL, &model, e));

@@ -282,6 +282,23 @@ for path in model small river.json tok.json docs.jsonl long; do
     parses out "info $path"
 done
 
+# ---- GGUF ----
+echo 'not a model' >other.gguf
+must "$EMO" export --model model --type f32 --out model.gguf
+must "$EMO" export --model model --mask river.json --type bf16 --out river.gguf --json
+parses out 'export'
+must "$EMO" info river.gguf --json
+parses out 'info of a GGUF file'
+must "$EMO" generate --model model --prompt 'the river' --tokens 6 --ignore-eos
+cp out folder.text
+must "$EMO" generate --model model.gguf --prompt 'the river' --tokens 6 --ignore-eos
+cmp -s out folder.text || fail 'a GGUF file in f32 generates another text than the folder'
+must "$EMO" eval --model river.gguf --data test.jsonl --json
+parses out 'eval of a GGUF file'
+ends 5 'rows of 16' "$EMO" export --model model --type q8_0 --out x.gguf
+ends 3 'no GGUF' "$EMO" info --json other.gguf
+ends 2 . "$EMO" export --model model --type q3_k --out x.gguf
+
 if [ $failures -gt 0 ]; then
     echo "$failures failed"
     exit 1

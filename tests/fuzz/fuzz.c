@@ -14,7 +14,7 @@ static const fuzz_target targets[] = {
     {"gzip", fuzz_gzip},     {"npy", fuzz_npy},
     {"mask", fuzz_mask},     {"stats", fuzz_stats},
     {"pool", fuzz_pool},     {"checkpoint", fuzz_checkpoint},
-    {"api", fuzz_api},
+    {"api", fuzz_api},       {"gguf", fuzz_gguf},
 };
 
 const fuzz_target *fuzz_find(const char *name) {

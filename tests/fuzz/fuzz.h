@@ -32,6 +32,7 @@ void fuzz_mask(const uint8_t *data, size_t size);
 void fuzz_stats(const uint8_t *data, size_t size);
 void fuzz_pool(const uint8_t *data, size_t size);
 void fuzz_checkpoint(const uint8_t *data, size_t size);
+void fuzz_gguf(const uint8_t *data, size_t size);
 void fuzz_api(const uint8_t *data, size_t size);
 
 /* The target by name; NULL if there is none. */

@@ -29,13 +29,13 @@ typedef struct emo_exec emo_exec;       /**< a stream with its scratch memory; t
 /* ---- views ---- */
 
 /** Block layouts of a weight. */
-enum { EMO_LAYOUT_ROWS = 0 /**< plain rows; q8_0, q4_0 ... will follow */ };
+enum { EMO_LAYOUT_ROWS = 0 /**< row after row; of a quantised type: rows of whole blocks */ };
 
 /** A weight as operators see it. y = x W^T: `rows` are outputs, `cols` inputs. */
 typedef struct emo_weight {
     const void *data;   /**< NULL: not loaded (an expert outside the subset) or absent (a bias) */
     const void *packed; /**< the back end's packed form, or NULL */
-    emo_dtype dtype;    /**< F32, F16 or BF16; data is aligned to the element */
+    emo_dtype dtype;    /**< F32, F16, BF16 (data aligned to the element); forward only: quantised (any address) */
     int32_t layout;     /**< EMO_LAYOUT_ROWS */
     int64_t rows;
     int64_t cols;

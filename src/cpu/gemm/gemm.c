@@ -4,6 +4,7 @@
 
 #include "base/checked.h"
 #include "tensor/dtype.h"
+#include "tensor/quant.h"
 
 #define A_FLOATS ((EMO__GEMM_MT + 16) * EMO__GEMM_KC) /* packed rows of a tile, one k block */
 #define MAX_NR 32
@@ -21,7 +22,8 @@ const emo__gemm_kernels *emo__gemm_kernels_of(emo_isa isa) {
     return &emo__gemm_scalar;
 }
 
-size_t emo__gemm_work_bytes(void) { return (A_FLOATS + B_FLOATS + 2 * SPARE) * sizeof(float); }
+/* packed A, packed B, and rows of B that were blocks */
+size_t emo__gemm_work_bytes(void) { return (A_FLOATS + 2 * B_FLOATS + 3 * SPARE) * sizeof(float); }
 
 int emo__scratch_add(size_t *total, size_t count, size_t item, size_t *offset) {
     size_t bytes;
@@ -71,11 +73,29 @@ static void add_bias(const emo_weight *bias, float *c, int64_t ldc, int64_t rows
     }
 }
 
+/* One k block of the quantised rows behind a panel of columns, as an operand of floats. The block of k is a whole
+ * number of quantised blocks. */
+static emo__gemm_operand unpack_rows(const emo__gemm_operand *b, int64_t j, int cols, int64_t k0, int64_t kc,
+                                     float *rows) {
+    for (int l = 0; l < cols; l++) {
+        const char *row = (const char *)b->data + emo__dtype_run(b->dtype, (j + l) * b->ld);
+        emo__dequantise(rows + l * kc, row + emo__dtype_run(b->dtype, k0), b->dtype, (size_t)kc);
+    }
+    return (emo__gemm_operand){.data = rows, .ld = kc, .dtype = EMO_DTYPE_F32, .trans = 1};
+}
+
+_Static_assert(EMO__GEMM_KC % EMO__QUANT_MAX_BLOCK == 0, "blocks of k begin at quantised blocks");
+
 static int products_of(const emo__gemm *g) { return g->n_a == 2 || g->n_b == 2 ? 2 : 1; }
 
 /* Columns [j, j + cols) of one k block of a B. */
 static void pack_columns(const emo__gemm_kernels *kernels, const emo__gemm *g, int which, int64_t j, int cols,
                          int64_t k0, int64_t kc, float *packed) {
+    if (emo__dtype_quantised(g->b[which].dtype)) { /* never joined: those are the backward pass's */
+        emo__gemm_operand rows = unpack_rows(&g->b[which], j, cols, k0, kc, packed + B_FLOATS + SPARE);
+        kernels->pack_b(packed, &rows, 0, cols, 0, kc);
+        return;
+    }
     int64_t first = g->joined <= 0 || g->joined - k0 >= kc ? kc : g->joined > k0 ? g->joined - k0 : 0;
     if (first > 0)
         kernels->pack_b(packed, &g->b[which], j, cols, k0, first);

@@ -17,7 +17,7 @@
 
 /* An operand as stored: `trans` tells how to read it (A: stored [k, m] when set, else [m, k]; B: [n, k] when set, else
  * [k, n]). With `order`, stored row i is row order[i] of `data`; `scale` (A only) multiplies stored row i by scale[i].
- */
+ * B may be quantised when trans is set: its rows become floats panel by panel. */
 typedef struct emo__gemm_operand {
     const void *data;
     int64_t ld;

@@ -23,7 +23,7 @@ static void the_cpu_is_device_0(void **state) {
     assert_string_equal(info.backend, "cpu");
     assert_string_equal(info.name, "scalar");
     assert_true(info.memory > 0);
-    assert_int_equal(info.n_dtypes, 3);
+    assert_int_equal(info.n_dtypes, 6); /* f32, f16, bf16, and the three quantised types */
     EXPECT_STATUS(emo_device_get_info(rt, 1, &info, &err), EMO_E_RANGE, "devices 0 to 0");
     EXPECT_STATUS(emo_device_get_info(rt, -1, &info, &err), EMO_E_RANGE, "device -1");
     EXPECT_STATUS(emo_device_get_info(NULL, 0, &info, &err), EMO_E_INVALID_ARGUMENT, "runtime");

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <emo/export.h>
+#include <string.h>
+
+#include "base/options.h"
+#include "base/status.h"
+#include "model/files.h"
+#include "model/gguf.h"
+#include "subset/prune.h"
+#include "tensor/quant.h"
+
+static emo_status check_options(const emo_export_options *o, emo_error *err) {
+    if (o->format != EMO_EXPORT_GGUF)
+        return emo__fail(err, EMO_E_RANGE, "emo_export_options.format is %d; it must be EMO_EXPORT_GGUF",
+                         (int)o->format);
+    if (o->dtype != -1 && o->dtype != EMO_DTYPE_F32 && o->dtype != EMO_DTYPE_F16 && o->dtype != EMO_DTYPE_BF16 &&
+        !emo__dtype_quantised(o->dtype))
+        return emo__fail(err, EMO_E_RANGE,
+                         "emo_export_options.dtype is %d; it must be -1, F32, F16, BF16, Q8_0, Q4_0 or Q4_K",
+                         (int)o->dtype);
+    return emo__option_flag(o->no_tokenizer, "emo_export_options.no_tokenizer", err);
+}
+
+static emo_status export_model(const emo_model *model, const char *path, const emo_export_options *o,
+                               emo_export_info *info, emo_error *err) {
+    /* A mask, or what was loaded: the pruned model of it, its weights borrowed. */
+    if (o->mask == NULL && model->subset == NULL)
+        return emo__model_export_gguf(model, path, o, info, err);
+    emo__keep_lists keep;
+    emo_model *small = NULL;
+    emo_status status = emo__keep_from_mask(model, o->mask, &keep, err);
+    if (status == EMO_OK)
+        status = emo__prune(model, &keep, "mask", true, NULL, &small, err);
+    if (status == EMO_OK)
+        status = emo__model_export_gguf(small, path, o, info, err);
+    emo_model_release(small);
+    emo__keep_free(&keep);
+    return status;
+}
+
+emo_status emo_model_export(const emo_model *model, const char *path, const emo_export_options *options,
+                            emo_export_info *info, emo_error *err) {
+    emo__error_clear(err);
+    if (model == NULL || path == NULL)
+        return emo__fail(err, EMO_E_INVALID_ARGUMENT, "%s is NULL", model == NULL ? "model" : "path");
+    emo_export_options o = EMO_EXPORT_OPTIONS_INIT;
+    emo_export_info full = EMO_EXPORT_INFO_INIT;
+    emo_status status = emo__options_copy(&o, sizeof o, options, "emo_export_options", err);
+    if (status == EMO_OK)
+        status = check_options(&o, err);
+    if (status == EMO_OK && info != NULL && info->struct_size < sizeof info->struct_size)
+        status =
+            emo__fail(err, EMO_E_INVALID_ARGUMENT, "emo_export_info.struct_size is %u; start from EMO_EXPORT_INFO_INIT",
+                      (unsigned)info->struct_size);
+    if (status == EMO_OK)
+        status = emo__model_begin_read(model, err);
+    if (status != EMO_OK)
+        return status;
+    status = export_model(model, path, &o, &full, err);
+    emo__model_end_read(model);
+    if (status == EMO_OK && info != NULL) {
+        uint32_t size = info->struct_size;
+        memcpy(info, &full, size < sizeof full ? size : sizeof full);
+        info->struct_size = size;
+    }
+    return status;
+}
+
+void emo_export_options_init(emo_export_options *options) {
+    static const emo_export_options defaults = EMO_EXPORT_OPTIONS_INIT;
+    if (options != NULL)
+        *options = defaults;
+}
+
+void emo_export_info_init(emo_export_info *info) {
+    static const emo_export_info defaults = EMO_EXPORT_INFO_INIT;
+    if (info != NULL)
+        *info = defaults;
+}
