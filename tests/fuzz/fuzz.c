@@ -8,13 +8,16 @@
 #include <unistd.h>
 
 static const fuzz_target targets[] = {
-    {"json", fuzz_json},     {"safetensors", fuzz_safetensors},
-    {"config", fuzz_config}, {"tokenizer", fuzz_tokenizer},
-    {"text", fuzz_text},     {"jsonl", fuzz_jsonl},
-    {"gzip", fuzz_gzip},     {"npy", fuzz_npy},
-    {"mask", fuzz_mask},     {"stats", fuzz_stats},
-    {"pool", fuzz_pool},     {"checkpoint", fuzz_checkpoint},
-    {"api", fuzz_api},       {"gguf", fuzz_gguf},
+    {"json", fuzz_json},       {"safetensors", fuzz_safetensors},
+    {"config", fuzz_config},   {"tokenizer", fuzz_tokenizer},
+    {"text", fuzz_text},       {"jsonl", fuzz_jsonl},
+    {"gzip", fuzz_gzip},       {"npy", fuzz_npy},
+    {"mask", fuzz_mask},       {"stats", fuzz_stats},
+    {"pool", fuzz_pool},       {"checkpoint", fuzz_checkpoint},
+    {"index", fuzz_index},     {"folder", fuzz_model_folder},
+    {"mix", fuzz_mix},         {"recipe", fuzz_recipe},
+    {"options", fuzz_options}, {"api", fuzz_api},
+    {"gguf", fuzz_gguf},
 };
 
 const fuzz_target *fuzz_find(const char *name) {
@@ -104,6 +107,36 @@ const char *fuzz_file(const char *name, const uint8_t *data, size_t size) {
         FUZZ_CHECK(fclose(file) == 0);
     }
     return path;
+}
+
+/* ---- tiny objects ---- */
+
+emo_model *fuzz_model(uint64_t seed) {
+    emo_error err = EMO_ERROR_INIT;
+    emo_model *model = NULL;
+    emo_model_create_options options = EMO_MODEL_CREATE_OPTIONS_INIT;
+    options.seed = seed;
+    FUZZ_OK(emo_model_create_json(fuzz_runtime(), FUZZ_CONFIG, strlen(FUZZ_CONFIG), &options, &model, &err));
+    return model;
+}
+
+emo_dataset *fuzz_data(void) {
+    static const int32_t tokens[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
+    static const size_t lengths[] = {7, 1, 4};
+    static const char *const domains[] = {"a", "b", "a"};
+    emo_error err = EMO_ERROR_INIT;
+    emo_dataset *data = NULL;
+    FUZZ_OK(emo_dataset_from_tokens(fuzz_runtime(), tokens, lengths, domains, 3, 15, &data, &err));
+    return data;
+}
+
+emo_train_options fuzz_train_options(void) {
+    emo_train_options o = EMO_TRAIN_OPTIONS_INIT;
+    o.max_steps = 2;
+    o.batch_rows = 2;
+    o.seq_len = 8;
+    o.warmup = 0;
+    return o;
 }
 
 /* ---- verdicts ---- */

@@ -31,6 +31,11 @@ void fuzz_npy(const uint8_t *data, size_t size);
 void fuzz_mask(const uint8_t *data, size_t size);
 void fuzz_stats(const uint8_t *data, size_t size);
 void fuzz_pool(const uint8_t *data, size_t size);
+void fuzz_index(const uint8_t *data, size_t size);
+void fuzz_model_folder(const uint8_t *data, size_t size);
+void fuzz_mix(const uint8_t *data, size_t size);
+void fuzz_recipe(const uint8_t *data, size_t size);
+void fuzz_options(const uint8_t *data, size_t size);
 void fuzz_checkpoint(const uint8_t *data, size_t size);
 void fuzz_gguf(const uint8_t *data, size_t size);
 void fuzz_api(const uint8_t *data, size_t size);
@@ -46,6 +51,15 @@ emo_runtime *fuzz_runtime(void);
 /* Writes a file into the program's own folder (made on first use, removed at exit) and returns its path; one buffer
  * for each of the last 4 names. data NULL: only the path. */
 const char *fuzz_file(const char *name, const uint8_t *data, size_t size);
+
+/* A model of two layers with 5 experts, weights of the seed; three documents of two domains; options of two steps. */
+#define FUZZ_CONFIG                                                                                                    \
+    "{\"vocab_size\":16,\"hidden_size\":8,\"intermediate_size\":4,\"num_hidden_layers\":2,\"num_attention_heads\":2,"  \
+    "\"max_position_embeddings\":32,\"num_experts\":5,\"num_shared_experts\":1,\"num_experts_per_tok\":3,"             \
+    "\"eos_token_id\":15}"
+emo_model *fuzz_model(uint64_t seed);
+emo_dataset *fuzz_data(void);
+emo_train_options fuzz_train_options(void);
 
 /* Stops the program, loudly. */
 void fuzz_stop(const char *file, int line, const char *what, const char *message);

@@ -1,91 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Checkpoints, and calls in any order on tiny objects. */
+/* Calls in any order on tiny objects. */
 #include "fuzz/fuzz.h"
-
-#define CONFIG                                                                                                         \
-    "{\"vocab_size\":16,\"hidden_size\":8,\"intermediate_size\":4,\"num_hidden_layers\":2,\"num_attention_heads\":2,"  \
-    "\"max_position_embeddings\":32,\"num_experts\":5,\"num_shared_experts\":1,\"num_experts_per_tok\":3,"             \
-    "\"eos_token_id\":15}"
-
-static emo_model *new_model(uint64_t seed) {
-    emo_error err = EMO_ERROR_INIT;
-    emo_model *model = NULL;
-    emo_model_create_options options = EMO_MODEL_CREATE_OPTIONS_INIT;
-    options.seed = seed;
-    FUZZ_OK(emo_model_create_json(fuzz_runtime(), CONFIG, strlen(CONFIG), &options, &model, &err));
-    return model;
-}
-
-static emo_dataset *new_data(void) {
-    static const int32_t tokens[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
-    static const size_t lengths[] = {7, 1, 4};
-    static const char *const domains[] = {"a", "b", "a"};
-    emo_error err = EMO_ERROR_INIT;
-    emo_dataset *data = NULL;
-    FUZZ_OK(emo_dataset_from_tokens(fuzz_runtime(), tokens, lengths, domains, 3, 15, &data, &err));
-    return data;
-}
-
-static emo_train_options train_options(void) {
-    emo_train_options o = EMO_TRAIN_OPTIONS_INIT;
-    o.max_steps = 2;
-    o.batch_rows = 2;
-    o.seq_len = 8;
-    o.warmup = 0;
-    return o;
-}
-
-/* ---- checkpoints: the first byte says which file of a run the rest stands for ---- */
-
-void fuzz_checkpoint(const uint8_t *data, size_t size) {
-    static const char *const names[] = {"state/run.json", "state/latest", "state/step-2/trainer.json",
-                                        "state/step-2/optimizer.safetensors", "metrics.jsonl"};
-    enum { FILES = sizeof names / sizeof names[0] };
-    static uint8_t *sound[FILES];
-    static size_t sizes[FILES];
-    static char folder[1024];
-    char name[128];
-    emo_error err = EMO_ERROR_INIT;
-    emo_train_options options = train_options();
-    emo_trainer *trainer = NULL;
-    emo_model *model = new_model(1);
-    emo_dataset *set = new_data();
-    if (folder[0] == '\0') {
-        (void)snprintf(folder, sizeof folder, "%s", fuzz_file("run", NULL, 0));
-        options.out = folder;
-        FUZZ_OK(emo_trainer_create(model, set, &options, &trainer, &err));
-        FUZZ_OK(emo_trainer_run(trainer, &err));
-        emo_trainer_release(trainer);
-        trainer = NULL;
-        for (size_t i = 0; i < FILES; i++) {
-            (void)snprintf(name, sizeof name, "run/%s", names[i]);
-            FILE *file = fopen(fuzz_file(name, NULL, 0), "rb");
-            sound[i] = malloc((size_t)1 << 20);
-            FUZZ_CHECK(file != NULL && sound[i] != NULL);
-            sizes[i] = fread(sound[i], 1, (size_t)1 << 20, file);
-            (void)fclose(file);
-        }
-    }
-    options.out = folder;
-    options.resume = 1;
-    size_t which = size > 0 ? data[0] % FILES : 0;
-    (void)snprintf(name, sizeof name, "run/%s", names[which]);
-    if (size > 0)
-        (void)fuzz_file(name, data + 1, size - 1);
-    if (FUZZ_CALL(emo_trainer_create(model, set, &options, &trainer, &err))) {
-        FUZZ_CHECK(emo_trainer_at(trainer) >= 0);
-        emo_status status = emo_trainer_step(trainer, NULL, &err);
-        (void)FUZZ_CALL(status);
-    }
-    emo_trainer_release(trainer);
-    for (size_t i = 0; i < FILES; i++) { /* metrics.jsonl is cut to the checkpoint's step: all of them are put back */
-        (void)snprintf(name, sizeof name, "run/%s", names[i]);
-        if (i == which || i == FILES - 1)
-            (void)fuzz_file(name, sound[i], sizes[i]);
-    }
-    emo_dataset_release(set);
-    emo_model_release(model);
-}
 
 /* ---- calls ---- */
 
@@ -132,7 +47,7 @@ static void call_models(world *w, int32_t op) {
     emo_dataset *part = NULL;
     switch (op) {
     case 0:
-        PUT(models, emo_model_release, new_model((uint64_t)byte(w)));
+        PUT(models, emo_model_release, fuzz_model((uint64_t)byte(w)));
         break;
     case 1:
         (void)FUZZ_CALL(emo_model_prune(model, w->masks[slot(w)], NULL, &made, &err));
@@ -179,7 +94,7 @@ static void call_models(world *w, int32_t op) {
         break;
     }
     case 6:
-        PUT(data, emo_dataset_release, new_data());
+        PUT(data, emo_dataset_release, fuzz_data());
         break;
     default:
         (void)FUZZ_CALL(emo_dataset_filter(w->data[slot(w)], byte(w) % 3 == 0 ? "a" : NULL, number(w, 4),
@@ -296,7 +211,7 @@ static void call_trainers(world *w, int32_t op) {
     emo_mask *mask = NULL;
     switch (op) {
     case 0: {
-        emo_train_options o = train_options();
+        emo_train_options o = fuzz_train_options();
         o.pool = w->pools[slot(w)];
         o.mask = w->masks[slot(w)];
         o.balance_scope = number(w, 4);
@@ -350,8 +265,8 @@ void fuzz_api(const uint8_t *data, size_t size) {
     memset(w, 0, sizeof *w);
     w->at = data;
     w->end = data + (size < 512 ? size : 512);
-    w->models[0] = new_model(1);
-    w->data[0] = new_data();
+    w->models[0] = fuzz_model(1);
+    w->data[0] = fuzz_data();
     while (w->at < w->end) {
         int32_t op = byte(w);
         static void (*const groups[])(world *, int32_t) = {call_models, call_masks, call_sessions, call_trainers};

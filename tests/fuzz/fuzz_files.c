@@ -36,34 +36,13 @@ void fuzz_json(const uint8_t *data, size_t size) {
         emo__buf_free(&text[i]);
 }
 
-/* ---- safetensors: a file, or (when it begins with '{') an index ---- */
-
-static void read_index(const uint8_t *data, size_t size) {
-    emo_error err = EMO_ERROR_INIT;
-    emo__st_set *set = NULL;
-    char folder[1024];
-    (void)snprintf(folder, sizeof folder, "%s", fuzz_file("model.safetensors.index.json", data, size));
-    *strrchr(folder, '/') = '\0';
-    if (!FUZZ_CALL(emo__st_set_open(fuzz_runtime(), folder, &set, &err)))
-        return;
-    for (size_t i = 0; i < emo__st_set_count(set); i++) {
-        const emo__st *st = NULL;
-        const emo__st_entry *entry = NULL;
-        FUZZ_CHECK(emo__st_set_has(set, emo__st_set_name(set, i)));
-        (void)FUZZ_CALL(emo__st_set_find(set, emo__st_set_name(set, i), &st, &entry, &err));
-    }
-    emo__st_set_close(set);
-}
+/* ---- safetensors ---- */
 
 void fuzz_safetensors(const uint8_t *data, size_t size) {
     emo_runtime *rt = fuzz_runtime();
     emo_error err = EMO_ERROR_INIT;
     emo_source *source = NULL;
     emo__st *st = NULL;
-    if (size > 0 && data[0] == '{') {
-        read_index(data, size);
-        return;
-    }
     FUZZ_OK(emo_source_from_memory(rt, size > 0 ? data : (const uint8_t *)"", size, &source, &err));
     emo_status status = emo__st_open(rt, source, &st, &err);
     emo_source_release(source);
