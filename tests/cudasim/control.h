@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * How a test steers the simulator. A program linked with it names `cudasim_control`; one that loads the simulated
+ * plug-in finds the symbol of that name in it with dlsym (a real plug-in has none).
+ */
+#ifndef CUDASIM_CONTROL_H
+#define CUDASIM_CONTROL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct cudasim_control_table {
+    size_t struct_size;
+    void (*seed)(uint32_t seed);    /* 0: threads and blocks in order, else a random order */
+    void (*streams)(int mode);      /* 0: work runs when enqueued; 1: when waited for; 2: in any allowed order */
+    void (*memory)(size_t bytes);   /* device memory there is */
+    void (*fail_allocation)(int n); /* n > 0: the n-th device or pinned allocation from now on and all later ones
+                                       fail; 0: none */
+    int (*findings)(void);          /* findings so far */
+    size_t (*take)(char *, size_t); /* their text, at most size - 1 bytes; forgets them and the device's error */
+    size_t (*live)(void);           /* bytes of device memory that are allocated */
+} cudasim_control_table;
+
+extern const cudasim_control_table cudasim_control;
+
+#define CUDASIM_CONTROL_SYMBOL "cudasim_control"
+
+#ifdef __cplusplus
+}
+#endif
+#endif
