@@ -182,14 +182,16 @@ EMO_DEVICE double emo_warp_sum(double v EMO_AT_) {
 #endif
 }
 
-/* As fmaxf: a NaN loses against a number. */
+/* A NaN wins: it must not be lost on the way to the check for finite numbers. */
 EMO_DEVICE float emo_warp_max(float v EMO_AT_) {
 #ifdef EMO_SIM
     return cudasim::warp_max(v, file_, line_);
 #else
 #pragma unroll
-    for (int o = 16; o; o >>= 1)
-        v = fmaxf(v, __shfl_xor_sync(EMO_FULL_WARP, v, o));
+    for (int o = 16; o; o >>= 1) {
+        float other = __shfl_xor_sync(EMO_FULL_WARP, v, o);
+        v = other > v || other != other ? other : v;
+    }
     return v;
 #endif
 }
