@@ -24,6 +24,7 @@ typedef struct emo_cuda_exec emo_cuda_exec;
 /* One opened GPU. */
 struct emo_cuda_device {
     emo_backend base;
+    emo_backend_ops ops; /* as this back end fills it; the library works on a completed copy */
     emo_backend_services services;
     emo_cuda_libraries *libraries;
     int32_t ordinal;
@@ -114,7 +115,9 @@ emo_status emo_cuda_unsupported(emo_error *err, const char *what);
 emo_status emo_cuda_begin(emo_exec *exec, emo_error *err);
 /* Device memory until the next operator begins, 256-byte aligned, not initialised; bytes 0 gives a valid address. */
 emo_status emo_cuda_scratch(emo_exec *exec, size_t bytes, void **out, emo_error *err);
-/* A host array as device memory of the same lifetime. `host` may be reused on return; bytes 0 gives a valid address. */
+/* A host array into device memory, in the order of the stream; `host` may be reused on return. */
+emo_status emo_cuda_send(emo_exec *exec, void *device, const void *host, size_t bytes, emo_error *err);
+/* A host array as scratch. `host` may be reused on return; bytes 0 gives a valid address. */
 emo_status emo_cuda_stage(emo_exec *exec, const void *host, size_t bytes, void **device, emo_error *err);
 
 /* ---- matrix products (gemm.cu) ---- */

@@ -3,16 +3,20 @@
 #ifndef EMO_CUDA_KERNEL_H
 #define EMO_CUDA_KERNEL_H
 
-#include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <emo/sys/backend.h>
 
 #include "emo_gpu.h"
 
-#define EMO_FULL_WARP 0xffffffffu
-
 /* ceil(n / d) for n >= 0, d > 0. */
 __host__ __device__ static inline int64_t emo_ceil_div(int64_t n, int64_t d) { return (n + d - 1) / d; }
+
+/* Blocks of `threads` for n > 0 pieces of work, one thread each. */
+static inline unsigned emo_blocks(int64_t n, int threads) { return (unsigned)emo_ceil_div(n, threads); }
+/* The number of this thread in the grid. */
+__device__ static inline int64_t emo_index(void) {
+    return (int64_t)blockIdx.x * (int64_t)blockDim.x + (int64_t)threadIdx.x;
+}
 
 /* A weight as kernels see it: passed by value. */
 typedef struct emo_cuda_weight {
@@ -34,24 +38,19 @@ __device__ static inline float emo_element(const void *data, int32_t dtype, int6
     return __half2float(((const __half *)data)[i]);
 }
 
+__device__ static inline void emo_store_element(float *dst, int64_t i, float v) { dst[i] = v; }
+__device__ static inline void emo_store_element(__nv_bfloat16 *dst, int64_t i, float v) {
+    dst[i] = __float2bfloat16(v);
+}
+
 __device__ static inline float emo_weight_at(const emo_cuda_weight &w, int64_t row, int64_t col) {
     return emo_element(w.data, w.dtype, row * w.stride + col);
 }
 
-/* The sum over a full warp, in every lane; the order is that of the exchange and never changes. */
-template <class T>
-__device__ static inline T emo_warp_sum(T v) {
+/* emo_gpu.h has the sums over a warp for float and double. */
+__device__ static inline int emo_warp_sum(int v) {
     for (int offset = 16; offset > 0; offset >>= 1)
         v += __shfl_xor_sync(EMO_FULL_WARP, v, offset);
-    return v;
-}
-
-/* The largest over a full warp; NaN wins, as it must not be lost on the way to the check for finite numbers. */
-__device__ static inline float emo_warp_max(float v) {
-    for (int offset = 16; offset > 0; offset >>= 1) {
-        float other = __shfl_xor_sync(EMO_FULL_WARP, v, offset);
-        v = other > v || other != other ? other : v;
-    }
     return v;
 }
 

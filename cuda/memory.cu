@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Device memory. cudaFree waits for the device, and cudaMalloc may: memory given back is therefore kept and handed out
+ * again for the same size. While one exec lives, its stream orders the old work before the new. With several execs, the
+ * block first waits for an event in each stream. */
+#include <string.h>
+
+#include "device.h"
+
+#ifdef EMO_SIM
+#define ROUND 1 /* the simulator sees every byte past the end of a block */
+#else
+#define ROUND 512
+#endif
+
+enum { KEPT_BLOCKS = 64, MAX_EVENTS = 16 };
+
+struct emo_cuda_block {
+    emo_cuda_block *next;
+    void *ptr;
+    size_t bytes;
+    int32_t given_back;
+    const emo_cuda_exec *after; /* its stream orders reuse, as long as it is the only exec */
+    int32_t n_events;
+    cudaEvent_t events[MAX_EVENTS];
+};
+
+static void drop_events(emo_cuda_block *b) {
+    for (int32_t i = 0; i < b->n_events; i++)
+        (void)cudaEventDestroy(b->events[i]);
+    b->n_events = 0;
+}
+
+/* Waits for what guards the block, then frees it. It is in no list. */
+static void release(emo_cuda_device *device, emo_cuda_block *b) {
+    for (int32_t i = 0; i < b->n_events; i++)
+        (void)cudaEventSynchronize(b->events[i]);
+    drop_events(b);
+    (void)cudaFree(b->ptr); /* waits for the device where the block had no event */
+    device->services.free(device->services.ctx, b);
+}
+
+static int reusable(const emo_cuda_device *device, emo_cuda_block *b) {
+    if (b->after != NULL)
+        return device->execs == b->after && device->execs->next == NULL;
+    while (b->n_events > 0) {
+        if (cudaEventQuery(b->events[b->n_events - 1]) != cudaSuccess) {
+            (void)cudaGetLastError();
+            return 0;
+        }
+        (void)cudaEventDestroy(b->events[--b->n_events]);
+    }
+    return 1;
+}
+
+/* Frees given-back blocks, oldest (last) first, until at most `keep` are left. */
+static void trim(emo_cuda_device *device, int32_t keep) {
+    int32_t seen = 0;
+    for (emo_cuda_block **at = &device->blocks; *at != NULL;) {
+        emo_cuda_block *b = *at;
+        if (b->given_back && ++seen > keep) {
+            *at = b->next;
+            release(device, b);
+        } else {
+            at = &b->next;
+        }
+    }
+}
+
+static emo_cuda_block *take_kept(emo_cuda_device *device, size_t bytes) {
+    for (emo_cuda_block *b = device->blocks; b != NULL; b = b->next)
+        if (b->given_back && b->bytes == bytes && reusable(device, b)) {
+            b->given_back = 0;
+            b->after = NULL;
+            return b;
+        }
+    return NULL;
+}
+
+emo_status emo_cuda_alloc(emo_cuda_device *device, size_t bytes, void **out, emo_error *err) {
+    *out = NULL;
+    size_t size = bytes > 0 ? bytes : 1;
+    if (size > SIZE_MAX - ROUND)
+        return emo_cuda_fail(err, EMO_E_OUT_OF_MEMORY, "%zu bytes of device memory were asked for", bytes);
+    size = (size + ROUND - 1) / ROUND * ROUND;
+    (void)pthread_mutex_lock(&device->lock);
+    emo_cuda_block *b = take_kept(device, size);
+    if (b != NULL) {
+        (void)pthread_mutex_unlock(&device->lock);
+        *out = b->ptr;
+        return EMO_OK;
+    }
+    b = (emo_cuda_block *)device->services.alloc(device->services.ctx, sizeof *b);
+    cudaError_t result = cudaSuccess;
+    if (b != NULL) {
+        memset(b, 0, sizeof *b);
+        b->bytes = size;
+        result = cudaMalloc(&b->ptr, size);
+        if (result == cudaErrorMemoryAllocation) { /* what is kept may be what is missing */
+            (void)cudaGetLastError();
+            trim(device, 0);
+            result = cudaMalloc(&b->ptr, size);
+        }
+        if (result == cudaSuccess) {
+            b->next = device->blocks;
+            device->blocks = b;
+            *out = b->ptr;
+        } else {
+            device->services.free(device->services.ctx, b);
+        }
+    }
+    (void)pthread_mutex_unlock(&device->lock);
+    if (b == NULL)
+        return emo_cuda_fail(err, EMO_E_OUT_OF_MEMORY, "out of host memory for a block of device memory");
+    if (result == cudaErrorMemoryAllocation) {
+        (void)cudaGetLastError();
+        size_t room = 0, total = 0;
+        (void)cudaMemGetInfo(&room, &total);
+        return emo_cuda_fail(err, EMO_E_OUT_OF_MEMORY,
+                             "%s has no room for %zu bytes: %zu of %zu MiB are free; use a smaller batch, a shorter "
+                             "context or fewer experts",
+                             device->name, bytes, room >> 20, total >> 20);
+    }
+    return emo_cuda_check(result, "cudaMalloc", err);
+}
+
+/* An event in the stream of every exec; without one, the block waits for the device when it is freed. */
+static void guard(emo_cuda_device *device, emo_cuda_block *b) {
+    b->after = NULL;
+    for (const emo_cuda_exec *e = device->execs; e != NULL; e = e->next) {
+        cudaEvent_t event;
+        if (b->n_events == MAX_EVENTS || emo_cuda_capturing(e) ||
+            cudaEventCreateWithFlags(&event, cudaEventDisableTiming) != cudaSuccess) {
+            (void)cudaGetLastError();
+            (void)cudaStreamSynchronize(e->stream);
+            continue;
+        }
+        b->events[b->n_events++] = event;
+        (void)cudaEventRecord(event, e->stream);
+    }
+}
+
+void emo_cuda_free(emo_cuda_device *device, void *ptr) {
+    if (ptr == NULL)
+        return;
+    (void)pthread_mutex_lock(&device->lock);
+    emo_cuda_block **at = &device->blocks;
+    while (*at != NULL && (*at)->ptr != ptr)
+        at = &(*at)->next;
+    emo_cuda_block *b = *at;
+    if (b != NULL && !b->given_back) {
+        *at = b->next; /* to the front: the list is in the order of use */
+        b->next = device->blocks;
+        device->blocks = b;
+        b->given_back = 1;
+        if (device->execs != NULL && device->execs->next == NULL)
+            b->after = device->execs;
+        else
+            guard(device, b);
+        trim(device, KEPT_BLOCKS);
+    }
+    (void)pthread_mutex_unlock(&device->lock);
+}
+
+void emo_cuda_memory_shared(emo_cuda_device *device) {
+    for (emo_cuda_block *b = device->blocks; b != NULL; b = b->next)
+        if (b->given_back && b->after != NULL)
+            guard(device, b);
+}
+
+void emo_cuda_memory_forget(emo_cuda_device *device, const emo_cuda_exec *exec) {
+    for (emo_cuda_block *b = device->blocks; b != NULL; b = b->next)
+        if (b->after == exec)
+            b->after = NULL; /* its work is done: no event needed */
+}
+
+void emo_cuda_memory_close(emo_cuda_device *device) {
+    while (device->blocks != NULL) {
+        emo_cuda_block *b = device->blocks;
+        device->blocks = b->next;
+        release(device, b);
+    }
+}

@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The table: every entry makes the exec's device current, does its work and puts the host's device back. */
+#include <string.h>
+
+#include "device.h"
+#include "ops.h"
+
+/* ---- memory ---- */
+
+static emo_status mem_alloc(emo_backend *backend, size_t bytes, void **out, emo_error *err) {
+    emo_cuda_device *device = emo_cuda_device_of(backend);
+    int previous;
+    *out = NULL;
+    EMO_CUDA_TRY(emo_cuda_enter(device, &previous, err));
+    emo_status status = emo_cuda_alloc(device, bytes, out, err);
+    emo_cuda_leave(device, previous);
+    return status;
+}
+
+static void mem_free(emo_backend *backend, void *ptr) {
+    emo_cuda_device *device = emo_cuda_device_of(backend);
+    int previous;
+    if (ptr == NULL || emo_cuda_enter(device, &previous, NULL) != EMO_OK)
+        return;
+    emo_cuda_free(device, ptr);
+    emo_cuda_leave(device, previous);
+}
+
+typedef emo_status (*transfer_fn)(emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err);
+
+static emo_status transfer(transfer_fn fn, emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err) {
+    const emo_cuda_device *device = emo_cuda_of(exec)->device;
+    int previous;
+    EMO_CUDA_TRY(emo_cuda_enter(device, &previous, err));
+    emo_status status = fn(exec, dst, src, bytes, err);
+    emo_cuda_leave(device, previous);
+    return status;
+}
+
+static emo_status upload(emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err) {
+    return transfer(emo_cuda_send, exec, dst, src, bytes, err);
+}
+
+static emo_status download(emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err) {
+    return transfer(emo_cuda_download, exec, dst, src, bytes, err);
+}
+
+static emo_status do_copy(emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err) {
+    if (bytes == 0)
+        return EMO_OK;
+    return emo_cuda_check(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToDevice, emo_cuda_stream(exec)),
+                          "a copy on the device", err);
+}
+
+static emo_status copy(emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err) {
+    return transfer(do_copy, exec, dst, src, bytes, err);
+}
+
+static emo_status do_zero(emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err) {
+    (void)src;
+    if (bytes == 0)
+        return EMO_OK;
+    return emo_cuda_check(cudaMemsetAsync(dst, 0, bytes, emo_cuda_stream(exec)), "zeroing device memory", err);
+}
+
+static emo_status zero(emo_exec *exec, void *dst, size_t bytes, emo_error *err) {
+    return transfer(do_zero, exec, dst, NULL, bytes, err);
+}
+
+static emo_status do_synchronize(emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err) {
+    (void)dst;
+    (void)src;
+    (void)bytes;
+    return emo_cuda_synchronize(exec, err);
+}
+
+static emo_status synchronize(emo_exec *exec, emo_error *err) {
+    return transfer(do_synchronize, exec, NULL, NULL, 0, err);
+}
+
+static emo_status do_reserve(emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err) {
+    (void)dst;
+    (void)src;
+    return bytes > 0 ? emo_cuda_arena_reserve(emo_cuda_of(exec), bytes, err) : EMO_OK;
+}
+
+static emo_status exec_reserve(emo_exec *exec, size_t bytes, emo_error *err) {
+    return transfer(do_reserve, exec, NULL, NULL, bytes, err);
+}
+
+/* ---- tables of experts: the slots in device memory ---- */
+
+static void table_free(emo_backend *backend, emo_expert_table *table) {
+    mem_free(backend, table->device);
+    table->device = NULL;
+}
+
+static emo_status table_sync(emo_exec *exec, emo_expert_table *table, emo_error *err) {
+    size_t bytes = (size_t)(table->count > 0 ? table->count : 0) * sizeof *table->slots;
+    void *fresh;
+    /* Work under way may still read the old table, and its size may have been another: a new one takes its place. */
+    EMO_CUDA_TRY(mem_alloc(exec->backend, bytes, &fresh, err));
+    emo_status status = upload(exec, fresh, table->slots, bytes, err);
+    if (status != EMO_OK) {
+        mem_free(exec->backend, fresh);
+        return status;
+    }
+    table_free(exec->backend, table);
+    table->device = fresh;
+    return EMO_OK;
+}
+
+static int32_t supports(const emo_backend *backend, int32_t op, emo_dtype weight_dtype) {
+    (void)backend;
+    return op >= EMO_OP_EMBED && op <= EMO_OP_ROWS &&
+           (weight_dtype == EMO_DTYPE_F32 || weight_dtype == EMO_DTYPE_F16 || weight_dtype == EMO_DTYPE_BF16);
+}
+
+/* ---- operators ---- */
+
+#define ENTER(entry, type)                                                                                             \
+    static emo_status enter_##entry(emo_exec *exec, const type *args, emo_error *err) {                                \
+        const emo_cuda_device *device = emo_cuda_of(exec)->device;                                                     \
+        int previous;                                                                                                  \
+        EMO_CUDA_TRY(emo_cuda_enter(device, &previous, err));                                                          \
+        emo_status status = emo_cuda_begin(exec, err);                                                                 \
+        if (status == EMO_OK)                                                                                          \
+            status = emo_cuda_##entry(exec, args, err);                                                                \
+        emo_cuda_leave(device, previous);                                                                              \
+        return status;                                                                                                 \
+    }
+EMO_CUDA_OPERATORS(ENTER)
+#undef ENTER
+
+void emo_cuda_fill_table(emo_backend_ops *out) {
+    emo_backend_ops ops;
+    memset(&ops, 0, sizeof ops);
+    ops.struct_size = sizeof ops;
+    ops.abi = EMO_BACKEND_ABI;
+    ops.destroy = emo_cuda_destroy;
+    ops.supports = supports;
+    ops.mem_alloc = mem_alloc;
+    ops.mem_free = mem_free;
+    ops.upload = upload;
+    ops.download = download;
+    ops.copy = copy;
+    ops.zero = zero;
+    ops.synchronize = synchronize;
+    ops.exec_create = emo_cuda_exec_create;
+    ops.exec_destroy = emo_cuda_exec_destroy;
+    ops.exec_reserve = exec_reserve;
+    ops.table_sync = table_sync;
+    ops.table_free = table_free;
+    ops.device_info = emo_cuda_device_info;
+#define PUT(entry, type) ops.entry = enter_##entry;
+    EMO_CUDA_OPERATORS(PUT)
+#undef PUT
+    *out = ops;
+}
