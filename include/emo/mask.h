@@ -23,8 +23,8 @@ extern "C" {
 
 /**
  * A set of experts for every layer. A mask that leaves fewer routed experts in a layer than a token chooses reduces
- * top-k there to what is left, down to the shared experts alone; sessions and evaluations say so with a warning to the
- * log hook, a pruned model in its emo_model_info.top_k.
+ * top-k there to what is left, down to the shared experts alone. Sessions, evaluations, trainers and the router alone
+ * say so with a warning to the log hook, a pruned model in its emo_model_info.top_k.
  */
 typedef struct emo_mask emo_mask;
 

@@ -167,7 +167,8 @@ EMO_API const float *emo_router_weights(const emo_router *router);
 EMO_API EMO_MUST_CHECK emo_status emo_router_set_score_bias(emo_router *router, const float *bias, size_t count,
                                                             emo_error *err);
 
-/** bias += rate * sign(mean(counts) - counts), with the counts of the last forward over all ranks; starts from 0. */
+/** bias += rate * sign(mean(counts) - counts), with the counts of the last forward over all ranks; starts from 0.
+ *  With a mask in that forward: for the experts of the mask, by their mean. */
 EMO_API EMO_MUST_CHECK emo_status emo_router_update_score_bias(emo_router *router, float rate, emo_error *err);
 
 /** The bias, [n]; NULL when there is none. A view until it is changed or the router released. */
@@ -176,7 +177,8 @@ EMO_API const float *emo_router_score_bias(const emo_router *router);
 /**
  * Routes a batch. With a communicator of several ranks every rank must call it, in training mode, as often.
  * @param pool NULL: no pools.
- * @param mask NULL: every expert. A mask of one layer is used as it is, else its layer `options.layer`.
+ * @param mask NULL: every expert. A mask of one layer is used as it is, else its layer `options.layer`. With fewer
+ *        experts than k in it, k is what is left (see emo_mask).
  * @param routing starts as EMO_ROUTING_INIT.
  * @return EMO_OK, EMO_E_INVALID_ARGUMENT, EMO_E_RANGE (a pool smaller than k, a document outside a pool table),
  *         EMO_E_MISMATCH (the mask's shape), EMO_E_COMM, EMO_E_OUT_OF_MEMORY, EMO_E_BUSY. Nothing in *routing is valid

@@ -116,7 +116,7 @@ typedef struct emo_train_options {
     int32_t resume;            /**< continue from `out`; a folder without a run starts fresh */
     int32_t profile;           /**< 1: keep the time of each part for emo_trainer_profile(); 0 */
     const emo_dataset *valid;  /**< NULL: no validation */
-    const emo_mask *mask;      /**< train the model restricted to these experts; NULL: all */
+    const emo_mask *mask;      /**< train the model restricted to these experts (see emo_mask); NULL: all */
     emo_comm *comm;            /**< NULL: a single rank */
     emo_progress progress;     /**< non-zero cancels between micro-batches */
     void *on_step_ctx;

@@ -148,6 +148,7 @@ emo_status emo_router_create(emo_runtime *runtime, const emo_router_options *opt
     r->o.comm = emo__comm_retain(o.comm);
     r->routed = o.experts - o.shared;
     r->chosen = o.top_k - o.shared - o.n_always;
+    r->choose = r->chosen;
     r->columns = o.shared > 0 && o.shared_mode == EMO_ROUTER_SHARED_SOFTMAX ? o.experts : r->routed;
     status = build(r, err);
     if (status != EMO_OK) {
@@ -228,11 +229,17 @@ emo_status emo_router_update_score_bias(emo_router *router, float rate, emo_erro
     if (status != EMO_OK)
         return end(router, status);
     const int64_t *counts = router->rooms[EMO__ROOM_COUNTS_ALL].data;
+    const uint8_t *in = router->args.allowed_in; /* the mask's row, the same for every document */
     int64_t sum = 0;
-    for (int32_t e = 0; e < router->routed; e++)
-        sum += counts[e];
+    int64_t kept = 0;
     for (int32_t e = 0; e < router->routed; e++) {
-        int64_t scaled = counts[e] * router->routed; /* compare with the mean without division */
+        sum += counts[e];
+        kept += in == NULL || in[e] != 0;
+    }
+    for (int32_t e = 0; e < router->routed; e++) {
+        int64_t scaled = counts[e] * kept; /* compare with the mean without division */
+        if (in != NULL && in[e] == 0)
+            continue;
         router->bias[e] += scaled < sum ? rate : scaled > sum ? -rate : 0.0f;
     }
     return end(router, EMO_OK);

@@ -65,6 +65,9 @@ EMO_MUST_CHECK emo_status emo__model_mask(const emo_model *model, emo_mask **out
 EMO_MUST_CHECK emo_status emo__model_keep(const emo_model *model, const emo_mask *mask, int32_t layer, uint8_t *keep,
                                           emo_error *err);
 
+/* How many experts a token chooses in a layer of which `keep` [experts] is left: top-k, or what is left to choose from
+ * when that is less. */
+int32_t emo__choices(const emo__config *config, int32_t layer, const uint8_t *keep);
 /* Layers in which a mask or a load subset leaves fewer routed experts than a token chooses: top-k is reduced there to
  * what is left. */
 typedef struct emo__few_experts {
@@ -73,7 +76,7 @@ typedef struct emo__few_experts {
     int32_t left;   /* and what is left there */
 } emo__few_experts;
 void emo__few_experts_add(emo__few_experts *few, const emo__config *config, int32_t layer, const uint8_t *keep);
-/* One warning for all of them; nothing when there are none. */
+/* One warning for all of them; nothing when there are none, or when the holder of the model has said it already. */
 void emo__few_experts_report(const emo__few_experts *few, const emo_model *model);
 
 #endif

@@ -86,6 +86,7 @@ struct emo_model {
     size_t n_opened;
     emo_mask *subset; /* load subset, or NULL */
     emo_tokenizer *tokenizer;
+    bool told_few;      /* the holder of the write guard has warned of layers with fewer experts than top-k */
     char *prune_method; /* of a pruned model, for pruning_metadata.json; NULL otherwise */
 };
 

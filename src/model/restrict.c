@@ -102,12 +102,17 @@ emo_status emo__model_keep(const emo_model *model, const emo_mask *mask, int32_t
     return EMO_OK;
 }
 
-void emo__few_experts_add(emo__few_experts *few, const emo__config *config, int32_t layer, const uint8_t *keep) {
-    const emo__layer_config *l = &config->layer[layer];
+int32_t emo__choices(const emo__config *config, int32_t layer, const uint8_t *keep) {
+    int32_t chosen = emo__config_chosen(config, layer);
     int32_t left = 0;
     for (int32_t e = 0; e < emo__config_routed(config, layer); e++)
         left += keep[e] != 0;
-    left -= l->n_always; /* these come on top of the chosen ones */
+    left -= config->layer[layer].n_always; /* these come on top of the chosen ones */
+    return left < chosen ? left : chosen;
+}
+
+void emo__few_experts_add(emo__few_experts *few, const emo__config *config, int32_t layer, const uint8_t *keep) {
+    int32_t left = emo__choices(config, layer, keep);
     if (left >= emo__config_chosen(config, layer))
         return;
     if (few->layers++ == 0) {
@@ -117,7 +122,7 @@ void emo__few_experts_add(emo__few_experts *few, const emo__config *config, int3
 }
 
 void emo__few_experts_report(const emo__few_experts *few, const emo_model *model) {
-    if (few->layers > 0)
+    if (few->layers > 0 && !model->told_few)
         emo__log(
             model->rt, EMO_LOG_WARNING,
             "layer %d: %d routed experts are left to choose from, fewer than the %d that each token chooses: top-k "

@@ -53,11 +53,28 @@ static int64_t cut(const emo_router_batch *b, int by_row, int32_t *begin, int64_
     return count;
 }
 
+/* What a token chooses under the mask: k, or what is left when that is less, as in a model pruned to the mask. Said
+ * once, until another mask leaves another number. */
+static void count_choices(emo_router *r, const uint8_t *row, int32_t layer) {
+    int32_t left = -r->o.n_always; /* these come on top of the chosen ones */
+    int32_t before = r->choose;
+    for (int32_t e = 0; e < r->routed; e++)
+        left += row == NULL || row[e] != 0;
+    r->choose = left < r->chosen ? left : r->chosen;
+    if (r->choose < r->chosen && r->choose != before)
+        emo__log(r->rt, EMO_LOG_WARNING,
+                 "layer %d: %d routed experts are left to choose from, fewer than the %d that each token chooses: "
+                 "top-k is reduced to what is left",
+                 (int)layer, (int)r->choose, (int)r->chosen);
+}
+
 static emo_status repeat_mask(emo_router *r, const emo_mask *mask, int64_t documents, const uint8_t **allowed,
                               emo_error *err) {
     *allowed = NULL;
-    if (mask == NULL)
+    if (mask == NULL) {
+        count_choices(r, NULL, r->o.layer);
         return EMO_OK;
+    }
     int32_t layer = mask->layers == 1 ? 0 : r->o.layer;
     if (layer >= mask->layers || mask->experts[layer] != r->o.experts || mask->shared[layer] != r->o.shared)
         return emo__fail(err, EMO_E_MISMATCH,
@@ -69,6 +86,8 @@ static emo_status repeat_mask(emo_router *r, const emo_mask *mask, int64_t docum
     uint8_t *rows = room(r, EMO__ROOM_MASK, (size_t)documents * n, 1, &status, err);
     for (int64_t d = 0; status == EMO_OK && d < documents; d++)
         memcpy(rows + (size_t)d * n, emo__mask_row(mask, layer), n);
+    if (status == EMO_OK)
+        count_choices(r, emo__mask_row(mask, layer), r->o.layer);
     *allowed = rows;
     return status;
 }
@@ -105,6 +124,7 @@ static emo_status balance(emo_router *r, const emo_router_batch *b, double n_loc
                           emo_error *err) {
     emo_route_args *a = &r->args;
     const emo_backend_ops *ops = r->rt->cpu->ops;
+    int32_t k = r->choose > 0 ? r->choose : 1; /* without experts to choose from there are no counts */
     emo_status status = EMO_OK;
     if (b->microbatch == 0) {
         double n_all = n_local;
@@ -126,7 +146,7 @@ static emo_status balance(emo_router *r, const emo_router_batch *b, double n_loc
         emo_balance_documents_args args;
         memset(&args, 0, sizeof args);
         args.experts = r->routed;
-        args.k = r->chosen;
+        args.k = k;
         args.n_segments = a->n_segments;
         args.segment_begin = a->segment_begin;
         args.allowed = a->allowed;
@@ -143,7 +163,7 @@ static emo_status balance(emo_router *r, const emo_router_batch *b, double n_loc
     } else if (status == EMO_OK) {
         emo_balance_args args;
         memset(&args, 0, sizeof args);
-        emo__balance_args(r->balance, 0, b->microbatch, r->chosen, (double)a->tokens, &args);
+        emo__balance_args(r->balance, 0, b->microbatch, k, (double)a->tokens, &args);
         args.weight = (double)r->o.balance_weight;
         args.score_sum = a->score_sum;
         args.loss = loss;

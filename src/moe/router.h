@@ -43,7 +43,8 @@ struct emo_router {
     emo_router_options o; /* `always` points to `always` below */
     int32_t *always;
     int32_t routed;
-    int32_t chosen;
+    int32_t chosen; /* k */
+    int32_t choose; /* in the last forward: less than k where its mask left less */
     int32_t columns;
     float *w;
     float *bias; /* [n] or NULL */

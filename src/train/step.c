@@ -39,13 +39,14 @@ static int32_t take_note(void *ctx, const emo_progress_info *info) {
 static emo_status balance_layer(emo_trainer *t, int32_t m, int32_t l, emo_error *err) {
     const emo__config *c = &t->model->config;
     const emo__route_view *r = emo__pass_route(t->pass, l);
+    int32_t k = t->choose[l] > 0 ? t->choose[l] : 1; /* without experts to choose from there are no counts */
     double weight = (double)t->opt.balance_weight / c->layers;
     double *loss = sum_balance(t, t->sums, l);
     t->route[l].balance = t->layer_grad[l];
     if (t->opt.balance_scope == EMO_BALANCE_DOCUMENT) {
         emo_balance_documents_args a = {0};
         a.experts = r->routed;
-        a.k = r->k;
+        a.k = k;
         a.n_segments = t->micro.n_documents;
         a.segment_begin = emo__pass_document_begin(t->pass);
         a.allowed = r->allowed;
@@ -59,7 +60,7 @@ static emo_status balance_layer(emo_trainer *t, int32_t m, int32_t l, emo_error 
         return t->ops->balance_documents(t->exec, &a, err);
     }
     emo_balance_args a = {0};
-    emo__balance_args(t->balance, l, m, r->k, (double)(t->micro_rows * t->opt.seq_len), &a);
+    emo__balance_args(t->balance, l, m, k, (double)(t->micro_rows * t->opt.seq_len), &a);
     a.scale /= t->ranks; /* the mean score of a token, over the tokens of all ranks */
     a.weight = weight;
     a.score_sum = r->score_sum;

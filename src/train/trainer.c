@@ -23,35 +23,37 @@ static emo_status check_data(const emo__config *c, const emo_dataset *data, cons
     return EMO_OK;
 }
 
-/* Every token must find enough experts, whatever pool is drawn. */
-static emo_status check_choice(const emo_trainer *t, emo_error *err) {
+/* Pools must hold what each token chooses, whatever size is drawn. A mask may leave less: then top-k is what is left,
+ * as in a model pruned to the mask, and the first rank says so. */
+static emo_status check_choice(emo_trainer *t, emo_error *err) {
     const emo__config *c = &t->model->config;
     const emo_pool_policy *p = t->pool;
     if (p != NULL && p->scope == EMO_POOL_SCOPE_PROMPT)
         return emo__fail(err, EMO_E_INVALID_ARGUMENT,
                          "a pool chosen from the prompt is for sessions, not for training");
+    emo__few_experts few = {0};
+    t->choose = emo__calloc(&t->rt->mem, (size_t)c->layers, sizeof *t->choose);
+    if (t->choose == NULL)
+        return emo__fail_memory(err, (size_t)c->layers * sizeof *t->choose);
     bool sized = p != NULL && p->kind != EMO_POOL_NONE && p->kind != EMO_POOL_TABLE;
     for (int32_t l = 0; l < c->layers; l++) {
         int32_t chosen = emo__config_chosen(c, l);
-        int32_t left = 0;
         if (c->layer[l].experts == 0)
             continue;
         if (sized && p->min < chosen && p->forced < chosen)
             return emo__fail(err, EMO_E_RANGE, "pool: %d experts are fewer than the %d that each token chooses",
                              (int)p->min, (int)chosen);
-        for (int32_t e = 0; e < emo__config_routed(c, l); e++)
-            left += t->keep == NULL || t->keep[l][e] != 0 ? 1 : 0;
-        for (int32_t i = 0; i < c->layer[l].n_always; i++)
-            left--; /* these come on top of the chosen ones */
-        if (left < chosen)
-            return emo__fail(err, EMO_E_RANGE,
-                             "layer %d: the mask leaves %d experts to choose from; each token chooses %d", (int)l,
-                             (int)left, (int)chosen);
+        t->choose[l] = t->keep != NULL ? emo__choices(c, l, t->keep[l]) : chosen;
+        if (t->keep != NULL)
+            emo__few_experts_add(&few, c, l, t->keep[l]);
     }
+    if (t->rank == 0)
+        emo__few_experts_report(&few, t->model);
+    t->model->told_few = true; /* validation need not say it again */
     return EMO_OK;
 }
 
-static emo_status check_fit(const emo_trainer *t, const emo_dataset *data, emo_error *err) {
+static emo_status check_fit(emo_trainer *t, const emo_dataset *data, emo_error *err) {
     const emo_train_options *o = &t->opt;
     const emo__config *c = &t->model->config;
     if (o->batch_rows % (t->ranks * o->accumulate) != 0)
@@ -343,12 +345,14 @@ void emo__trainer_destroy(emo_trainer *t) {
     for (int32_t l = 0; t->keep != NULL && l < t->model->config.layers; l++)
         emo__free(mem, t->keep[l]);
     emo__free(mem, t->keep);
+    emo__free(mem, t->choose);
     emo__pool_release(t->pool);
     emo__mask_release(t->mask);
     emo_dataset_release(t->valid);
     emo_comm_release(t->comm);
     emo_model *model = t->model;
     emo_runtime *rt = t->rt;
+    model->told_few = false;
     emo__free(mem, t);
     emo__guard_end_write(&model->guard);
     emo_model_release(model);

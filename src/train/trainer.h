@@ -66,8 +66,9 @@ struct emo_trainer {
     emo_dataset *valid;
     emo_pool_policy *pool;
     emo_mask *mask;
-    uint8_t **keep; /* [layers] -> [experts] what the mask leaves; NULL without a mask */
-    emo_comm *comm; /* NULL: single rank */
+    uint8_t **keep;  /* [layers] -> [experts] what the mask leaves; NULL without a mask */
+    int32_t *choose; /* [layers] experts that a token chooses: fewer than top-k where the mask leaves fewer; 0: dense */
+    emo_comm *comm;  /* NULL: single rank */
     int32_t ranks;
     int32_t rank;
     emo__packer *packer;

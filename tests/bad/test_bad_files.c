@@ -441,6 +441,41 @@ static void small_masks_are_reported(void **state) {
         emo_session_release(session);
         emo_pool_policy_release(pool);
     }
+    /* a trainer says it once, also when it validates; the router alone once for each number that is left */
+    emo_dataset *own_data = NULL;
+    emo_trainer *trainer = NULL;
+    emo_train_options train = stages_train_options();
+    EXPECT_OK(stages_open_data(own, &own_data, &err));
+    log = (heard){0};
+    train.mask = mask;
+    train.valid = own_data;
+    train.valid_every = 1;
+    EXPECT_OK(emo_trainer_create(model, own_data, &train, &trainer, &err));
+    EXPECT_OK(emo_trainer_run(trainer, &err));
+    emo_trainer_release(trainer);
+    emo_dataset_release(own_data);
+    assert_int_equal(log.warnings, 1);
+    assert_non_null(strstr(log.last, "layer 0: 0 routed experts are left"));
+    static const float x[2] = {1.0f, -1.0f};
+    emo_router *router = NULL;
+    emo_router_options shape = EMO_ROUTER_OPTIONS_INIT;
+    emo_router_batch batch = EMO_ROUTER_BATCH_INIT;
+    emo_routing routing = EMO_ROUTING_INIT;
+    shape.hidden = 2;
+    shape.experts = 9;
+    shape.shared = 1;
+    shape.top_k = 3;
+    batch.rows = 1;
+    batch.seq_len = 1;
+    batch.x = x;
+    EXPECT_OK(emo_router_create(own, &shape, &router, &err));
+    for (int i = 0; i < 6; i++) {
+        const emo_mask *masks[] = {NULL, mask, mask, NULL, mask, mask};
+        EXPECT_OK(emo_router_forward(router, &batch, NULL, masks[i], &routing, &err));
+        assert_int_equal(log.warnings, 1 + (i > 0) + (i > 3));
+        assert_int_equal(routing.indices[0] >= 0, masks[i] == NULL);
+    }
+    emo_router_release(router);
     /* what cannot be written as a checkpoint is refused by name */
     emo_model *small = NULL;
     EXPECT_STATUS(emo_model_prune(model, mask, NULL, &small, &err), EMO_E_INVALID_ARGUMENT,

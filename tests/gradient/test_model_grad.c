@@ -28,7 +28,7 @@ typedef struct setting {
     const char *pool;
     emo_balance_scope scope;
     int32_t accumulate;
-    int masked;
+    int masked; /* 1: two routed experts are out; 2: one is left, fewer than are chosen; 3: none is */
     float jitter;
 } setting;
 
@@ -87,8 +87,11 @@ static bench open_bench(const setting *s) {
     o.seq_len = SEQ;
     if (s->masked) {
         EXPECT_OK(emo_model_mask(b.model, &b.mask, &err));
-        EXPECT_OK(emo_mask_set(b.mask, 1, 2, 0, &err));
-        EXPECT_OK(emo_mask_set(b.mask, 1, 5, 0, &err));
+        int n = strstr(s->more, "norm_topk") != NULL ? 9 : 8;
+        for (int e = 0; e < n; e++) {
+            if (s->masked == 1 ? e == 2 || e == 5 : s->masked == 3 || e != 4)
+                EXPECT_OK(emo_mask_set(b.mask, 1, e, 0, &err));
+        }
         o.mask = b.mask;
     }
     o.jitter = s->jitter;
@@ -292,6 +295,19 @@ static void shapes(void **state) {
         check(&settings[i]);
 }
 
+/* Tokens choose what is left: one expert of two, or only the shared one. */
+static void masks_below_top_k(void **state) {
+    (void)state;
+    static const setting settings[] = {
+        {"one is left", "", NULL, EMO_BALANCE_BATCH, 2, 2, 0},
+        {"one is left, pool, document", "", "fixed:3", EMO_BALANCE_DOCUMENT, 1, 2, 0},
+        {"one is left, sigmoid, normalised", SIGMOID ",\"norm_topk_prob\":true", NULL, EMO_BALANCE_MICROBATCH, 1, 2, 0},
+        {"none is left", "", NULL, EMO_BALANCE_BATCH, 1, 3, 0},
+    };
+    for (size_t i = 0; i < sizeof settings / sizeof settings[0]; i++)
+        check(&settings[i]);
+}
+
 /* A bias changes who is chosen and nothing else; the jitter is the same wherever the step is made again. */
 static void routers(void **state) {
     (void)state;
@@ -310,9 +326,8 @@ static void routers(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(pools_and_scopes),
-        cmocka_unit_test(scopes_with_a_past),
-        cmocka_unit_test(shapes),
+        cmocka_unit_test(pools_and_scopes), cmocka_unit_test(scopes_with_a_past),
+        cmocka_unit_test(shapes),           cmocka_unit_test(masks_below_top_k),
         cmocka_unit_test(routers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

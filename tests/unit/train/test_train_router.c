@@ -280,6 +280,58 @@ static void a_skipped_step_moves_no_bias(void **state) {
     emo_runtime_release(rt);
 }
 
+/* A mask that leaves fewer experts than a token chooses trains as the model pruned to it: n/k of the balancing loss is
+ * n over what is left, so that the pruned model, with fewer experts, needs a weight that much larger. */
+static void masks_below_top_k_train_like_pruned(void **state) {
+    (void)state;
+    emo_train_options o = tiny_options();
+    o.lr = 1e-4f; /* as above; choices cannot turn, but scores part */
+    o.max_grad_norm = 0.0f;
+    for (int scope = EMO_BALANCE_MICROBATCH; scope <= EMO_BALANCE_BATCH; scope++) {
+        tiny_result got[2] = {{0}};
+        for (int pruned = 0; pruned < 2; pruned++) {
+            emo_error err = EMO_ERROR_INIT;
+            emo_runtime *rt = test_runtime(2, EMO_ISA_AUTO);
+            emo_model *model = tiny_model(rt, TINY);
+            emo_model *small = NULL;
+            emo_dataset *data = tiny_data(rt);
+            emo_mask *mask = NULL;
+            emo_trainer *t = NULL;
+            EXPECT_OK(emo_model_mask(model, &mask, &err));
+            for (int32_t l = 0; l < LAYERS; l++) {
+                for (int32_t e = 0; e < N; e++)
+                    EXPECT_OK(emo_mask_set(mask, l, e, e == 2 + l, &err));
+            }
+            EXPECT_OK(emo_model_prune(model, mask, NULL, &small, &err));
+            o.balance_scope = scope;
+            o.accumulate = 1 + scope;
+            o.mask = pruned ? NULL : mask;
+            o.balance_weight = pruned ? 0.8f : 0.1f; /* 8 routed experts against one */
+            EXPECT_OK(emo_trainer_create(pruned ? small : model, data, &o, &t, &err));
+            tiny_steps(t, &got[pruned]);
+            err = got[pruned].err;
+            EXPECT_OK(got[pruned].status);
+            emo_trainer_release(t);
+            emo_mask_release(mask);
+            emo_dataset_release(data);
+            emo_model_release(small);
+            emo_model_release(model);
+            emo_runtime_release(rt);
+        }
+        for (int step = 1; step <= TINY_STEPS; step++) {
+            const emo_step_metrics *a = &got[0].metrics[step];
+            const emo_step_metrics *b = &got[1].metrics[step];
+            /* float32 sums in another order, grown a little through Adam */
+            if (!(fabs(a->loss - b->loss) < 2e-5 && fabs(a->balance_loss - 8.0 * b->balance_loss) < 2e-4 &&
+                  fabs(a->router_z_loss - b->router_z_loss) < 2e-5 && fabs(a->grad_norm - b->grad_norm) < 2e-4))
+                fail_msg("scope %d, step %d: loss %.9g and %.9g, balancing %.9g and 8 * %.9g, z %.9g and %.9g, "
+                         "gradient %.9g and %.9g",
+                         scope, step, a->loss, b->loss, a->balance_loss, b->balance_loss, a->router_z_loss,
+                         b->router_z_loss, a->grad_norm, b->grad_norm);
+        }
+    }
+}
+
 static void jitter_depends_on_the_token_alone(void **state) {
     (void)state;
     emo_train_options o = tiny_options();
@@ -572,10 +624,15 @@ static int teardown(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(pools_follow_schedule_and_mass),    cmocka_unit_test(scores_by_sigmoid),
-        cmocka_unit_test(the_bias_follows_the_counts),       cmocka_unit_test(a_skipped_step_moves_no_bias),
-        cmocka_unit_test(jitter_depends_on_the_token_alone), cmocka_unit_test(repetitions_are_found),
-        cmocka_unit_test(filtered_rows_give_no_loss),        cmocka_unit_test(a_resumed_run_is_the_same),
+        cmocka_unit_test(pools_follow_schedule_and_mass),
+        cmocka_unit_test(scores_by_sigmoid),
+        cmocka_unit_test(the_bias_follows_the_counts),
+        cmocka_unit_test(a_skipped_step_moves_no_bias),
+        cmocka_unit_test(masks_below_top_k_train_like_pruned),
+        cmocka_unit_test(jitter_depends_on_the_token_alone),
+        cmocka_unit_test(repetitions_are_found),
+        cmocka_unit_test(filtered_rows_give_no_loss),
+        cmocka_unit_test(a_resumed_run_is_the_same),
         cmocka_unit_test(files_keep_gating_and_bias),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
