@@ -85,8 +85,8 @@ if(EMO_CUDA_SIM_BUILT)
     target_link_libraries(emo_cuda_kernels${suffix} INTERFACE emo_cuda_sim_flags)
     if(kind STREQUAL "hooked")
       target_compile_definitions(emo_cudasim${suffix} PRIVATE CUDASIM_HOOKS)
-      # Kernels are meant to be whole when the compiler adds its calls: no clones, no cold parts elsewhere.
-      target_compile_options(emo_cuda_kernels${suffix} INTERFACE -fsanitize=thread -fno-omit-frame-pointer)
+      target_compile_options(emo_cuda_kernels${suffix} INTERFACE -fsanitize=thread
+        "SHELL:--param tsan-instrument-func-entry-exit=0")
       # The compiler driver would add libtsan when it links with -fsanitize=thread; nobody does.
     endif()
     target_link_libraries(emo_cuda_kernels${suffix} INTERFACE emo_cudasim${suffix})

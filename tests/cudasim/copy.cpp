@@ -55,11 +55,11 @@ cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, enum cudaM
     bool capturing = is_capturing(stream);
     if (!is_device(src) && !is_pinned(src, bytes) && !capturing) {
         auto staged = std::make_shared<std::vector<char>>((const char *)src, (const char *)src + bytes);
-        return enqueue(stream, [=] { return transfer(dst, staged->data(), bytes); });
+        return enqueue(stream, "cudaMemcpy", [=] { return transfer(dst, staged->data(), bytes); });
     }
     NodePtr node;
     error = enqueue(
-        stream, [=] { return transfer(dst, src, bytes); }, &node);
+        stream, "cudaMemcpy", [=] { return transfer(dst, src, bytes); }, &node);
     if (error == cudaSuccess && !is_device(dst) && !is_pinned(dst, bytes) && !capturing)
         error = drain(node);
     return error;
@@ -94,7 +94,7 @@ cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t str
         finding("cudaMemset of %zu bytes of host memory", bytes);
         return fail(cudaErrorInvalidValue);
     }
-    return enqueue(stream, [=] {
+    return enqueue(stream, "cudaMemset", [=] {
         if (!inside_allocation(dst, bytes, true, "cudaMemset"))
             return cudaErrorInvalidValue;
         memset(dst, value, bytes);

@@ -11,9 +11,7 @@
 
 namespace cudasim {
 
-static constexpr size_t page = 4096;
-static constexpr size_t slot = stack_bytes + page; /* a guard page below each stack */
-static char *region;
+char *stack_region;
 static std::vector<Stack *> idle;
 static Stack host; /* the thread that runs the kernel */
 #ifdef CUDASIM_ASAN
@@ -50,15 +48,15 @@ extern "C" void cudasim_switch(void **save, void *to);
 #endif
 
 static void make_stacks() {
-    size_t bytes = slot * (max_threads + 1);
+    size_t bytes = stack_slot * (max_threads + 1);
     void *p = mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) {
         fprintf(stderr, "cudasim: no room for stacks\n");
         abort();
     }
-    region = (char *)p;
+    stack_region = (char *)p;
     for (int i = max_threads; i >= 0; i--) {
-        char *base = region + (size_t)i * slot + page;
+        char *base = stack_region + (size_t)i * stack_slot + (stack_slot - stack_bytes);
         if (mprotect(base, stack_bytes, PROT_READ | PROT_WRITE) != 0) {
             fprintf(stderr, "cudasim: no memory for stacks\n");
             abort();
@@ -68,7 +66,7 @@ static void make_stacks() {
 }
 
 Stack *stack_take() {
-    if (region == nullptr)
+    if (stack_region == nullptr)
         make_stacks();
     Stack *s = idle.back();
     idle.pop_back();
@@ -81,8 +79,6 @@ void stack_release(Stack *s) {
 #endif
     idle.push_back(s);
 }
-
-bool on_stacks(const void *p) { return (size_t)((const char *)p - region) < slot * (max_threads + 1); }
 
 void stack_prepare(Stack *s, void (*entry)()) {
 #ifdef CUDASIM_UCONTEXT

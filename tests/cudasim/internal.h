@@ -17,6 +17,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -77,12 +78,17 @@ void stack_enter(Stack *s);                /* from the host; returns when stack_
 void stack_switch(Stack *from, Stack *to); /* from == NULL: never to be resumed */
 [[noreturn]] void stack_leave(void);       /* back to stack_enter's caller */
 void stack_started(void);                  /* first thing on a new stack */
-bool on_stacks(const void *p);             /* inside the stacks of fibers */
+extern char *stack_region;
 #ifdef CUDASIM_ASAN
 constexpr size_t stack_bytes = 256 << 10; /* instrumented frames are larger */
 #else
 constexpr size_t stack_bytes = 64 << 10;
 #endif
+constexpr size_t stack_slot = stack_bytes + 4096; /* a guard page below each stack */
+/* Inside the stacks of fibers? */
+inline bool on_stacks(const void *p) {
+    return (size_t)((const char *)p - stack_region) < stack_slot * (max_threads + 1);
+}
 
 /* ---- block.cpp ---- */
 enum class State : uint8_t { fresh, ready, at_barrier, in_warp, done };
@@ -90,6 +96,7 @@ struct PendingCopy {
     char *dst;
     const char *src;
     int bytes, valid, group;
+    const void *pc;
 };
 struct Fiber : Lane {
     Stack *stack;
@@ -167,6 +174,10 @@ void arguments_free(void *p);
 bool inside_allocation(const void *p, size_t bytes, bool report, const char *what);
 void shared_begin(); /* a new block: arrays gone, all NaN */
 size_t memory_live();
+char *arena_base();
+size_t arena_size();
+std::string describe_device(const void *p); /* "4 bytes past the end of 64 allocated ones" */
+bool allocation_fails();                    /* counts towards Options::fail_alloc */
 void memory_check_red_zones();
 
 /* ---- check.cpp: nothing in the plain build ---- */
@@ -174,23 +185,66 @@ enum class Access : uint8_t { read, write, atomic };
 void check_access(const void *p, size_t bytes, Access kind, const void *pc);
 void check_written(const void *p, size_t bytes);             /* by the host or a library: now initialised */
 void check_copied(void *dst, const void *src, size_t bytes); /* initialised where src is */
-void check_allocated(const void *p, size_t bytes, bool live);
+/* in_stream: as an operation of a stream, which others may race with. */
+void check_allocated(const void *p, size_t bytes, bool live, bool in_stream);
 void check_async(void *dst, const void *src, int bytes, int valid, const void *pc);
-void check_async_landed(void *dst, int bytes);
+void check_async_landed(void *dst, int bytes, const void *pc);
 void check_initialised(const void *p, size_t bytes, const char *what); /* a library or the host reads it */
 
 /* ---- stream.cpp ---- */
+/* What has happened before: for every stream (and branch of a graph) the number of its last operation. */
+using Clock = std::vector<uint32_t>;
 struct Node {
     std::function<cudaError_t()> run;
     std::vector<std::shared_ptr<Node>> before;
+    Clock clock;         /* with this operation in it */
+    uint32_t stream = 0; /* whose number clock[stream] is */
+    const char *name = "";
     bool done = false;
 };
 using NodePtr = std::shared_ptr<Node>;
-cudaError_t enqueue(cudaStream_t stream, std::function<cudaError_t()> run, NodePtr *out = nullptr);
+void run_node(const NodePtr &target);
+cudaError_t wait_stream(CUstream_st *s);
+CUstream_st *stream_of(cudaStream_t s);
+const std::set<CUstream_st *> &all_streams();
+
+/* ---- clock.cpp ---- */
+void clock_join(Clock &into, const Clock &from);
+void clock_stamp(Node &node, uint32_t stream); /* the stream's next operation */
+uint32_t clock_new_stream();                   /* a number for a stream or a branch of a graph */
+const Clock &clock_host();
+const Clock &clock_issued();
+void clock_host_waited(const Clock &clock); /* the host knows that all of it is done */
+/* The operation that runs: touches of memory are its. Numbers up to actor_base happened before everything. */
+struct Actor {
+    uint32_t stream, number;
+    const char *name;
+};
+extern uint32_t actor, actor_base;
+void actor_begin(const Node &node);
+bool actor_before(uint32_t earlier); /* did that operation happen before the one that runs? */
+const Actor &actor_of(uint32_t id);  /* id > actor_base */
+
+/* ---- stream.cpp, graph.cpp ---- */
+cudaError_t enqueue(cudaStream_t stream, const char *name, std::function<cudaError_t()> run, NodePtr *out = nullptr);
 cudaError_t drain(const NodePtr &target); /* NULL: everything */
 bool is_capturing(cudaStream_t stream);
 cudaError_t stream_valid(cudaStream_t stream);
 
 } // namespace cudasim
+
+struct CUstream_st {
+    uint32_t number = 0; /* in clocks */
+    cudasim::NodePtr last;
+    std::vector<cudasim::NodePtr> extra; /* events waited for */
+    std::vector<cudasim::NodePtr> *capture = nullptr;
+    bool origin = false; /* capture began here */
+    bool blocking = true;
+};
+struct CUevent_st {
+    cudasim::NodePtr node;
+    std::vector<cudasim::NodePtr> *capture = nullptr;
+    int asked = 0;
+};
 
 #endif

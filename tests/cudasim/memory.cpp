@@ -101,7 +101,7 @@ bool inside_allocation(const void *p, size_t bytes, bool report, const char *wha
     return false;
 }
 
-static bool must_fail() {
+bool allocation_fails() {
     if (options.fail_alloc <= 0)
         return false;
     if (options.fail_alloc > 1) {
@@ -123,7 +123,7 @@ static cudaError_t take(void **out, size_t bytes) {
     }
     if (bytes == 0)
         return cudaSuccess;
-    if (must_fail() || bytes > options.memory || live_bytes > options.memory - bytes)
+    if (allocation_fails() || bytes > options.memory || live_bytes > options.memory - bytes)
         return fail(cudaErrorMemoryAllocation);
     /* The end of the memory, not its beginning, touches the red zone: one byte too far is seen. */
     size_t reserved = (bytes + zone + 255) / 256 * 256;
@@ -162,7 +162,23 @@ void memory_check_red_zones() {
         check_zone(p, a);
 }
 
-static cudaError_t give_back(char *p) {
+std::string describe_device(const void *p) {
+    char text[160] = "no memory is allocated there";
+    auto it = allocations.upper_bound((char *)p);
+    if (it != allocations.begin()) {
+        --it;
+        ptrdiff_t offset = (const char *)p - it->first, past = offset - (ptrdiff_t)it->second.bytes;
+        if (past < 0)
+            snprintf(text, sizeof text, "byte %td of an allocation of %zu", offset, it->second.bytes);
+        else if ((size_t)offset < it->second.reserved)
+            snprintf(text, sizeof text, "%td bytes past the end of an allocation of %zu", past, it->second.bytes);
+        else
+            snprintf(text, sizeof text, "no memory is allocated there (was it freed?)");
+    }
+    return text;
+}
+
+static cudaError_t give_back(char *p, bool in_stream) {
     auto it = allocations.find(p);
     if (it == allocations.end()) {
         finding("free of %p, which is not allocated", (void *)p);
@@ -172,7 +188,7 @@ static cudaError_t give_back(char *p) {
     check_zone(p, a);
     allocations.erase(it);
     live_bytes -= a.bytes;
-    check_allocated(p, a.bytes, false);
+    check_allocated(p, a.bytes, false, in_stream);
     memset(p, 0xff, std::min(a.bytes, page));
     if (a.bytes >= page) /* whoever uses it now meets no memory at all */
         mmap(p + page, a.bytes / page * page - page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
@@ -230,7 +246,7 @@ cudaError_t cudaMalloc(void **out, size_t bytes) {
     CUDASIM_LOCK;
     cudaError_t error = take(out, bytes);
     if (error == cudaSuccess && bytes > 0)
-        check_allocated(*out, bytes, true);
+        check_allocated(*out, bytes, true, false);
     return error;
 }
 
@@ -241,7 +257,7 @@ cudaError_t cudaFree(void *p) {
     if (p == nullptr)
         return cudaSuccess;
     cudaError_t error = drain(nullptr);
-    return error != cudaSuccess ? error : give_back((char *)p);
+    return error != cudaSuccess ? error : give_back((char *)p, false);
 }
 
 /* The address is known at once; the memory is there from this point of the stream on, for those ordered after it. */
@@ -254,8 +270,8 @@ cudaError_t cudaMallocAsync(void **out, size_t bytes, cudaStream_t stream) {
     if (error != cudaSuccess || bytes == 0)
         return error;
     void *p = *out;
-    return enqueue(stream, [p, bytes] {
-        check_allocated(p, bytes, true);
+    return enqueue(stream, "cudaMallocAsync", [p, bytes] {
+        check_allocated(p, bytes, true, true);
         return cudaSuccess;
     });
 }
@@ -265,7 +281,7 @@ cudaError_t cudaFreeAsync(void *p, cudaStream_t stream) {
     cudaError_t error = stream_valid(stream);
     if (error != cudaSuccess || p == nullptr)
         return error;
-    return enqueue(stream, [p] { return give_back((char *)p); });
+    return enqueue(stream, "cudaFreeAsync", [p] { return give_back((char *)p, true); });
 }
 
 cudaError_t cudaHostAlloc(void **out, size_t bytes, unsigned) {
@@ -275,7 +291,7 @@ cudaError_t cudaHostAlloc(void **out, size_t bytes, unsigned) {
     *out = nullptr;
     if (sticky_error != cudaSuccess)
         return fail(sticky_error);
-    if (must_fail())
+    if (allocation_fails())
         return fail(cudaErrorMemoryAllocation);
     void *p = aligned_alloc(64, (bytes + 63) / 64 * 64 + 64);
     if (p == nullptr)

@@ -103,9 +103,11 @@ std::string code_line(uint64_t pc) {
     }
     text[strcspn(text, "\n")] = '\0';
     place[strcspn(place, " \n")] = '\0';
+    char *name = strncmp(text, "void ", 5) == 0 ? text + 5 : text;
+    name[strcspn(name, "<(")] = '\0';
     const char *slash = strrchr(place, '/');
     std::string result = place[0] != '\0' && place[0] != '?'
-                             ? std::string(slash != nullptr ? slash + 1 : place) + " (" + text + ")"
+                             ? std::string(slash != nullptr ? slash + 1 : place) + " (" + name + ")"
                              : "pc " + std::to_string(pc);
     return at->second = result;
 }

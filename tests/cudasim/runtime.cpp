@@ -26,7 +26,7 @@ cudaError_t enqueue_kernel(const LaunchConfig &c, Entry entry, void *arguments) 
         return fail(shape ? cudaErrorInvalidValue : cudaErrorInvalidConfiguration);
     }
     LaunchConfig config = c;
-    return enqueue(c.stream, [config, entry, owned] { return run_grid(config, entry, owned.get()); });
+    return enqueue(c.stream, c.name, [config, entry, owned] { return run_grid(config, entry, owned.get()); });
 }
 
 } // namespace cudasim

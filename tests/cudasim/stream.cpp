@@ -1,33 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Streams, events and graphs. Every operation is a node of a graph of what must come before what, and runs only when
+ * Streams and events. Every operation is a node of a graph of what must come before what, and runs only when
  * something waits for it: work that nobody ordered before its reader has not happened when the reader runs.
  */
 #include "cudasim/internal.h"
 
 #include <algorithm>
-#include <map>
-#include <set>
-#include <stdio.h>
-
-struct CUstream_st {
-    cudasim::NodePtr last;
-    std::vector<cudasim::NodePtr> extra; /* events waited for */
-    std::vector<cudasim::NodePtr> *capture = nullptr;
-    bool origin = false; /* capture began here */
-    bool blocking = true;
-};
-struct CUevent_st {
-    cudasim::NodePtr node;
-    std::vector<cudasim::NodePtr> *capture = nullptr;
-    int asked = 0;
-};
-struct CUgraph_st {
-    std::vector<cudasim::NodePtr> nodes;
-};
-struct CUgraphExec_st {
-    std::shared_ptr<std::vector<cudasim::NodePtr>> nodes;
-};
 
 namespace cudasim {
 
@@ -38,10 +16,11 @@ static uint64_t order = 88172645463325252ull;
 /* An error of work that ran later than its call shows at the next call that waits. */
 static cudaError_t late_error;
 
-static CUstream_st *stream_of(cudaStream_t s) {
+CUstream_st *stream_of(cudaStream_t s) {
     return s == nullptr || s == cudaStreamLegacy || s == cudaStreamPerThread ? &legacy : s;
 }
 bool is_capturing(cudaStream_t s) { return stream_of(s)->capture != nullptr; }
+const std::set<CUstream_st *> &all_streams() { return streams; }
 
 cudaError_t stream_valid(cudaStream_t s) {
     if (sticky_error != cudaSuccess)
@@ -50,7 +29,7 @@ cudaError_t stream_valid(cudaStream_t s) {
 }
 
 /* Runs what must come before, then the node; no recursion, chains are long. */
-static void run_node(const NodePtr &target) {
+void run_node(const NodePtr &target) {
     std::vector<NodePtr> stack{target};
     while (!stack.empty()) {
         NodePtr node = stack.back();
@@ -69,6 +48,7 @@ static void run_node(const NodePtr &target) {
         std::function<cudaError_t()> run = std::move(node->run);
         node->run = nullptr;
         if (run && sticky_error == cudaSuccess) {
+            actor_begin(*node);
             cudaError_t error = run();
             if (error != cudaSuccess && late_error == cudaSuccess)
                 late_error = error;
@@ -76,7 +56,8 @@ static void run_node(const NodePtr &target) {
     }
 }
 
-cudaError_t drain(const NodePtr &target) {
+/* Runs the target and what comes before it, or everything. */
+static cudaError_t run_pending(const NodePtr &target) {
     if (options.streams == 2) {
         while (!pending.empty() && !(target && target->done)) {
             order ^= order << 13;
@@ -96,19 +77,25 @@ cudaError_t drain(const NodePtr &target) {
             run_node(NodePtr(pending[i]));
     pending.erase(std::remove_if(pending.begin(), pending.end(), [](const NodePtr &n) { return n->done; }),
                   pending.end());
-    cudaError_t error = sticky_error != cudaSuccess ? sticky_error : late_error;
+    return sticky_error != cudaSuccess ? sticky_error : late_error;
+}
+
+cudaError_t drain(const NodePtr &target) {
+    cudaError_t error = run_pending(target);
     late_error = cudaSuccess;
+    clock_host_waited(target ? target->clock : clock_issued());
     return fail(error);
 }
 
-cudaError_t enqueue(cudaStream_t handle, std::function<cudaError_t()> run, NodePtr *out) {
+cudaError_t enqueue(cudaStream_t handle, const char *name, std::function<cudaError_t()> run, NodePtr *out) {
     cudaError_t error = stream_valid(handle);
     if (error != cudaSuccess)
         return error;
     CUstream_st *s = stream_of(handle);
     auto node = std::make_shared<Node>();
     node->run = std::move(run);
-    if (s->last && (s->capture != nullptr || !s->last->done))
+    node->name = name;
+    if (s->last)
         node->before.push_back(s->last);
     for (NodePtr &e : s->extra)
         node->before.push_back(e);
@@ -117,53 +104,37 @@ cudaError_t enqueue(cudaStream_t handle, std::function<cudaError_t()> run, NodeP
     if (out != nullptr)
         *out = node;
     if (s->capture != nullptr) {
+        node->stream = s->number;
         s->capture->push_back(node);
         return cudaSuccess;
     }
     /* The default stream comes after all blocking ones and they after it. */
     if (s == &legacy) {
         for (CUstream_st *t : streams)
-            if (t != s && t->blocking && t->capture == nullptr && t->last && !t->last->done)
+            if (t != s && t->blocking && t->capture == nullptr && t->last)
                 node->before.push_back(t->last);
-    } else if (s->blocking && legacy.last && !legacy.last->done) {
+    } else if (s->blocking && legacy.last) {
         node->before.push_back(legacy.last);
     }
+    node->clock = clock_host();
+    for (NodePtr &b : node->before)
+        clock_join(node->clock, b->clock);
+    clock_stamp(*node, s->number);
     if (options.streams == 0)
-        return drain(node);
+        return run_pending(node);
     pending.push_back(node);
     if (pending.size() > 4096) /* bounds what a program that never waits can pile up */
-        return drain(nullptr);
+        return run_pending(nullptr);
     return cudaSuccess;
 }
 
-static cudaError_t wait_stream(CUstream_st *s) {
+cudaError_t wait_stream(CUstream_st *s) {
     for (NodePtr &e : s->extra) {
         cudaError_t error = drain(e);
         if (error != cudaSuccess)
             return error;
     }
     return s->last ? drain(s->last) : fail(sticky_error);
-}
-
-/* A graph is one node whose run walks a fresh copy of the captured nodes. */
-static cudaError_t run_graph(const std::vector<NodePtr> &captured) {
-    std::map<const Node *, NodePtr> copies;
-    std::vector<NodePtr> nodes;
-    for (const NodePtr &from : captured) {
-        auto copy = std::make_shared<Node>();
-        copy->run = from->run;
-        for (const NodePtr &b : from->before) {
-            auto it = copies.find(b.get());
-            if (it != copies.end())
-                copy->before.push_back(it->second);
-        }
-        copies[from.get()] = copy;
-        nodes.push_back(copy);
-    }
-    /* The last first: what nothing orders runs in an order that capture did not have. */
-    for (auto it = nodes.rbegin(); it != nodes.rend(); ++it)
-        run_node(*it);
-    return cudaSuccess;
 }
 
 } // namespace cudasim
@@ -179,6 +150,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned flags) {
     if (sticky_error != cudaSuccess)
         return fail(sticky_error);
     *out = new CUstream_st;
+    (*out)->number = clock_new_stream();
     (*out)->blocking = (flags & cudaStreamNonBlocking) == 0;
     streams.insert(*out);
     return cudaSuccess;
@@ -216,10 +188,9 @@ cudaError_t cudaStreamQuery(cudaStream_t s) {
     if (error != cudaSuccess)
         return error;
     CUstream_st *stream = stream_of(s);
-    if (!stream->last || stream->last->done)
-        return cudaSuccess;
-    error = drain(stream->last); /* the next question finds it done */
-    return error != cudaSuccess ? error : cudaErrorNotReady;
+    bool done = !stream->last || stream->last->done;
+    error = wait_stream(stream); /* the next question finds it done */
+    return error != cudaSuccess || done ? error : cudaErrorNotReady;
 }
 
 cudaError_t cudaDeviceSynchronize(void) {
@@ -234,7 +205,7 @@ cudaError_t cudaDeviceSynchronize(void) {
 
 cudaError_t cudaLaunchHostFunc(cudaStream_t s, cudaHostFn_t fn, void *data) {
     CUDASIM_LOCK;
-    return enqueue(s, [fn, data] {
+    return enqueue(s, "cudaLaunchHostFunc", [fn, data] {
         fn(data);
         return cudaSuccess;
     });
@@ -259,7 +230,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t e) {
 
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
     CUDASIM_LOCK;
-    cudaError_t error = enqueue(s, nullptr, &e->node);
+    cudaError_t error = enqueue(s, "cudaEventRecord", nullptr, &e->node);
     e->capture = stream_of(s)->capture;
     e->asked = 0;
     return error;
@@ -275,9 +246,9 @@ cudaError_t cudaEventSynchronize(cudaEvent_t e) {
 
 cudaError_t cudaEventQuery(cudaEvent_t e) {
     CUDASIM_LOCK;
-    if (!e->node || e->node->done)
+    if (!e->node)
         return fail(sticky_error);
-    if (e->asked++ == 0) /* not done when first asked, so that both answers are met */
+    if (e->asked++ == 0 && !e->node->done) /* not done when first asked, so that both answers are met */
         return cudaErrorNotReady;
     cudaError_t error = drain(e->node);
     return error;
@@ -309,123 +280,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
         finding("a captured stream waits for an event that was recorded outside the capture");
         return fail(cudaErrorStreamCaptureIsolation);
     }
-    if (!e->node->done)
-        stream->extra.push_back(e->node);
-    return cudaSuccess;
-}
-
-/* ---- graphs ---- */
-
-cudaError_t cudaStreamBeginCapture(cudaStream_t s, enum cudaStreamCaptureMode) {
-    CUDASIM_LOCK;
-    cudaError_t error = stream_valid(s);
-    if (error != cudaSuccess)
-        return error;
-    CUstream_st *stream = stream_of(s);
-    if (stream == &legacy)
-        return fail(cudaErrorStreamCaptureUnsupported);
-    if (stream->capture != nullptr)
-        return fail(cudaErrorIllegalState);
-    error = wait_stream(stream); /* nodes of before must not enter the graph */
-    stream->capture = new std::vector<NodePtr>;
-    stream->origin = true;
-    stream->last = nullptr;
-    stream->extra.clear();
-    return error;
-}
-
-cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *out) {
-    CUDASIM_LOCK;
-    CUstream_st *stream = stream_of(s);
-    if (stream->capture == nullptr || !stream->origin)
-        return fail(cudaErrorIllegalState);
-    std::vector<NodePtr> *capture = stream->capture;
-    /* Every stream that joined must have been joined back: its last node must lead to this stream's last one. */
-    std::set<const Node *> led;
-    std::vector<const Node *> walk;
-    if (stream->last)
-        walk.push_back(stream->last.get());
-    for (NodePtr &e : stream->extra)
-        walk.push_back(e.get());
-    while (!walk.empty()) {
-        const Node *n = walk.back();
-        walk.pop_back();
-        if (led.insert(n).second)
-            for (const NodePtr &b : n->before)
-                walk.push_back(b.get());
-    }
-    bool joined = true;
-    for (CUstream_st *t : streams)
-        if (t->capture == capture) {
-            joined = joined && (t == stream || !t->last || led.count(t->last.get()) != 0);
-            t->capture = nullptr;
-            t->origin = false;
-            t->last = nullptr;
-            t->extra.clear();
-        }
-    *out = nullptr;
-    if (!joined) {
-        delete capture;
-        finding("a stream that joined the capture was not joined back");
-        return fail(cudaErrorStreamCaptureUnjoined);
-    }
-    *out = new CUgraph_st{std::move(*capture)};
-    delete capture;
-    return cudaSuccess;
-}
-
-cudaError_t cudaStreamIsCapturing(cudaStream_t s, enum cudaStreamCaptureStatus *out) {
-    CUDASIM_LOCK;
-    *out = is_capturing(s) ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
-    return cudaSuccess;
-}
-
-cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsigned long long) {
-    CUDASIM_LOCK;
-    *out = new CUgraphExec_st{std::make_shared<std::vector<NodePtr>>(graph->nodes)};
-    return cudaSuccess;
-}
-
-cudaError_t cudaGraphExecUpdate(cudaGraphExec_t exec, cudaGraph_t graph, cudaGraphExecUpdateResultInfo *info) {
-    CUDASIM_LOCK;
-    if (info != nullptr)
-        *info = cudaGraphExecUpdateResultInfo();
-    bool same = exec->nodes->size() == graph->nodes.size();
-    if (!same) {
-        if (info != nullptr)
-            info->result = cudaGraphExecUpdateErrorTopologyChanged;
-        return fail(cudaErrorGraphExecUpdateFailure);
-    }
-    exec->nodes = std::make_shared<std::vector<NodePtr>>(graph->nodes);
-    return cudaSuccess;
-}
-
-cudaError_t cudaGraphGetNodes(cudaGraph_t graph, cudaGraphNode_t *nodes, size_t *count) {
-    if (nodes == nullptr)
-        *count = graph->nodes.size();
-    return cudaSuccess;
-}
-
-cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t s) {
-    CUDASIM_LOCK;
-    auto nodes = exec->nodes;
-    return enqueue(s, [nodes] { return run_graph(*nodes); });
-}
-
-cudaError_t cudaGraphUpload(cudaGraphExec_t, cudaStream_t s) {
-    CUDASIM_LOCK;
-    return stream_valid(s);
-}
-
-cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
-    CUDASIM_LOCK;
-    delete graph;
-    return cudaSuccess;
-}
-
-cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
-    CUDASIM_LOCK;
-    delete exec;
+    stream->extra.push_back(e->node); /* also when it is done: it orders */
     return cudaSuccess;
 }
 

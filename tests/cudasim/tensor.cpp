@@ -119,7 +119,7 @@ void ldmatrix(uint32_t *r, const void *row, int count, bool trans, const char *f
 static void land(const PendingCopy &c) {
     memcpy(c.dst, c.src, (size_t)c.valid);
     memset(c.dst + c.valid, 0, (size_t)(c.bytes - c.valid));
-    check_async_landed(c.dst, c.bytes);
+    check_async_landed(c.dst, c.bytes, c.pc);
 }
 
 void copies_land(Fiber *f, size_t count) {
@@ -140,7 +140,7 @@ void copy_async(void *dst, const void *src, int bytes, int valid) {
     }
     check_async(dst, src, bytes, valid, pc);
     Fiber *me = block.now;
-    PendingCopy c{(char *)dst, (const char *)src, bytes, valid, me->group};
+    PendingCopy c{(char *)dst, (const char *)src, bytes, valid, me->group, pc};
     if (!me->late) {
         land(c);
         return;
