@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Two runtimes that differ in their table alone: as the CPU back end fills it, and with every block operator that has a
- * composed default taken out and completed. */
+ * composed default taken out and completed. With PARITY_ON_PLUGIN the second one's is a plug-in's device instead. */
 #ifndef EMO_TESTS_PARITY_H
 #define EMO_TESTS_PARITY_H
 
 #include "backend/composed.h"
+#include "support/mirror.h"
 #include "support/ops.h"
 #include "tensor/dtype.h"
 
@@ -14,6 +15,22 @@ typedef struct parity {
     emo_backend_ops table;
     const emo_backend_ops *own;
 } parity;
+
+#ifdef PARITY_ON_PLUGIN
+
+static inline void parity_open(parity *p, int32_t threads) {
+    if (mirror_plugin() == NULL)
+        skip();
+    p->fused = test_device_open(threads, EMO_ISA_AUTO);
+    p->composed = mirror_open(mirror_plugin(), threads);
+}
+
+static inline void parity_close(parity *p) {
+    test_device_close(&p->composed);
+    test_device_close(&p->fused);
+}
+
+#else
 
 static inline void parity_open(parity *p, int32_t threads) {
     p->fused = test_device_open(threads, EMO_ISA_AUTO);
@@ -39,6 +56,8 @@ static inline void parity_close(parity *p) {
     test_device_close(&p->composed);
     test_device_close(&p->fused);
 }
+
+#endif
 
 /* A number in [low, high], from a state of the test's own. */
 static inline int64_t parity_draw(uint64_t *state, int64_t low, int64_t high) {
