@@ -26,7 +26,7 @@ static inline void parity_open(parity *p, int32_t threads) {
 }
 
 static inline void parity_close(parity *p) {
-    test_device_close(&p->composed);
+    mirror_close(&p->composed, mirror_plugin());
     test_device_close(&p->fused);
 }
 

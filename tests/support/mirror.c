@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "support/mirror.h"
 
+#include <dlfcn.h>
 #include <emo/device.h>
 
 #include "backend/registry.h"
+#include "cudasim/control.h"
 #include "tensor/dtype.h"
 
 enum { MAX_RANGES = 512 };
@@ -536,3 +538,26 @@ test_device mirror_open_as(const char *plugin, int32_t threads, emo_dtype comput
 }
 
 test_device mirror_open(const char *plugin, int32_t threads) { return mirror_open_as(plugin, threads, EMO_DTYPE_F32); }
+
+const cudasim_control_table *mirror_simulator(const char *plugin) {
+    void *library = dlopen(plugin, RTLD_NOW | RTLD_NOLOAD);
+    const cudasim_control_table *control = library != NULL ? dlsym(library, CUDASIM_CONTROL_SYMBOL) : NULL;
+    if (library != NULL)
+        (void)dlclose(library); /* the library itself stays */
+    return control;
+}
+
+void mirror_expect_clean(const char *plugin) {
+    const cudasim_control_table *control = mirror_simulator(plugin);
+    static char text[4096];
+    if (control == NULL || control->findings() == 0)
+        return;
+    (void)control->take(text, sizeof text);
+    fail_msg("the simulator found: %s", text);
+}
+
+void mirror_close(test_device *d, const char *plugin) {
+    mirror_expect_clean(plugin);
+    d->exec->backend->ops->exec_destroy(d->exec);
+    emo_runtime_release(d->rt);
+}

@@ -15,4 +15,13 @@ test_device mirror_open(const char *plugin, int32_t threads);
 /* The same with an exec that computes in `compute`. */
 test_device mirror_open_as(const char *plugin, int32_t threads, emo_dtype compute);
 
+/* Closes what mirror_open opened. Fails the test with the simulator's findings, where the plug-in runs on it. */
+void mirror_close(test_device *d, const char *plugin);
+
+struct cudasim_control_table;
+/* How to steer the simulator that a loaded plug-in runs on; NULL: it runs on a device. */
+const struct cudasim_control_table *mirror_simulator(const char *plugin);
+/* Fails the test when the simulator has found anything wrong. */
+void mirror_expect_clean(const char *plugin);
+
 #endif
