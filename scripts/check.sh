@@ -31,8 +31,8 @@ have() {
 }
 
 if have clang-format; then
-    git ls-files '*.c' '*.h' '*.inc' | xargs -r clang-format --dry-run --Werror ||
-        failed "the format; mend it with: git ls-files '*.c' '*.h' '*.inc' | xargs clang-format -i"
+    git ls-files '*.c' '*.h' '*.inc' '*.cpp' '*.hpp' | xargs -r clang-format --dry-run --Werror ||
+        failed "the format; mend it with: git ls-files '*.c' '*.h' '*.inc' '*.cpp' '*.hpp' | xargs clang-format -i"
 fi
 
 bash tests/abi/test_layers.sh "$root" || failed "the layers"
