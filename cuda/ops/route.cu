@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The router, forward: logits and pools. Selection is in route_select.cu. */
+#include "ops/route.h"
+
+/* ---- logits ---- */
+
+/* The noise of elements 4 b .. 4 b + 3 of a token. */
+__device__ static inline void noise_of(const emo_route_args &a, int64_t token, int64_t b, float (&noise)[4]) {
+    int64_t blocks = (a.hidden + 3) / 4;
+    emo_cuda_philox r = emo_philox_draw(a.seed, EMO_CUDA_RNG_JITTER, a.step,
+                                        (uint64_t)((a.first_token + token) * blocks + b), (uint32_t)a.layer);
+#pragma unroll
+    for (int j = 0; j < 4; j++)
+        noise[j] = 1.0f + a.jitter * (2.0f * emo_uniform_f32(r.v[j]) - 1.0f);
+}
+
+/* to[t - first] (+)= from[t - skip] * noise[t], a thread per four elements */
+__global__ static void __launch_bounds__(256)
+    jitter_k(emo_route_args a, int64_t first, int64_t last, const float *from, float *to, int32_t accumulate) {
+    int64_t blocks = (a.hidden + 3) / 4, i = (int64_t)blockIdx.x * 256 + threadIdx.x;
+    if (i >= (last - first) * blocks)
+        return;
+    int64_t row = i / blocks, b = i % blocks;
+    float noise[4];
+    noise_of(a, first + row, b, noise);
+    for (int64_t j = 0; j < 4 && b * 4 + j < a.hidden; j++) {
+        int64_t at = row * a.hidden + b * 4 + j;
+        float v = from[at] * noise[j];
+        to[at] = accumulate ? to[at] + v : v;
+    }
+}
+
+static emo_status jitter(emo_exec *exec, const emo_route_args *a, int64_t first, int64_t last, const float *from,
+                         float *to, int32_t accumulate, emo_error *err) {
+    int64_t threads = (last - first) * ((a->hidden + 3) / 4);
+    return emo_cuda_launched(EMO_LAUNCH(jitter_k, (unsigned)emo_ceil_div(threads, 256), 256, 0, emo_cuda_stream(exec),
+                                        *a, first, last, from, to, accumulate),
+                             "route: jitter", err);
+}
+
+emo_status emo_cuda_route_jitter(emo_exec *exec, const emo_route_args *a, int64_t first, int64_t last, const float **x,
+                                 emo_error *err) {
+    void *out;
+    *x = a->x + first * a->hidden;
+    if (!(a->jitter > 0.0f) || last <= first)
+        return EMO_OK;
+    EMO_CUDA_TRY(emo_cuda_scratch(exec, (size_t)((last - first) * a->hidden) * sizeof(float), &out, err));
+    EMO_CUDA_TRY(jitter(exec, a, first, last, *x, (float *)out, 0, err));
+    *x = (const float *)out;
+    return EMO_OK;
+}
+
+emo_status emo_cuda_route_unjitter(emo_exec *exec, const emo_route_args *a, const float *dxj, emo_error *err) {
+    return jitter(exec, a, 0, a->tokens, dxj, a->dx, 1, err);
+}
+
+/* IEEE f32 whatever the exec computes in: a choice between experts must not hang on bf16 rounding. */
+static emo_status logits_phase(emo_exec *exec, const emo_route_args *a, emo_error *err) {
+    if (a->last <= a->first)
+        return EMO_OK;
+    emo_gemm_args g;
+    memset(&g, 0, sizeof g);
+    EMO_CUDA_TRY(emo_cuda_route_jitter(exec, a, a->first, a->last, &g.a, err));
+    g.trans_b = 1;
+    g.m = a->last - a->first;
+    g.n = a->columns;
+    g.k = a->hidden;
+    g.alpha = 1.0f;
+    g.lda = a->hidden;
+    g.b = a->weight.data;
+    g.b_dtype = a->weight.dtype;
+    g.ldb = a->weight.stride;
+    g.c = a->logits + a->first * a->columns;
+    g.ldc = a->columns;
+    return emo_cuda_gemm_f32(exec, &g, err);
+}
+
+/* ---- pools ---- */
+
+/* sums[piece] = sum of the softmax rows of a piece: each warp its tokens in ascending order, then the warps. */
+template <int PER>
+__global__ static void __launch_bounds__(EMO_ROUTE_BLOCK)
+    usage_k(emo_route_args a, const emo_cuda_tile *pieces, float *sums) {
+    EMO_DYN_SHARED(float, part); /* [warps, n] */
+    emo_cuda_tile piece = pieces[blockIdx.x];
+    if (piece.group < 0)
+        return;
+    int32_t n = a.experts;
+    int lane = (int)(threadIdx.x & 31u), warp = (int)(threadIdx.x >> 5);
+    const uint8_t *allowed = a.allowed_in != NULL ? a.allowed_in + (int64_t)piece.group * n : NULL;
+    uint32_t bits = emo_route_bits<PER>(allowed, n, lane);
+    float sum[PER], z[PER];
+#pragma unroll
+    for (int i = 0; i < PER; i++)
+        sum[i] = 0.0f;
+    if (__any_sync(EMO_FULL_WARP, bits != 0u)) {
+        for (int32_t t = warp; t < piece.rows; t += EMO_ROUTE_WARPS) {
+            (void)emo_route_softmax<PER>(a.logits + (int64_t)(piece.first + t) * a.columns, bits, lane, z);
+#pragma unroll
+            for (int i = 0; i < PER; i++)
+                sum[i] += z[i];
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < PER; i++) {
+        if (lane + 32 * i < n)
+            part[warp * n + lane + 32 * i] = sum[i];
+    }
+    __syncthreads();
+    for (int32_t e = (int32_t)threadIdx.x; e < n; e += EMO_ROUTE_BLOCK) {
+        float all = 0.0f;
+        for (int w = 0; w < EMO_ROUTE_WARPS; w++)
+            all += part[w * n + e];
+        sums[(int64_t)blockIdx.x * n + e] = all;
+    }
+}
+
+/* Does expert e stay whatever its usage? */
+__device__ static inline int protects(const emo_route_args &a, int32_t e) {
+    int yes = e >= a.experts - a.forced;
+    for (int32_t j = 0; j < a.n_always; j++)
+        yes |= a.always[j] == e;
+    return yes;
+}
+
+/* The pool's size by mass, from the usages in `sorted`, descending: one thread, in the order of the definition. */
+__device__ static inline int32_t mass_size(const emo_route_args &a, const float *sorted, int32_t m, int32_t tokens) {
+    double limit = (double)a.pool_mass * tokens, sum = 0.0;
+    int32_t size = 0;
+    while (size < m && size < a.pool_max) {
+        sum += (double)sorted[size];
+        if (!(sum < limit))
+            break;
+        size++;
+    }
+    size += 1;
+    size = size < a.pool_min ? a.pool_min : size;
+    return size > a.pool_max ? a.pool_max : size;
+}
+
+/* One block per segment. Ranks come from counting who is better: n^2 comparisons in shared memory, no sort. */
+__global__ static void __launch_bounds__(EMO_ROUTE_BLOCK)
+    pool_k(emo_route_args a, const int32_t *piece_of, const float *sums) {
+    EMO_DYN_SHARED(float, usage); /* [n] and behind it [n] sorted, [n] state */
+    EMO_SHARED(int32_t, room, 33);
+    EMO_SHARED(int32_t, wanted, 1);
+    int32_t n = a.experts, s = (int32_t)blockIdx.x, tid = (int32_t)threadIdx.x;
+    int64_t at = (int64_t)s * n;
+    float *sorted = usage + n;
+    int32_t *state = (int32_t *)(sorted + n); /* 0 outside, 1 competes, 2 stays */
+    int32_t inside = 0, competing = 0, m, rivals;
+    for (int32_t e = tid; e < n; e += EMO_ROUTE_BLOCK) {
+        int stays = protects(a, e), in = a.allowed_in == NULL || a.allowed_in[at + e] != 0;
+        for (int32_t j = 0; j < a.n_always; j++)
+            in |= a.always[j] == e;
+        state[e] = in ? 1 + stays : 0;
+        inside += in;
+        competing += in && !stays;
+        a.allowed[at + e] = (uint8_t)in;
+        if (a.segment_counts != NULL)
+            a.segment_counts[at + e] = 0;
+        if (a.segment_score_sum != NULL)
+            a.segment_score_sum[at + e] = 0.0f;
+        if (a.usage == NULL)
+            continue;
+        float sum = 0.0f;
+        for (int32_t p = piece_of[s]; p < piece_of[s + 1]; p++)
+            sum += sums[(int64_t)p * n + e];
+        usage[e] = sum;
+        a.usage[at + e] = sum;
+    }
+    if (a.usage == NULL || (!(a.pool_mass > 0.0f) && a.pool_size == NULL))
+        return;
+    (void)emo_block_scan(inside, room, &m); /* its barriers also show usage and state to all */
+    (void)emo_block_scan(competing, room, &rivals);
+    if (a.pool_mass > 0.0f) {
+        for (int32_t e = tid; e < n; e += EMO_ROUTE_BLOCK) {
+            if (state[e] == 0)
+                continue;
+            int32_t better = 0;
+            for (int32_t o = 0; o < n; o++)
+                better += state[o] != 0 && (usage[o] > usage[e] || (usage[o] == usage[e] && o < e));
+            sorted[better] = usage[e];
+        }
+        __syncthreads();
+        if (tid == 0)
+            wanted[0] = mass_size(a, sorted, m, a.segment_begin[s + 1] - a.segment_begin[s]);
+        __syncthreads();
+    }
+    int32_t size = a.pool_mass > 0.0f ? wanted[0] : a.pool_size[s];
+    if (size >= m)
+        return;
+    int32_t out = m - (size < 0 ? 0 : size);
+    int32_t stay = out > rivals ? 0 : rivals - out;
+    /* A rival stays when fewer than `stay` others are better; ties go to the lower id. */
+    for (int32_t e = tid; e < n; e += EMO_ROUTE_BLOCK) {
+        if (state[e] != 1)
+            continue;
+        int32_t better = 0;
+        for (int32_t o = 0; o < n; o++)
+            better += state[o] == 1 && (usage[o] > usage[e] || (usage[o] == usage[e] && o < e));
+        if (better >= stay)
+            a.allowed[at + e] = 0;
+    }
+}
+
+static emo_status pool_phase(emo_exec *exec, const emo_route_args *a, const emo_cuda_tiles *pieces, emo_error *err) {
+    cudaStream_t stream = emo_cuda_stream(exec);
+    size_t row = (size_t)a->experts * sizeof(float);
+    void *sums = NULL;
+    if (a->usage != NULL) {
+        EMO_CUDA_TRY(emo_cuda_scratch(exec, (size_t)pieces->bound * row, &sums, err));
+        cudaError_t launched = cudaSuccess;
+        EMO_ROUTE_PER(a->experts, launched = EMO_LAUNCH((usage_k<PER>), (unsigned)pieces->bound, EMO_ROUTE_BLOCK,
+                                                        EMO_ROUTE_WARPS * row, stream, *a,
+                                                        (const emo_cuda_tile *)pieces->list, (float *)sums));
+        EMO_CUDA_TRY(emo_cuda_launched(launched, "route: usage", err));
+    }
+    return emo_cuda_launched(EMO_LAUNCH(pool_k, (unsigned)a->n_segments, EMO_ROUTE_BLOCK, 3 * row, stream, *a,
+                                        (const int32_t *)pieces->of_group, (const float *)sums),
+                             "route: pool", err);
+}
+
+emo_status emo_cuda_route_forward(emo_exec *exec, const emo_route_args *args, emo_error *err) {
+    if (args->experts < 1 || args->experts > EMO_ROUTE_MOST)
+        return emo_cuda_unsupported(err, "route to this many experts: it can to 1 to 1024");
+    if ((args->phases & EMO_ROUTE_LOGITS) != 0)
+        EMO_CUDA_TRY(logits_phase(exec, args, err));
+    if ((args->phases & (EMO_ROUTE_POOL | EMO_ROUTE_SELECT)) == 0 || args->tokens == 0)
+        return EMO_OK;
+    emo_cuda_tiles pieces;
+    EMO_CUDA_TRY(
+        emo_cuda_tiles_make(exec, args->segment_begin, args->n_segments, args->tokens, EMO_ROUTE_PIECE, &pieces, err));
+    if ((args->phases & EMO_ROUTE_POOL) != 0)
+        EMO_CUDA_TRY(pool_phase(exec, args, &pieces, err));
+    if ((args->phases & EMO_ROUTE_SELECT) != 0)
+        EMO_CUDA_TRY(emo_cuda_route_select(exec, args, &pieces, err));
+    return EMO_OK;
+}
