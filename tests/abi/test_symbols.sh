@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # What the built library shows and wants: only emo_* is exported, nothing it calls ends the process, writes to the
-# terminal, reads the environment or the locale, and it has no writable global.
+# terminal, reads the environment or the locale, it has no writable global, and it is not too large.
 # usage: test_symbols.sh SOURCE_DIR BUILD_DIR
 set -eu
 build=$2
@@ -50,5 +50,16 @@ wrong=$(objdump -t "$archive" | awk '/^[^ ]+\.o: / { file = $1 }
 wrong=$(objdump -h "$archive" | awk '$2 ~ /^\.(init_array|fini_array|ctors|dtors)/' || true)
 [ -z "$wrong" ] || complain "constructors or destructors" "$wrong"
 
+# The size budget of inference and training on the CPU, stripped; docs/abi.md states it.
+budget=1500000
+stripped=$(mktemp)
+strip -o "$stripped" "$so"
+size=$(stat -c %s "$stripped")
+rm -f "$stripped"
+if grep -q '^CMAKE_BUILD_TYPE:STRING=Release$' "$build/CMakeCache.txt" && [ "$size" -ge $budget ]; then
+    complain "too large" "the stripped library has $size bytes; the budget is $budget"
+fi
+
 [ $bad = 0 ] || exit 1
+echo "$size bytes stripped, of $budget"
 echo "$(printf '%s\n' "$exported" | grep -c '^emo_') functions exported, all emo_* and declared; no forbidden call; no writable global"

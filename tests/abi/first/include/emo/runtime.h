@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file runtime.h
+ * @brief The runtime: memory, log, threads and back ends that all other objects share.
+ */
+#ifndef EMO_RUNTIME_H
+#define EMO_RUNTIME_H
+
+#include <emo/hooks.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct emo_runtime emo_runtime;
+
+/** Instruction-set levels of the CPU back end. A level never exceeds what the machine has. */
+typedef int32_t emo_isa;
+enum {
+    EMO_ISA_AUTO = 0,
+    EMO_ISA_SCALAR = 1,
+    EMO_ISA_NEON = 16,
+    EMO_ISA_AVX2 = 32,
+    EMO_ISA_AVX512 = 48,
+    EMO_ISA_AMX = 64 /**< reserved */
+};
+
+/** Options of emo_runtime_create(). Zeroed hooks mean the library's own. */
+typedef struct emo_runtime_options {
+    uint32_t struct_size;
+    int32_t threads;         /**< workers of the library's pool, 1..1024; 0: the CPUs this process may use */
+    emo_isa isa;             /**< highest level to use; EMO_ISA_AUTO: the best the machine has */
+    int32_t reserved;        /**< 0 */
+    emo_allocator allocator; /**< alloc NULL: malloc */
+    emo_log_sink log;        /**< log NULL: silent */
+    emo_executor executor;   /**< parallel_for NULL: the library's own pool, which parks and never spins for long */
+} emo_runtime_options;
+
+#define EMO_RUNTIME_OPTIONS_INIT                                                                                       \
+    {                                                                                                                  \
+        sizeof(emo_runtime_options), 0, EMO_ISA_AUTO, 0, {0, 0, 0}, {0, 0, EMO_LOG_WARNING, 0}, { 0, 0, 0 }            \
+    }
+
+/** Fills in the defaults, for languages that cannot use the macro. */
+EMO_API void emo_runtime_options_init(emo_runtime_options *options);
+
+/**
+ * Creates a runtime. The caller owns *out and releases it with emo_runtime_release().
+ * @param options NULL for defaults.
+ * @return EMO_OK, EMO_E_RANGE (an option, by name), EMO_E_UNSUPPORTED (the machine lacks the asked instruction set),
+ *         EMO_E_LIMIT (the system starts no more threads), EMO_E_OUT_OF_MEMORY. Any thread.
+ */
+EMO_API EMO_MUST_CHECK emo_status emo_runtime_create(const emo_runtime_options *options, emo_runtime **out,
+                                                     emo_error *err);
+
+/** Releases the caller's reference; objects made from the runtime keep it alive. NULL is a no-op. Any thread. */
+EMO_API void emo_runtime_release(emo_runtime *runtime);
+
+/** The number of workers in use. Any thread. */
+EMO_API int32_t emo_runtime_threads(const emo_runtime *runtime);
+
+/** The instruction-set level in use. Any thread. */
+EMO_API emo_isa emo_runtime_isa(const emo_runtime *runtime);
+
+/** The name of a level, such as "avx512"; NULL if unknown. Static storage. */
+EMO_API const char *emo_isa_name(emo_isa isa);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
