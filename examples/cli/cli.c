@@ -204,10 +204,15 @@ char *path_join(const char *folder, const char *name) {
 
 /* ---- Models and masks ---- */
 
+emo_dtype cli_compute(const cli *c) {
+    return c->common.compute != NULL && strcmp(c->common.compute, "bf16") == 0 ? EMO_DTYPE_BF16 : EMO_DTYPE_F32;
+}
+
 emo_status cli_load_model(cli *c, const char *folder, const emo_mask *subset, emo_model **out) {
     emo_model_load_options options = EMO_MODEL_LOAD_OPTIONS_INIT;
     options.subset = subset;
     options.progress = cli_progress(c);
+    options.compute = cli_compute(c);
     return emo_model_load_path(c->rt, folder, &options, out, &c->err);
 }
 

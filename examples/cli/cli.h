@@ -54,6 +54,9 @@ int same_folder(const char *a, const char *b);
 /* folder + "/" + name, allocated; NULL when there is no memory. */
 char *path_join(const char *folder, const char *name);
 
+/* What --compute names. */
+emo_dtype cli_compute(const cli *c);
+
 /* Loads a model with the progress line; NULL subset: everything. */
 emo_status cli_load_model(cli *c, const char *folder, const emo_mask *subset, emo_model **out);
 

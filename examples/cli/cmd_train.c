@@ -151,6 +151,7 @@ static emo_status create_model(cli *c, const train_arguments *a, train_objects *
         return cli_fail(c, EMO_E_OUT_OF_MEMORY, "no memory for %s", path);
     emo_model_create_options options = EMO_MODEL_CREATE_OPTIONS_INIT;
     options.seed = a->options.seed;
+    options.compute = cli_compute(c);
     status = emo_model_create_json(c->rt, complete, strlen(complete), &options, &t->model, &c->err);
     free(complete);
     if (status != EMO_OK && c->err.message[0] != '\0') { /* the library does not know the file's name */
@@ -346,7 +347,8 @@ static emo_status train(cli *c, train_arguments *a) {
                                t.data,
                                t.valid,
                                emo_runtime_threads(c->rt),
-                               emo_runtime_isa(c->rt)};
+                               emo_runtime_isa(c->rt),
+                               emo_model_compute(t.model)};
     if (t.mask != NULL) {
         describe_mask(t.mask, mask_words, sizeof(mask_words));
         settings.mask = mask_words;

@@ -32,7 +32,8 @@ static void print_help(FILE *file) {
     for (int i = 0; i < COMMANDS; i++)
         fprintf(file, "  %-10s %s\n", commands[i].name, commands[i].summary);
     fprintf(file,
-            "\n'emo COMMAND --help' explains a command. Every command takes --threads N, --isa NAME, --json, --quiet.\n"
+            "\n'emo COMMAND --help' explains a command. Every command takes --threads N, --isa NAME, --compute TYPE,\n"
+            "--json, --quiet.\n"
             "'emo --version' prints the version.\n\n"
             "Exit codes:\n"
             "  0    success\n"

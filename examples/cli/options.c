@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LONGEST_WORD = 64, COMMON_COUNT = 5, HELP_COLUMN = 30, HELP_WIDTH = 110 };
+enum { LONGEST_WORD = 64, COMMON_COUNT = 6, HELP_COLUMN = 30, HELP_WIDTH = 110 };
 
 int usage_error(const command_text *text, const char *format, ...) {
     fprintf(stderr, "%s: ", text->name);
@@ -186,6 +186,9 @@ static void fill_common(option rows[COMMON_COUNT + 1], common_options *common) {
         {"threads", OPTION_INT32, &common->threads, "N", "worker threads", "the CPUs of this process", 1, 1024, 0, 0},
         {"isa", OPTION_CHOICE, &common->isa, "auto|scalar|neon|avx2|avx512|amx", "highest instruction set to use",
          "auto", 0, 0, 0, 0},
+        {"compute", OPTION_CHOICE, &common->compute, "f32|bf16",
+         "what matrix products are computed in; bf16 is rounded, and faster where the processor multiplies it", "f32",
+         0, 0, 0, 0},
         {"json", OPTION_FLAG, &common->json, NULL, "print one JSON object instead of text", NULL, 0, 0, 0, 0},
         {"quiet", OPTION_FLAG, &common->quiet, NULL, "print the result only: no progress, no warnings", NULL, 0, 0, 0,
          0},

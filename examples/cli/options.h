@@ -61,6 +61,7 @@ typedef struct command_text {
 typedef struct common_options {
     int32_t threads;
     const char *isa;
+    const char *compute;
     int32_t json;
     int32_t quiet;
     int32_t help;

@@ -149,7 +149,8 @@ void print_settings(const train_settings *s) {
     else
         printf("  %-16s at the end\n", "checkpoints");
     printf("  %-16s %" PRIu64 "\n", "seed", o->seed);
-    printf("  %-16s %d threads, %s\n", "machine", (int)s->threads, isa == NULL ? "?" : isa);
+    printf("  %-16s %d threads, %s, %s products\n", "machine", (int)s->threads, isa == NULL ? "?" : isa,
+           emo_dtype_name(s->compute));
     fflush(stdout);
 }
 
@@ -189,6 +190,7 @@ void json_settings(json_writer *json, const train_settings *s) {
     json_unsigned(json, "seed", o->seed);
     json_integer(json, "threads", s->threads);
     json_string(json, "isa", emo_isa_name(s->isa));
+    json_string(json, "compute", emo_dtype_name(s->compute));
     json_close(json);
 }
 

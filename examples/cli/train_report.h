@@ -30,6 +30,7 @@ typedef struct train_settings {
     const emo_dataset *data, *valid;
     int32_t threads;
     emo_isa isa;
+    emo_dtype compute;
 } train_settings;
 void print_settings(const train_settings *s);
 void json_settings(json_writer *json, const train_settings *s);

@@ -28,8 +28,8 @@ typedef struct emo_model emo_model;
 /** Options of emo_model_create_json(). */
 typedef struct emo_model_create_options {
     uint32_t struct_size;
-    int32_t reserved; /**< 0 */
-    uint64_t seed;    /**< of the initial weights: normal, std initializer_range, cut at 3 std */
+    emo_dtype compute; /**< as in emo_model_load_options; EMO_DTYPE_F32 */
+    uint64_t seed;     /**< of the initial weights: normal, std initializer_range, cut at 3 std */
 } emo_model_create_options;
 #define EMO_MODEL_CREATE_OPTIONS_INIT                                                                                  \
     { sizeof(emo_model_create_options), 0, 0 }
@@ -43,7 +43,7 @@ typedef struct emo_model_load_options {
     const emo_mask *subset; /**< load subset: other experts are never read; NULL: all. Copied. The model's mask from
                                then on; shared and always-active experts are loaded in any case */
     int32_t no_map;         /**< 1: read into memory instead of using the mapped file */
-    int32_t reserved;       /**< 0 */
+    emo_dtype compute;      /**< EMO_DTYPE_F32; EMO_DTYPE_BF16: see emo_model_set_compute() */
     emo_progress progress;
     const char *pruning; /**< text of a pruning_metadata.json (the original ids of a pruned model), for sources; NULL:
                             none, or the folder's */
@@ -159,6 +159,19 @@ EMO_API const emo_tokenizer *emo_model_tokenizer(const emo_model *model);
 /** Attaches a tokenizer (retained) in place of the one before; NULL: none. EMO_E_MISMATCH when its ids do not fit the
  *  vocabulary. */
 EMO_API EMO_MUST_CHECK emo_status emo_model_set_tokenizer(emo_model *model, emo_tokenizer *tokenizer, emo_error *err);
+
+/**
+ * What the products of this model's matrices are computed in. Pruned and merged models take it over; it is not saved.
+ * F32 (the default) is exact as the reference is in f32. With BF16 both operands of a
+ * product are rounded to bf16 and summed in f32; the router, attention scores, norms, losses and the optimizer stay in
+ * f32, and so do weights, gradients and moments: faster where the processor multiplies bf16 (AMX), about as fast
+ * elsewhere, and a little less exact. Single, batched, masked and resumed runs agree bit for bit in either.
+ * @return EMO_E_UNSUPPORTED (another type, or one that the model's device does not compute in), EMO_E_BUSY (a session
+ * or a trainer works on the model).
+ */
+EMO_API EMO_MUST_CHECK emo_status emo_model_set_compute(emo_model *model, emo_dtype compute, emo_error *err);
+/** The same, asked; EMO_DTYPE_F32 for NULL. */
+EMO_API emo_dtype emo_model_compute(const emo_model *model);
 
 /** A mask with every expert of this model on. With a load subset: that subset. The caller owns *out. */
 EMO_API EMO_MUST_CHECK emo_status emo_model_mask(const emo_model *model, emo_mask **out, emo_error *err);

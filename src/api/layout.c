@@ -142,7 +142,7 @@ AT(emo_mask_options, reserved, 44);
 
 SIZE(emo_model_create_options, 16);
 AT(emo_model_create_options, struct_size, 0);
-AT(emo_model_create_options, reserved, 4);
+AT(emo_model_create_options, compute, 4);
 AT(emo_model_create_options, seed, 8);
 
 SIZE(emo_model_load_options, 48);
@@ -150,7 +150,7 @@ AT(emo_model_load_options, struct_size, 0);
 AT(emo_model_load_options, dtype, 4);
 AT(emo_model_load_options, subset, 8);
 AT(emo_model_load_options, no_map, 16);
-AT(emo_model_load_options, reserved, 20);
+AT(emo_model_load_options, compute, 20);
 AT(emo_model_load_options, progress, 24);
 AT(emo_model_load_options, pruning, 40);
 

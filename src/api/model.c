@@ -16,6 +16,18 @@ static int is_float(emo_dtype dtype) {
     return dtype == EMO_DTYPE_F32 || dtype == EMO_DTYPE_F16 || dtype == EMO_DTYPE_BF16;
 }
 
+static emo_status computable(emo_dtype compute, const char *what, emo_status otherwise, emo_error *err) {
+    return compute == EMO_DTYPE_F32 || compute == EMO_DTYPE_BF16
+               ? EMO_OK
+               : emo__fail(err, otherwise, "%s is %d; it must be F32 or BF16", what, (int)compute);
+}
+
+static emo_status computing(emo_status status, emo_dtype compute, emo_model **model) {
+    if (status == EMO_OK)
+        (*model)->compute = compute;
+    return status;
+}
+
 emo_status emo_model_create_json(emo_runtime *rt, const char *config, size_t length,
                                  const emo_model_create_options *options, emo_model **out, emo_error *err) {
     emo__error_clear(err);
@@ -27,14 +39,15 @@ emo_status emo_model_create_json(emo_runtime *rt, const char *config, size_t len
     emo_model_create_options o = EMO_MODEL_CREATE_OPTIONS_INIT;
     emo_status status = emo__options_copy(&o, sizeof o, options, "emo_model_create_options", err);
     if (status == EMO_OK)
-        status = emo__options_reserved(o.reserved, "emo_model_create_options", err);
-    return status == EMO_OK ? emo__model_create(rt, config, length, o.seed, out, err) : status;
+        status = computable(o.compute, "emo_model_create_options.compute", EMO_E_RANGE, err);
+    return status == EMO_OK ? computing(emo__model_create(rt, config, length, o.seed, out, err), o.compute, out)
+                            : status;
 }
 
 static emo_status load_options(const emo_model_load_options *options, emo_model_load_options *o, emo_error *err) {
     emo_status status = emo__options_copy(o, sizeof *o, options, "emo_model_load_options", err);
     if (status == EMO_OK)
-        status = emo__options_reserved(o->reserved, "emo_model_load_options", err);
+        status = computable(o->compute, "emo_model_load_options.compute", EMO_E_RANGE, err);
     if (status == EMO_OK && o->dtype != -1 && !is_float(o->dtype))
         status = emo__fail(err, EMO_E_RANGE, "emo_model_load_options.dtype is %d; it must be -1, F32, F16 or BF16",
                            (int)o->dtype);
@@ -53,7 +66,7 @@ emo_status emo_model_load_path(emo_runtime *rt, const char *folder, const emo_mo
         return missing(err, rt == NULL ? "rt" : "folder");
     emo_model_load_options o = EMO_MODEL_LOAD_OPTIONS_INIT;
     emo_status status = load_options(options, &o, err);
-    return status == EMO_OK ? emo__model_load_path(rt, folder, &o, out, err) : status;
+    return status == EMO_OK ? computing(emo__model_load_path(rt, folder, &o, out, err), o.compute, out) : status;
 }
 
 emo_status emo_model_load_sources(emo_runtime *rt, const char *config, size_t config_length, emo_source *const *weights,
@@ -73,8 +86,9 @@ emo_status emo_model_load_sources(emo_runtime *rt, const char *config, size_t co
     }
     emo_model_load_options o = EMO_MODEL_LOAD_OPTIONS_INIT;
     emo_status status = load_options(options, &o, err);
-    return status == EMO_OK ? emo__model_load_sources(rt, config, config_length, weights, n_weights, &o, out, err)
-                            : status;
+    if (status == EMO_OK)
+        status = emo__model_load_sources(rt, config, config_length, weights, n_weights, &o, out, err);
+    return computing(status, o.compute, out);
 }
 
 static void fill_info(const emo_model *model, emo_model_info *info) {
@@ -267,6 +281,22 @@ emo_status emo_model_set_tokenizer(emo_model *model, emo_tokenizer *tokenizer, e
     emo__model_end_write(model);
     return status;
 }
+
+emo_status emo_model_set_compute(emo_model *model, emo_dtype compute, emo_error *err) {
+    emo__error_clear(err);
+    if (model == NULL)
+        return missing(err, "model");
+    emo_status status = computable(compute, "compute", EMO_E_UNSUPPORTED, err);
+    if (status == EMO_OK)
+        status = emo__model_begin_write(model, err);
+    if (status != EMO_OK)
+        return status;
+    model->compute = compute;
+    emo__model_end_write(model);
+    return EMO_OK;
+}
+
+emo_dtype emo_model_compute(const emo_model *model) { return model != NULL ? model->compute : EMO_DTYPE_F32; }
 
 emo_status emo_model_mask(const emo_model *model, emo_mask **out, emo_error *err) {
     emo__error_clear(err);

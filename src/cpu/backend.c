@@ -5,6 +5,7 @@
 #include "backend/composed.h"
 #include "base/status.h"
 #include "cpu/cpu.h"
+#include "cpu/gemm/gemm.h"
 #include "tensor/quant.h"
 
 static const emo_runtime *runtime_of(emo_backend *backend) { return ((emo__cpu_backend *)backend)->rt; }
@@ -69,9 +70,10 @@ static emo_status synchronize(emo_exec *exec, emo_error *err) {
 
 static emo_status exec_create(emo_backend *backend, const emo_exec_options *options, emo_exec **out, emo_error *err) {
     *out = NULL;
-    if (options != NULL && options->compute != EMO_DTYPE_F32)
-        return emo__fail(err, EMO_E_UNSUPPORTED, "the CPU back end computes in f32, not in %s",
-                         emo_dtype_name(options->compute) != NULL ? emo_dtype_name(options->compute) : "?");
+    emo_dtype compute = options != NULL ? options->compute : EMO_DTYPE_F32;
+    if (compute != EMO_DTYPE_F32 && compute != EMO_DTYPE_BF16)
+        return emo__fail(err, EMO_E_UNSUPPORTED, "the CPU back end computes in f32 or bf16, not in %s",
+                         emo_dtype_name(compute) != NULL ? emo_dtype_name(compute) : "?");
     const emo_runtime *rt = runtime_of(backend);
     emo__cpu_exec *cpu = emo__calloc(&rt->mem, 1, sizeof *cpu);
     if (cpu == NULL)
@@ -79,6 +81,11 @@ static emo_status exec_create(emo_backend *backend, const emo_exec_options *opti
     cpu->base.backend = backend;
     cpu->rt = rt;
     cpu->isa = rt->isa;
+    if (compute == EMO_DTYPE_BF16 && cpu->isa >= EMO_ISA_AMX && !emo__cpu_allow_amx()) {
+        emo__log(rt, EMO_LOG_WARNING, "the system does not allow AMX to this process: bf16 products use AVX-512");
+        cpu->isa = EMO_ISA_AVX512;
+    }
+    cpu->gemm = emo__gemm_kernels_of(cpu->isa, compute);
     cpu->workers = rt->executor.concurrency;
     *out = &cpu->base;
     return EMO_OK;

@@ -17,6 +17,7 @@ typedef struct emo__cpu_exec {
     emo_exec base;
     const emo_runtime *rt;
     emo_isa isa;
+    const struct emo__gemm_kernels *gemm; /* of the level and of what the exec computes in */
     size_t workers;
     char *scratch; /* one region, grown on demand; an operator owns all of it during its call */
     size_t scratch_size;
@@ -37,8 +38,16 @@ void *emo__cpu_outer(emo__cpu_exec *cpu, size_t bytes, emo_error *err);
 emo_isa emo__cpu_best_isa(void);
 /* Whether the machine can run `isa`. */
 int emo__cpu_has_isa(emo_isa isa);
+/* Asks the system for the use of AMX, once for the process; 0 where it refuses (then AVX-512 does the work). */
+int emo__cpu_allow_amx(void);
 
 EMO_MUST_CHECK emo_status emo__cpu_backend_create(const emo_runtime *rt, emo_backend **out, emo_error *err);
+
+/* The linear layer; with `exact` in f32, whatever the exec computes in (the router). */
+EMO_MUST_CHECK emo_status emo__cpu_linear_forward(emo_exec *exec, const emo_linear_args *args, int exact,
+                                                  emo_error *err);
+EMO_MUST_CHECK emo_status emo__cpu_linear_backward(emo_exec *exec, const emo_linear_args *args, int exact,
+                                                   emo_error *err);
 
 /* Each family of operators puts its entries into the table. */
 void emo__cpu_register_embed(emo_backend_ops *ops);

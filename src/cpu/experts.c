@@ -100,7 +100,7 @@ static void combine_tokens(void *arg, size_t index, size_t worker) {
 }
 
 static void list_tiles(const emo__cpu_exec *cpu, const emo_experts_args *args, int down, emo__tile_list *list) {
-    const emo__gemm_kernels *kernels = emo__gemm_kernels_of(cpu->isa);
+    const emo__gemm_kernels *kernels = cpu->gemm;
     int64_t want = emo__tiles_per_group(cpu, args->offsets, args->experts);
     int limited = !down && args->saved == NULL;
     list->count = 0;
@@ -147,7 +147,7 @@ emo_status emo__cpu_experts_forward(emo_exec *exec, const emo_experts_args *args
     int32_t *token = (int32_t *)(void *)(base + token_at);
     emo__assignment_rows(args, token, NULL);
     forward_task task = {.args = args,
-                         .gemm = emo__gemm_kernels_of(cpu->isa),
+                         .gemm = cpu->gemm,
                          .rows = emo__swiglu_kernels_of(cpu->isa),
                          .tiles = up_list.tiles,
                          .token = token,

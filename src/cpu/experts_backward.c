@@ -226,13 +226,13 @@ static int list_first(const emo__cpu_exec *cpu, const emo_experts_args *args, em
     int64_t want = emo__tiles_per_group(cpu, args->offsets, args->experts);
     list->count = 0;
     for (int32_t e = 0; e < args->experts; e++)
-        emo__tile_list_add(list, emo__gemm_kernels_of(cpu->isa), e, DOWN_INPUT, args->offsets[e + 1] - args->offsets[e],
-                           args->inner, want, 0, 0);
+        emo__tile_list_add(list, cpu->gemm, e, DOWN_INPUT, args->offsets[e + 1] - args->offsets[e], args->inner, want,
+                           0, 0);
     return BY_TILE;
 }
 
 static void list_second(const emo__cpu_exec *cpu, const emo_experts_args *args, int way, emo__tile_list *list) {
-    const emo__gemm_kernels *kernels = emo__gemm_kernels_of(cpu->isa);
+    const emo__gemm_kernels *kernels = cpu->gemm;
     int64_t want = emo__tiles_per_group(cpu, args->offsets, args->experts);
     list->count = 0;
     for (int32_t e = 0; e < args->experts && way != BY_EXPERT; e++) {
@@ -284,7 +284,7 @@ emo_status emo__cpu_experts_backward(emo_exec *exec, const emo_experts_args *arg
     float *weight = (float *)(void *)(base + weight_at);
     emo__assignment_rows(args, token, weight);
     backward_task task = {.args = args,
-                          .gemm = emo__gemm_kernels_of(cpu->isa),
+                          .gemm = cpu->gemm,
                           .rows = emo__swiglu_kernels_of(cpu->isa),
                           .tiles = first.tiles,
                           .token = token,

@@ -38,8 +38,8 @@ int emo__fuse_rows(const emo__cpu_exec *cpu, const int32_t *offsets, int32_t exp
     emo__tile_list blocks = {0}; /* counted first: `list` may have room for another cut only */
     for (int pass = 0; pass < 2; pass++) {
         for (int32_t e = 0; e < experts; e++)
-            emo__tile_list_add(&blocks, emo__gemm_kernels_of(cpu->isa), e, kind, offsets[e + 1] - offsets[e], inner, 1,
-                               EMO__FUSED_ROWS, EMO__FUSED_INNER);
+            emo__tile_list_add(&blocks, cpu->gemm, e, kind, offsets[e + 1] - offsets[e], inner, 1, EMO__FUSED_ROWS,
+                               EMO__FUSED_INNER);
         if (pass == 0 && cpu->workers > 1 && blocks.count < 4 * cpu->workers)
             return 0;
         if (pass == 0)
@@ -141,7 +141,7 @@ static void list_groups(const emo__cpu_exec *cpu, const emo_grouped_gemm_args *a
 
 static emo_status grouped_gemm(emo_exec *exec, const emo_grouped_gemm_args *args, emo_error *err) {
     emo__cpu_exec *cpu = emo__cpu(exec);
-    const emo__gemm_kernels *kernels = emo__gemm_kernels_of(cpu->isa);
+    const emo__gemm_kernels *kernels = cpu->gemm;
     for (int32_t e = 0; e < args->groups; e++)
         if (args->offsets[e + 1] > args->offsets[e] && args->mode != EMO_GROUPED_WGRAD &&
             emo__slot_weight(&args->table.slots[e], args->slot)->data == NULL)

@@ -13,7 +13,7 @@ static void *work_memory(emo__cpu_exec *cpu, emo_error *err) {
 }
 
 /* y[tokens, rows] (+)= x[tokens, cols] W^T + bias */
-static emo_status linear_forward(emo_exec *exec, const emo_linear_args *args, emo_error *err) {
+emo_status emo__cpu_linear_forward(emo_exec *exec, const emo_linear_args *args, int exact, emo_error *err) {
     emo__cpu_exec *cpu = emo__cpu(exec);
     void *work = work_memory(cpu, err);
     if (work == NULL)
@@ -28,9 +28,14 @@ static emo_status linear_forward(emo_exec *exec, const emo_linear_args *args, em
                    .ldc = args->y_stride,
                    .alpha = 1.0f,
                    .beta = args->accumulate ? 1.0f : 0.0f,
-                   .bias = args->bias.data != NULL ? &args->bias : NULL};
+                   .bias = args->bias.data != NULL ? &args->bias : NULL,
+                   .exact = exact};
     emo__gemm_run(cpu, &g, work);
     return EMO_OK;
+}
+
+static emo_status linear_forward(emo_exec *exec, const emo_linear_args *args, emo_error *err) {
+    return emo__cpu_linear_forward(exec, args, 0, err);
 }
 
 enum { BIAS_COLUMNS = 64 };
@@ -52,7 +57,7 @@ static void bias_columns(void *arg, size_t index, size_t worker) {
 }
 
 /* dx (+)= dy W; d_weight += dy^T x; d_bias += column sums of dy */
-static emo_status linear_backward(emo_exec *exec, const emo_linear_args *args, emo_error *err) {
+emo_status emo__cpu_linear_backward(emo_exec *exec, const emo_linear_args *args, int exact, emo_error *err) {
     emo__cpu_exec *cpu = emo__cpu(exec);
     void *work = work_memory(cpu, err);
     if (work == NULL)
@@ -67,7 +72,8 @@ static emo_status linear_backward(emo_exec *exec, const emo_linear_args *args, e
                        .c = {args->dx},
                        .ldc = args->x_stride,
                        .alpha = 1.0f,
-                       .beta = args->dx_accumulate ? 1.0f : 0.0f};
+                       .beta = args->dx_accumulate ? 1.0f : 0.0f,
+                       .exact = exact};
         emo__gemm_run(cpu, &g, work);
     }
     if (args->d_weight != NULL && args->tokens > 0) {
@@ -80,7 +86,8 @@ static emo_status linear_backward(emo_exec *exec, const emo_linear_args *args, e
                        .c = {args->d_weight},
                        .ldc = args->weight.cols,
                        .alpha = 1.0f,
-                       .beta = 1.0f};
+                       .beta = 1.0f,
+                       .exact = exact};
         emo__gemm_run(cpu, &g, work);
     }
     if (args->d_bias != NULL) {
@@ -89,6 +96,10 @@ static emo_status linear_backward(emo_exec *exec, const emo_linear_args *args, e
                           &copy);
     }
     return EMO_OK;
+}
+
+static emo_status linear_backward(emo_exec *exec, const emo_linear_args *args, emo_error *err) {
+    return emo__cpu_linear_backward(exec, args, 0, err);
 }
 
 static emo_status gemm(emo_exec *exec, const emo_gemm_args *args, emo_error *err) {

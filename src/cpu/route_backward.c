@@ -186,7 +186,7 @@ static emo_status through_weight(emo__cpu_exec *cpu, const emo_route_args *a, em
     linear.dx = dxj != NULL ? dxj : a->dx;
     linear.dx_accumulate = dxj == NULL;
     linear.d_weight = a->d_weight;
-    status = cpu->base.backend->ops->linear_backward(&cpu->base, &linear, err);
+    status = emo__cpu_linear_backward(&cpu->base, &linear, 1, err);
     if (status == EMO_OK && dxj != NULL)
         add_through_noise(a, dxj, dxj + a->tokens * a->hidden);
     emo__free(&cpu->rt->mem, dxj);

@@ -108,7 +108,7 @@ static emo_status logits_phase(emo__cpu_exec *cpu, const emo_route_args *a, emo_
     }
     linear.y = a->logits + a->first * a->columns;
     linear.y_stride = a->columns;
-    status = cpu->base.backend->ops->linear_forward(&cpu->base, &linear, err);
+    status = emo__cpu_linear_forward(&cpu->base, &linear, 1, err);
     emo__free(&cpu->rt->mem, owned);
     return status;
 }

@@ -75,7 +75,9 @@ emo_status emo__pass_create(emo_model *model, const emo__pass_config *config, em
     if (status == EMO_OK)
         status = build_steps(p, err);
     if (status == EMO_OK)
-        status = p->ops->exec_create(model->backend, NULL, &p->exec, err);
+        status = p->ops->exec_create(
+            model->backend, &(emo_exec_options){.struct_size = sizeof(emo_exec_options), .compute = model->compute},
+            &p->exec, err);
     if (status == EMO_OK) {
         p->arena_bytes = emo__pass_layout(p, NULL);
         status = p->ops->mem_alloc(model->backend, p->arena_bytes, &p->arena, err);

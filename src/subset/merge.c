@@ -162,6 +162,8 @@ static emo_status copy_model(const emo_model *from, const emo_progress *progress
         emo__config_free(&c);
     else
         status = emo__model_new(from->rt, &c, &m, err);
+    if (status == EMO_OK)
+        m->compute = from->compute;
     for (size_t i = 0; status == EMO_OK && i < m->n_params; i++) {
         const emo_weight *view = from->params[i].view;
         m->params[i].view->data = view->data;

@@ -241,6 +241,7 @@ emo_status emo__prune(const emo_model *model, const emo__keep_lists *keep, const
     else
         status = emo__model_new(model->rt, &c, &m, err);
     if (status == EMO_OK) {
+        m->compute = model->compute;
         borrow_views(m, model, keep);
         m->prune_method = emo__strdup(&model->rt->mem, method);
         if (m->prune_method == NULL)

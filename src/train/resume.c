@@ -87,6 +87,7 @@ static emo_status describe(emo_trainer *t, emo__buf *text, emo_error *err) {
     emo__jw_i64(&w, "repetition_count", o->repetition_count);
     emo__jw_i64(&w, "repetition_period", o->repetition_count > 0 ? o->repetition_period : 0);
     emo__jw_i64(&w, "seed", (int64_t)o->seed);
+    emo__jw_i64(&w, "compute", t->model->compute);
     emo__jw_i64(&w, "data_tokens", (int64_t)emo__packer_epoch_tokens(t->packer));
     emo__jw_i64(&w, "parameters", t->grad_count);
     emo__jw_object_end(&w);

@@ -239,6 +239,7 @@ static void models(const things *t) {
     REFUSED(emo_model_config_json(NULL, text, 16, &n, e));
     REFUSED(emo_model_config_json(t->model, NULL, 16, &n, e));
     REFUSED(emo_model_set_tokenizer(NULL, t->tok, e));
+    REFUSED(emo_model_set_compute(NULL, EMO_DTYPE_F32, e));
     REFUSED(emo_model_mask(NULL, &mask, e));
     REFUSED(emo_model_mask(t->model, NULL, e));
     REFUSED(emo_model_tensor_f32(NULL, "x", numbers, 4, &n, e));
@@ -264,6 +265,7 @@ static void models(const things *t) {
     REFUSED(emo_model_merge(t->model, t->model, NULL, NULL, e));
     assert_int_equal(emo_model_experts(NULL, 0), -1);
     assert_int_equal(emo_model_shared(NULL, 0), -1);
+    assert_int_equal(emo_model_compute(NULL), EMO_DTYPE_F32);
     assert_int_equal(emo_model_original_expert(NULL, 0, 0), -1);
     assert_null(emo_model_tokenizer(NULL));
     emo_model_create_options_init(NULL);

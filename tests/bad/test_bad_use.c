@@ -49,14 +49,16 @@ static void options_out_of_range_are_named(void **state) {
 #define CREATE(field, value)                                                                                           \
     REFUSED(emo_model_create_options, EMO_MODEL_CREATE_OPTIONS_INIT, field, value,                                     \
             emo_model_create_json(rt, STAGES_CONFIG, strlen(STAGES_CONFIG), &o, &made, &err))
-    CREATE(reserved, 1);
+    CREATE(compute, 1);
+    CREATE(compute, -1);
 #define LOAD(field, value)                                                                                             \
     REFUSED(emo_model_load_options, EMO_MODEL_LOAD_OPTIONS_INIT, field, value,                                         \
             emo_model_load_path(rt, stages_model(), &o, &made, &err))
     LOAD(dtype, 17);
     LOAD(dtype, -2);
     LOAD(no_map, 2);
-    LOAD(reserved, 1);
+    LOAD(compute, EMO_DTYPE_F16);
+    LOAD(compute, -1);
 #define SAVE(field, value)                                                                                             \
     REFUSED(emo_model_save_options, EMO_MODEL_SAVE_OPTIONS_INIT, field, value,                                         \
             emo_model_save(model, stages_run(), &o, &err))

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* GFLOP/s of the matrix engine: bench_gemm [threads] [scalar|avx2|avx512]. Best of several repetitions, about a tenth
- * of a second each. Rows with m of 8 or fewer also say how fast the weights stream. */
+/* GFLOP/s of the matrix engine: bench_gemm [threads] [scalar|avx2|avx512|amx] [f32|bf16]. Best of several repetitions,
+ * about a tenth of a second each. Rows with m of 8 or fewer also say how fast the weights stream. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -85,12 +85,16 @@ int main(int argc, char **argv) {
     if (argc > 2)
         options.isa = strcmp(argv[2], "scalar") == 0 ? EMO_ISA_SCALAR
                       : strcmp(argv[2], "avx2") == 0 ? EMO_ISA_AVX2
+                      : strcmp(argv[2], "amx") == 0  ? EMO_ISA_AMX
                                                      : EMO_ISA_AVX512;
+    emo_exec_options exec_options = {.struct_size = sizeof exec_options};
+    if (argc > 3 && strcmp(argv[3], "bf16") == 0)
+        exec_options.compute = EMO_DTYPE_BF16;
     emo_runtime *rt = NULL;
     emo_exec *exec = NULL;
     emo_error err = EMO_ERROR_INIT;
     if (emo_runtime_create(&options, &rt, &err) != EMO_OK ||
-        rt->cpu->ops->exec_create(rt->cpu, NULL, &exec, &err) != EMO_OK) {
+        rt->cpu->ops->exec_create(rt->cpu, &exec_options, &exec, &err) != EMO_OK) {
         fprintf(stderr, "%s\n", err.message);
         emo_runtime_release(rt);
         return 1;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Training speed: bench_train [corpus|large|HIDDEN,LAYERS,HEADS,EXPERTS,INNER,VOCAB,ROWS,SEQ] [threads] [steps].
- * One of the experts is shared, tokens choose four in all, pools are uniform, the first step is not counted. */
+/* Training speed: bench_train [corpus|large|HIDDEN,LAYERS,HEADS,EXPERTS,INNER,VOCAB,ROWS,SEQ] [threads] [steps]
+ * [f32|bf16]. One of the experts is shared, tokens choose four in all, pools are uniform, the first step is not
+ * counted. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -90,7 +91,8 @@ int main(int argc, char **argv) {
     emo_trainer *trainer = NULL;
     emo_train_options o = EMO_TRAIN_OPTIONS_INIT;
     if (!read_shape(argc > 1 ? argv[1] : "corpus", &s) || threads < 1 || steps < 1) {
-        (void)fprintf(stderr, "usage: %s [corpus|large|H,L,HEADS,E,INNER,V,ROWS,SEQ] [threads] [steps]\n", argv[0]);
+        (void)fprintf(stderr, "usage: %s [corpus|large|H,L,HEADS,E,INNER,V,ROWS,SEQ] [threads] [steps] [f32|bf16]\n",
+                      argv[0]);
         return 2;
     }
     (void)snprintf(config, sizeof config,
@@ -103,7 +105,9 @@ int main(int argc, char **argv) {
     o.seq_len = s.seq;
     o.max_steps = 1000;
     EMO_TRY(emo_runtime_create(&ro, &rt, &err));
-    EMO_TRY(emo_model_create_json(rt, config, strlen(config), NULL, &model, &err));
+    emo_model_create_options create = EMO_MODEL_CREATE_OPTIONS_INIT;
+    create.compute = argc > 4 && strcmp(argv[4], "bf16") == 0 ? EMO_DTYPE_BF16 : EMO_DTYPE_F32;
+    EMO_TRY(emo_model_create_json(rt, config, strlen(config), &create, &model, &err));
     EMO_TRY(make_data(rt, &s, &data, &err));
     EMO_TRY(emo_pool_policy_create_uniform(rt, 4, s.experts - 1, &pool, &err));
     o.pool = pool;

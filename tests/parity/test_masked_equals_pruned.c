@@ -26,7 +26,13 @@ static const char *const configs[] = {
     "{" SHAPE "\"num_experts_per_layer\":[9,0,14],\"num_shared_experts\":1,\"num_experts_per_tok\":3,"
     "\"dense_intermediate_size\":40}",
 };
-static const emo_isa levels[] = {EMO_ISA_SCALAR, EMO_ISA_AVX2, EMO_ISA_AVX512};
+static const struct {
+    emo_isa isa;
+    emo_dtype compute;
+} ways[] = {
+    {EMO_ISA_SCALAR, EMO_DTYPE_F32}, {EMO_ISA_AVX2, EMO_DTYPE_F32},    {EMO_ISA_AVX512, EMO_DTYPE_F32},
+    {EMO_ISA_AUTO, EMO_DTYPE_BF16},  {EMO_ISA_AVX512, EMO_DTYPE_BF16},
+};
 
 /* Switches about half of the experts of each layer off, or with a share of 1 all but `least`, which stay in any case.
  */
@@ -55,7 +61,7 @@ static void logits_of(emo_model *model, const emo_mask *mask, float *out) {
     EXPECT_OK(emo_eval_logits(model, tokens, TOKENS, &options, out, TOKENS * VOCAB, &err));
 }
 
-static void one_case(emo_isa isa, const char *config, int32_t keep_extra) {
+static void one_case(emo_isa isa, emo_dtype compute, const char *config, int32_t keep_extra) {
     emo_error err = EMO_ERROR_INIT;
     static float full[TOKENS * VOCAB];
     static float masked[TOKENS * VOCAB];
@@ -66,7 +72,9 @@ static void one_case(emo_isa isa, const char *config, int32_t keep_extra) {
     emo_model *model = NULL;
     emo_model *small = NULL;
     emo_model *part = NULL;
-    EXPECT_OK(emo_model_create_json(rt, config, strlen(config), NULL, &model, &err));
+    emo_model_create_options create = EMO_MODEL_CREATE_OPTIONS_INIT;
+    create.compute = compute;
+    EXPECT_OK(emo_model_create_json(rt, config, strlen(config), &create, &model, &err));
     emo_model_info info = EMO_MODEL_INFO_INIT;
     EXPECT_OK(emo_model_get_info(model, &info, &err));
     emo_mask *mask = some(model, 5, keep_extra < 0 ? 1.0f : 0.5f, info.top_k + keep_extra);
@@ -87,6 +95,7 @@ static void one_case(emo_isa isa, const char *config, int32_t keep_extra) {
     EXPECT_OK(emo_model_save(model, folder, NULL, &err));
     emo_model_load_options options = EMO_MODEL_LOAD_OPTIONS_INIT;
     options.subset = mask;
+    options.compute = compute;
     EXPECT_OK(emo_model_load_path(rt, folder, &options, &part, &err));
     logits_of(part, NULL, other);
     assert_memory_equal(masked, other, sizeof masked);
@@ -110,11 +119,11 @@ static void one_case(emo_isa isa, const char *config, int32_t keep_extra) {
 
 static void the_bits_are_the_same(void **state) {
     (void)state;
-    for (size_t i = 0; i < sizeof levels / sizeof levels[0]; i++) {
-        if (!test_has_isa(levels[i]))
+    for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
+        if (!test_has_isa(ways[i].isa))
             continue;
         for (size_t c = 0; c < sizeof configs / sizeof configs[0]; c++)
-            one_case(levels[i], configs[c], 1);
+            one_case(ways[i].isa, ways[i].compute, configs[c], 1);
     }
 }
 
@@ -123,7 +132,7 @@ static void the_bits_are_the_same(void **state) {
 static void fewer_experts_than_top_k(void **state) {
     (void)state;
     for (size_t c = 0; c < 3; c++)
-        one_case(EMO_ISA_AUTO, configs[c], -1);
+        one_case(EMO_ISA_AUTO, EMO_DTYPE_F32, configs[c], -1);
 }
 
 /* A window's result does not depend on what else is in the pass. */

@@ -11,15 +11,18 @@
 #define B_FLOATS (MAX_NR * EMO__GEMM_KC)
 #define SPARE 32 /* pack kernels may write past a panel */
 
-const emo__gemm_kernels *emo__gemm_kernels_of(emo_isa isa) {
+const emo__gemm_kernels *emo__gemm_kernels_of(emo_isa isa, emo_dtype compute) {
+    int bf16 = compute == EMO_DTYPE_BF16;
 #if defined(__x86_64__)
+    if (isa >= EMO_ISA_AMX && bf16)
+        return &emo__gemm_amx;
     if (isa >= EMO_ISA_AVX512)
-        return &emo__gemm_avx512;
+        return bf16 ? &emo__gemm_avx512_bf16 : &emo__gemm_avx512;
     if (isa >= EMO_ISA_AVX2)
-        return &emo__gemm_avx2;
+        return bf16 ? &emo__gemm_avx2_bf16 : &emo__gemm_avx2;
 #endif
     (void)isa;
-    return &emo__gemm_scalar;
+    return bf16 ? &emo__gemm_scalar_bf16 : &emo__gemm_scalar;
 }
 
 /* packed A, packed B, and rows of B that were blocks */
@@ -88,6 +91,23 @@ _Static_assert(EMO__GEMM_KC % EMO__QUANT_MAX_BLOCK == 0, "blocks of k begin at q
 
 static int products_of(const emo__gemm *g) { return g->n_a == 2 || g->n_b == 2 ? 2 : 1; }
 
+/* Floats that a lane takes of kc packed elements. */
+static int64_t packed_length(const emo__gemm_kernels *kernels, int64_t kc) {
+    return round_up(kc, kernels->k_unit) / kernels->per_float;
+}
+
+/* Elements in the block of k that begins at k0. Where k is packed in units, none lies across a join. */
+static int64_t block_length(const emo__gemm_kernels *kernels, const emo__gemm *g, int64_t k0) {
+    int64_t end = kernels->k_unit > 1 && k0 < g->joined ? g->joined : g->k;
+    return end - k0 < EMO__GEMM_KC ? end - k0 : EMO__GEMM_KC;
+}
+
+/* Whether all of k fits into the memory for A, packed for `rows` rows; a join may round up twice. */
+static int packs_whole(const emo__gemm_kernels *kernels, const emo__gemm *g, int64_t rows) {
+    int64_t surplus = kernels->k_unit > 1 ? kernels->k_unit : 0;
+    return packed_length(kernels, g->k) + surplus <= A_FLOATS / rows;
+}
+
 /* Columns [j, j + cols) of one k block of a B. */
 static void pack_columns(const emo__gemm_kernels *kernels, const emo__gemm *g, int which, int64_t j, int cols,
                          int64_t k0, int64_t kc, float *packed) {
@@ -100,18 +120,20 @@ static void pack_columns(const emo__gemm_kernels *kernels, const emo__gemm *g, i
     if (first > 0)
         kernels->pack_b(packed, &g->b[which], j, cols, k0, first);
     if (first < kc)
-        kernels->pack_b(packed + first * kernels->nr, &g->b[1], j, cols, k0 + first - g->joined, kc - first);
+        kernels->pack_b(packed + packed_length(kernels, first) * kernels->nr, &g->b[1], j, cols, k0 + first - g->joined,
+                        kc - first);
 }
 
 /* One k block of one panel of columns, for every product; `padded` rows of each A are packed one after the other. */
 static void panel(const emo__gemm_kernels *kernels, const emo__gemm *g, int64_t m0, int64_t m1, int64_t j, int cols,
                   int64_t k0, int64_t kc, const float *packed_a, int64_t padded, float *packed_b) {
     int mr = kernels->mr;
+    int64_t length = packed_length(kernels, kc);
     for (int which = 0; which < products_of(g); which++) {
         if (which == 0 || g->n_b == 2)
             pack_columns(kernels, g, which, j, cols, k0, kc, packed_b);
-        const float *a = packed_a + (g->n_a == 2 ? which * padded * kc : 0);
-        for (int64_t i = m0; i < m1; i += mr, a += mr * kc)
+        const float *a = packed_a + (g->n_a == 2 ? which * padded * length : 0);
+        for (int64_t i = m0; i < m1; i += mr, a += mr * length)
             kernels->micro(kc, a, packed_b, m1 - i < mr ? (int)(m1 - i) : mr, cols, g->c[which] + i * g->ldc + j,
                            g->ldc, g->alpha, k0 == 0 ? g->beta : 1.0f);
     }
@@ -130,7 +152,7 @@ static void scale_only(const emo__gemm *g, int64_t m0, int64_t m1, int64_t n0, i
 static void pack_rows(const emo__gemm_kernels *kernels, const emo__gemm *g, int64_t m0, int64_t m1, int64_t k0,
                       int64_t kc, int64_t padded, float *packed) {
     for (int which = 0; which < (g->n_a == 2 ? 2 : 1); which++)
-        kernels->pack_a(packed + which * padded * kc, &g->a[which], m0, m1 - m0, k0, kc);
+        kernels->pack_a(packed + which * padded * packed_length(kernels, kc), &g->a[which], m0, m1 - m0, k0, kc);
 }
 
 void emo__gemm_tile(const emo__gemm_kernels *kernels, const emo__gemm *g, int64_t m0, int64_t m1, int64_t n0,
@@ -142,28 +164,34 @@ void emo__gemm_tile(const emo__gemm_kernels *kernels, const emo__gemm *g, int64_
     int nr = kernels->nr;
     int64_t padded = round_up(m1 - m0, kernels->mr);
     int64_t rows = g->n_a == 2 ? 2 * padded : padded;
+    if (kernels->begin != NULL)
+        kernels->begin();
     if (g->k == 0) {
         scale_only(g, m0, m1, n0, n1);
-    } else if (g->k <= A_FLOATS / rows) {
+    } else if (packs_whole(kernels, g, rows)) {
         /* few rows: pack them once over all of k, then stream B, each panel over all of k */
-        for (int64_t k0 = 0; k0 < g->k; k0 += EMO__GEMM_KC) {
-            int64_t kc = g->k - k0 < EMO__GEMM_KC ? g->k - k0 : EMO__GEMM_KC;
-            pack_rows(kernels, g, m0, m1, k0, kc, padded, packed_a + rows * k0);
+        float *a = packed_a;
+        for (int64_t k0 = 0, kc; k0 < g->k; k0 += kc, a += rows * packed_length(kernels, kc)) {
+            kc = block_length(kernels, g, k0);
+            pack_rows(kernels, g, m0, m1, k0, kc, padded, a);
         }
-        for (int64_t j = n0; j < n1; j += nr)
-            for (int64_t k0 = 0; k0 < g->k; k0 += EMO__GEMM_KC) {
-                int64_t kc = g->k - k0 < EMO__GEMM_KC ? g->k - k0 : EMO__GEMM_KC;
-                panel(kernels, g, m0, m1, j, n1 - j < nr ? (int)(n1 - j) : nr, k0, kc, packed_a + rows * k0, padded,
-                      packed_b);
+        for (int64_t j = n0; j < n1; j += nr) {
+            a = packed_a;
+            for (int64_t k0 = 0, kc; k0 < g->k; k0 += kc, a += rows * packed_length(kernels, kc)) {
+                kc = block_length(kernels, g, k0);
+                panel(kernels, g, m0, m1, j, n1 - j < nr ? (int)(n1 - j) : nr, k0, kc, a, padded, packed_b);
             }
+        }
     } else {
-        for (int64_t k0 = 0; k0 < g->k; k0 += EMO__GEMM_KC) {
-            int64_t kc = g->k - k0 < EMO__GEMM_KC ? g->k - k0 : EMO__GEMM_KC;
+        for (int64_t k0 = 0, kc; k0 < g->k; k0 += kc) {
+            kc = block_length(kernels, g, k0);
             pack_rows(kernels, g, m0, m1, k0, kc, padded, packed_a);
             for (int64_t j = n0; j < n1; j += nr)
                 panel(kernels, g, m0, m1, j, n1 - j < nr ? (int)(n1 - j) : nr, k0, kc, packed_a, padded, packed_b);
         }
     }
+    if (kernels->end != NULL)
+        kernels->end();
     if (g->bias != NULL)
         for (int which = 0; which < products_of(g); which++)
             add_bias(g->bias, g->c[which] + m0 * g->ldc, g->ldc, m1 - m0, n0, n1);
@@ -190,7 +218,8 @@ static void run_tile(void *arg, size_t index, size_t worker) {
 void emo__gemm_run(const emo__cpu_exec *cpu, const emo__gemm *g, void *work) {
     if (g->m <= 0 || g->n <= 0)
         return;
-    run_task task = {.kernels = emo__gemm_kernels_of(cpu->isa), .g = g, .work = work};
+    run_task task = {
+        .kernels = g->exact ? emo__gemm_kernels_of(cpu->isa, EMO_DTYPE_F32) : cpu->gemm, .g = g, .work = work};
     emo__gemm_cut(task.kernels, g->m, g->n, cpu->workers > 1 ? 4 * (int64_t)cpu->workers : 1, 0, 0, &task.tile_rows,
                   &task.tile_cols);
     task.down = divide_up(g->m, task.tile_rows);

@@ -5,6 +5,11 @@
  * cut into blocks of EMO__GEMM_KC; inside a block one chain s = s + a * b (fused on AVX2 and AVX-512) runs over
  * ascending k from s = 0; then c = beta c (first block, or 0) + alpha s, block after block. So an element depends on
  * its row of A, its column of B and the instruction-set level alone: single, batched and masked runs agree bit for bit.
+ *
+ * In bf16 both operands are rounded to bf16 (to nearest, ties to even) while they are packed, and sums stay f32. The
+ * levels without matrix units of their own for it keep the order above. AMX takes k in steps of 32 and goes on from
+ * what C holds, block after block; the end of a block that is no multiple of 32 counts as zeros. There, too, an element
+ * depends on its row and its column alone.
  */
 #ifndef EMO_SRC_CPU_GEMM_GEMM_H
 #define EMO_SRC_CPU_GEMM_GEMM_H
@@ -43,16 +48,22 @@ typedef struct emo__gemm {
     float alpha;
     float beta;
     const emo_weight *bias; /* NULL or [1, n], added to every C_i */
+    int exact;              /* emo__gemm_run in f32, whatever the exec computes in */
 } emo__gemm;
 
 /* Kernels of one level. Packed operands are panels of mr rows (nr columns) with k outermost inside a panel. */
 typedef struct emo__gemm_kernels {
     int mr;
     int nr;
+    int k_unit;    /* packed k comes in multiples of this */
+    int per_float; /* packed elements in the room of a float: 1, or 2 for bf16 */
+    /* On a thread, before and after it uses the others; NULL: nothing to do. */
+    void (*begin)(void);
+    void (*end)(void);
     /* Panels of A's rows [first, first + count), one after the other: dst[kk][lane] = element (lane, k0 + kk). */
     void (*pack_a)(float *dst, const emo__gemm_operand *a, int64_t first, int64_t count, int64_t k0, int64_t kc);
     /* One panel of B's columns [first, first + lanes). Both fill missing lanes with anything, and may write up to 16
-     * floats past the end. */
+     * floats past the end. With bf16, elements are pairs in the room of a float, in the kernel's own order. */
     void (*pack_b)(float *dst, const emo__gemm_operand *b, int64_t first, int lanes, int64_t k0, int64_t kc);
     /* c[rows, cols] = beta c + alpha a b over one k block */
     void (*micro)(int64_t kc, const float *a, const float *b, int rows, int cols, float *c, int64_t ldc, float alpha,
@@ -62,8 +73,13 @@ typedef struct emo__gemm_kernels {
 extern const emo__gemm_kernels emo__gemm_scalar;
 extern const emo__gemm_kernels emo__gemm_avx2;
 extern const emo__gemm_kernels emo__gemm_avx512;
+extern const emo__gemm_kernels emo__gemm_scalar_bf16;
+extern const emo__gemm_kernels emo__gemm_avx2_bf16;
+extern const emo__gemm_kernels emo__gemm_avx512_bf16;
+extern const emo__gemm_kernels emo__gemm_amx;
 
-const emo__gemm_kernels *emo__gemm_kernels_of(emo_isa isa);
+/* The kernels of a level for products in f32 or bf16. */
+const emo__gemm_kernels *emo__gemm_kernels_of(emo_isa isa, emo_dtype compute);
 
 /* Bytes of packing memory for one worker (a multiple of 64). */
 size_t emo__gemm_work_bytes(void);

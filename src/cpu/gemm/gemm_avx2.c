@@ -7,6 +7,7 @@
 #define MR 6
 #define NRV 2
 #define KERNELS emo__gemm_avx2
+#define KERNELS_BF16 emo__gemm_avx2_bf16
 
 typedef __m256 vec;
 

@@ -7,6 +7,7 @@
 #define MR 14
 #define NRV 2
 #define KERNELS emo__gemm_avx512
+#define KERNELS_BF16 emo__gemm_avx512_bf16
 
 typedef __m512 vec;
 

@@ -301,4 +301,32 @@ static void micro(int64_t kc, const float *a, const float *b, int rows, int cols
     micro_table[rows - 1](kc, a, b, cols, c, ldc, alpha, beta);
 }
 
-const emo__gemm_kernels KERNELS = {MR, NR, pack_a, pack_b, micro};
+const emo__gemm_kernels KERNELS = {
+    .mr = MR, .nr = NR, .k_unit = 1, .per_float = 1, .pack_a = pack_a, .pack_b = pack_b, .micro = micro};
+
+/* ---- the same with operands rounded to bf16 ---- */
+
+/* To nearest, ties to even; NaN stays NaN. In place over what a panel holds. */
+static void round_bf16(float *x, int64_t count) {
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, x + i, sizeof bits);
+        uint32_t rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) & 0xFFFF0000u;
+        bits = (bits & 0x7FFFFFFFu) > 0x7F800000u ? bits | 0x00400000u : rounded;
+        memcpy(x + i, &bits, sizeof bits);
+    }
+}
+
+static void pack_a_bf16(float *dst, const emo__gemm_operand *a, int64_t first, int64_t count, int64_t k0, int64_t kc) {
+    pack_a(dst, a, first, count, k0, kc);
+    round_bf16(dst, (count + MR - 1) / MR * MR * kc);
+}
+
+static void pack_b_bf16(float *dst, const emo__gemm_operand *b, int64_t first, int lanes, int64_t k0, int64_t kc) {
+    pack_b(dst, b, first, lanes, k0, kc);
+    if (b->dtype != EMO_DTYPE_BF16)
+        round_bf16(dst, NR * kc);
+}
+
+const emo__gemm_kernels KERNELS_BF16 = {
+    .mr = MR, .nr = NR, .k_unit = 1, .per_float = 1, .pack_a = pack_a_bf16, .pack_b = pack_b_bf16, .micro = micro};

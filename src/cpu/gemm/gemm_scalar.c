@@ -6,6 +6,7 @@
 #define MR 4
 #define NRV 2
 #define KERNELS emo__gemm_scalar
+#define KERNELS_BF16 emo__gemm_scalar_bf16
 
 typedef float vec __attribute__((vector_size(16)));
 

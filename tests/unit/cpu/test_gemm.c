@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The matrix engine against a double-precision triple loop, and its promises: the same bits for any number of threads
- * and for a row alone. */
+/* The matrix engine against a double-precision triple loop, in f32 and in bf16 (where the loop's operands are rounded,
+ * too), and its promises: the same bits for any number of threads and for a row alone. */
 #include <math.h>
 
 #include "base/runtime.h"
@@ -8,20 +8,31 @@
 #include "support/support.h"
 #include "tensor/dtype.h"
 
-static const emo_isa levels[] = {EMO_ISA_SCALAR, EMO_ISA_AVX2, EMO_ISA_AVX512};
+typedef struct way {
+    emo_isa isa;
+    emo_dtype compute;
+} way;
+
+static const way ways[] = {{EMO_ISA_SCALAR, EMO_DTYPE_F32}, {EMO_ISA_AVX2, EMO_DTYPE_F32},
+                           {EMO_ISA_AVX512, EMO_DTYPE_F32}, {EMO_ISA_SCALAR, EMO_DTYPE_BF16},
+                           {EMO_ISA_AVX2, EMO_DTYPE_BF16},  {EMO_ISA_AVX512, EMO_DTYPE_BF16},
+                           {EMO_ISA_AMX, EMO_DTYPE_BF16}};
+enum { WAYS = sizeof ways / sizeof ways[0] };
 static const emo_dtype dtypes[] = {EMO_DTYPE_F32, EMO_DTYPE_F16, EMO_DTYPE_BF16};
 
 typedef struct machine {
     emo_runtime *rt;
     emo_backend *backend;
     emo_exec *exec;
+    emo_dtype compute;
 } machine;
 
-static machine open_machine(int32_t threads, emo_isa isa) {
+static machine open_machine(int32_t threads, way how) {
     emo_error err = EMO_ERROR_INIT;
-    machine m = {.rt = test_runtime(threads, isa)};
+    machine m = {.rt = test_runtime(threads, how.isa), .compute = how.compute};
+    emo_exec_options options = {.struct_size = sizeof options, .compute = how.compute};
     m.backend = m.rt->cpu;
-    EXPECT_OK(m.backend->ops->exec_create(m.backend, NULL, &m.exec, &err));
+    EXPECT_OK(m.backend->ops->exec_create(m.backend, &options, &m.exec, &err));
     return m;
 }
 
@@ -46,6 +57,16 @@ static void *as_dtype(float *exact, size_t n, emo_dtype dtype) {
     return b;
 }
 
+/* A number as a product in `compute` sees it. */
+static double seen(float x, emo_dtype compute) {
+    uint16_t half;
+    if (compute == EMO_DTYPE_BF16) {
+        assert_true(emo__convert(&half, EMO_DTYPE_BF16, &x, EMO_DTYPE_F32, 1));
+        assert_true(emo__convert(&x, EMO_DTYPE_F32, &half, EMO_DTYPE_BF16, 1));
+    }
+    return (double)x;
+}
+
 static void check_product(machine *mc, int64_t m, int64_t n, int64_t k, int ta, int tb, emo_dtype dtype, float alpha,
                           float beta) {
     emo_error err = EMO_ERROR_INIT;
@@ -63,15 +84,16 @@ static void check_product(machine *mc, int64_t m, int64_t n, int64_t k, int ta, 
         for (int64_t j = 0; j < n; j++) {
             double s = 0.0;
             for (int64_t p = 0; p < k; p++)
-                s += (double)(ta ? a[p * lda + i] : a[i * lda + p]) * (double)(tb ? b[j * ldb + p] : b[p * ldb + j]);
+                s += seen(ta ? a[p * lda + i] : a[i * lda + p], mc->compute) *
+                     seen(tb ? b[j * ldb + p] : b[p * ldb + j], mc->compute);
             want[i * ldc + j] = (float)((double)alpha * s + (beta != 0.0f ? (double)beta * want[i * ldc + j] : 0.0));
         }
     /* |a|, |b| < 1: k products, each step rounds by at most 2^-24 of a sum that stays below sqrt(k) in practice */
     double tolerance = 1e-6 * (4.0 + (double)k / 8.0);
     double diff = test_max_diff(c, want, nc); /* also covers the padding columns: they must be untouched */
     if (!(diff <= tolerance))
-        fail_msg("m %d n %d k %d ta %d tb %d dtype %d alpha %g beta %g: off by %g", (int)m, (int)n, (int)k, ta, tb,
-                 (int)dtype, (double)alpha, (double)beta, diff);
+        fail_msg("m %d n %d k %d ta %d tb %d dtype %d compute %d alpha %g beta %g: off by %g", (int)m, (int)n, (int)k,
+                 ta, tb, (int)dtype, (int)mc->compute, (double)alpha, (double)beta, diff);
     free(a);
     free(b);
     free(c);
@@ -83,10 +105,10 @@ static void test_against_double(void **state) {
     (void)state;
     static const int64_t sizes[] = {1, 3, 17, 33, 130};
     static const int64_t depths[] = {1, 5, 31, 256, 300};
-    for (size_t level = 0; level < sizeof levels / sizeof levels[0]; level++) {
-        if (!test_has_isa(levels[level]))
+    for (size_t level = 0; level < WAYS; level++) {
+        if (!test_has_isa(ways[level].isa))
             continue;
-        machine mc = open_machine(2, levels[level]);
+        machine mc = open_machine(2, ways[level]);
         int turn = 0;
         for (size_t i = 0; i < 5; i++)
             for (size_t j = 0; j < 5; j++)
@@ -122,17 +144,17 @@ static void test_same_bits(void **state) {
     enum { T = 37, N = 203, K = 777 };
     float *x = numbers(T * K, 4), *w = numbers(N * K, 5), *b = numbers(N, 6);
     float *y = numbers(T * N, 7), *again = numbers(T * N, 8);
-    for (size_t level = 0; level < sizeof levels / sizeof levels[0]; level++)
+    for (size_t level = 0; level < WAYS; level++)
         for (size_t d = 0; d < 3; d++) {
-            if (!test_has_isa(levels[level]))
+            if (!test_has_isa(ways[level].isa))
                 continue;
             void *typed = as_dtype(w, N * K, dtypes[d]);
             emo_weight weight = {.data = typed, .dtype = dtypes[d], .rows = N, .cols = K, .stride = K};
             emo_weight bias = {.data = b, .dtype = EMO_DTYPE_F32, .rows = 1, .cols = N, .stride = N};
-            machine one = open_machine(1, levels[level]);
+            machine one = open_machine(1, ways[level]);
             linear(&one, 0, T, x, &weight, &bias, y);
             for (int32_t threads = 2; threads <= 4; threads += 2) {
-                machine many = open_machine(threads, levels[level]);
+                machine many = open_machine(threads, ways[level]);
                 linear(&many, 0, T, x, &weight, &bias, again);
                 assert_memory_equal(y, again, T * N * sizeof *y);
                 close_machine(&many);

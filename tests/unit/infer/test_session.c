@@ -457,6 +457,28 @@ static void a_session_reads_its_model(void **state) {
     emo_session_release(s);
 }
 
+static void in_bf16_the_bits_are_the_same_too(void **state) {
+    emo_error err = EMO_ERROR_INIT;
+    float exact[VOCAB], rounded[VOCAB];
+    int32_t ids[40];
+    test_prompt(ids, 40, 1);
+    plain_logits(ids, 40, exact);
+    EXPECT_OK(emo_model_set_compute(model, EMO_DTYPE_BF16, &err));
+    assert_int_equal(emo_model_compute(model), EMO_DTYPE_BF16);
+    plain_logits(ids, 40, rounded);
+    assert_memory_not_equal(exact, rounded, sizeof exact);
+    slices_do_not_change_a_pass(state);
+    cached_logits_equal_recomputation(state);
+    sequences_do_not_see_each_other(state);
+    EXPECT_STATUS(emo_model_set_compute(model, EMO_DTYPE_F16, &err), EMO_E_UNSUPPORTED, "F32 or BF16");
+    emo_session *s = test_session(model, NULL);
+    EXPECT_STATUS(emo_model_set_compute(model, EMO_DTYPE_F32, &err), EMO_E_BUSY, "in use");
+    emo_session_release(s);
+    EXPECT_OK(emo_model_set_compute(model, EMO_DTYPE_F32, &err));
+    plain_logits(ids, 40, rounded);
+    assert_memory_equal(exact, rounded, sizeof exact);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(slices_do_not_change_a_pass),
@@ -470,6 +492,7 @@ int main(void) {
         cmocka_unit_test(the_prompt_freezes_its_pool),
         cmocka_unit_test(pools_by_mass),
         cmocka_unit_test(a_session_reads_its_model),
+        cmocka_unit_test(in_bf16_the_bits_are_the_same_too),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

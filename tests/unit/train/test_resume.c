@@ -164,6 +164,9 @@ static void other_options_are_named(void **state) {
     OTHER(TINY, "uniform:3:8", weight_decay, 0.2f, "weight_decay");
     OTHER(TINY, "uniform:3:7", resume, 1, "pool");
     OTHER(TINY_CONFIG("[9,8]", "[1,1]", ""), "uniform:3:7", resume, 1, "another");
+    tiny_compute = EMO_DTYPE_BF16;
+    OTHER(TINY, "uniform:3:8", resume, 1, "compute");
+    tiny_compute = EMO_DTYPE_F32;
     emo_train_options same = o;
     same.checkpoint_every = 1; /* says nothing about what is computed */
     same.keep_checkpoints = 1;

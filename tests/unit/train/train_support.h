@@ -19,11 +19,15 @@ enum { TINY_STEPS = 6, TINY_DOCS = 60 };
     ",\"eos_token_id\":1,\"dense_intermediate_size\":12" more "}"
 #define TINY TINY_CONFIG("[9,9]", "[1,1]", "")
 
+/* What tiny models compute in. */
+static emo_dtype tiny_compute = EMO_DTYPE_F32;
+
 static inline emo_model *tiny_model(emo_runtime *rt, const char *config) {
     emo_error err = EMO_ERROR_INIT;
     emo_model *model = NULL;
     emo_model_create_options options = EMO_MODEL_CREATE_OPTIONS_INIT;
     options.seed = 7;
+    options.compute = tiny_compute;
     EXPECT_OK(emo_model_create_json(rt, config, strlen(config), &options, &model, &err));
     return model;
 }

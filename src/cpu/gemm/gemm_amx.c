@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* AMX in bf16: 32 x 32 of C in four tiles of 16 x 16, k in units of 32.
+ *
+ * A packed unit of 16 lanes is a tile of 1 KB: for A 16 rows of 32 elements, for B 16 rows of 16 pairs that follow each
+ * other in k. A panel holds, unit after unit, its lanes 0 to 15 and then 16 to 31. What is missing at the end of k is
+ * zero on both sides. AMX machines have the conversions of AVX512-BF16, which these files may use. */
+#include <immintrin.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "cpu/gemm/gemm.h"
+
+#define INLINE static inline __attribute__((always_inline))
+
+enum { VL = 16, LANES = 32, UNIT = 32, TILE_BYTES = 1024, UNIT_BYTES = 2 * TILE_BYTES };
+
+/* ---- 32 elements along k of one lane, or 16 lanes of two neighbours in k, as bf16 ---- */
+
+INLINE int64_t size_of(emo_dtype dtype) { return dtype == EMO_DTYPE_F32 ? 4 : 2; }
+
+INLINE uint32_t mask_of(int64_t have, int most) {
+    return have >= most ? (uint32_t)((UINT64_C(1) << most) - 1) : have <= 0 ? 0u : (1u << have) - 1u;
+}
+
+INLINE const char *stored_row(const emo__gemm_operand *x, int64_t i, int64_t size) {
+    int64_t row = x->order != NULL ? x->order[i] : i;
+    return (const char *)x->data + row * x->ld * size;
+}
+
+/* `have` elements at p (32 or fewer, then zeros) times `scale`, in order. */
+INLINE __m512i along(const char *p, int64_t have, __m512 scale, int scaled, emo_dtype dtype) {
+    uint32_t mask = mask_of(have, UNIT);
+    if (dtype == EMO_DTYPE_BF16)
+        return _mm512_maskz_loadu_epi16(mask, p);
+    __m512 low, high;
+    if (dtype == EMO_DTYPE_F32) {
+        low = _mm512_maskz_loadu_ps((__mmask16)mask, p);
+        high = _mm512_maskz_loadu_ps((__mmask16)(mask >> VL), p + 64);
+    } else {
+        low = _mm512_cvtph_ps(_mm256_maskz_loadu_epi16((__mmask16)mask, p));
+        high = _mm512_cvtph_ps(_mm256_maskz_loadu_epi16((__mmask16)(mask >> VL), p + 32));
+    }
+    if (scaled) {
+        low = _mm512_mul_ps(low, scale);
+        high = _mm512_mul_ps(high, scale);
+    }
+    return (__m512i)_mm512_cvtne2ps_pbh(high, low);
+}
+
+/* 16 lanes at p (`lanes` of them there) times `scale`, as 16 words of 32 bits with bf16 in the low half. */
+INLINE __m512i across(const char *p, int64_t lanes, __m512 scale, int scaled, emo_dtype dtype) {
+    __mmask16 mask = (__mmask16)mask_of(lanes, VL);
+    if (dtype == EMO_DTYPE_BF16)
+        return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, p));
+    __m512 x =
+        dtype == EMO_DTYPE_F32 ? _mm512_maskz_loadu_ps(mask, p) : _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, p));
+    if (scaled)
+        x = _mm512_mul_ps(x, scale);
+    return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(x));
+}
+
+/* 16 x 16 words of 32 bits */
+INLINE void transpose(__m512i r[VL]) {
+    __m512i t[VL], u[VL];
+#pragma GCC unroll 8
+    for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 16; i += 4) {
+        u[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+        u[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+        u[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+        u[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        t[i] = _mm512_shuffle_i32x4(u[i], u[i + 4], 0x88);
+        t[i + 4] = _mm512_shuffle_i32x4(u[i], u[i + 4], 0xDD);
+        t[i + 8] = _mm512_shuffle_i32x4(u[i + 8], u[i + 12], 0x88);
+        t[i + 12] = _mm512_shuffle_i32x4(u[i + 8], u[i + 12], 0xDD);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) {
+        r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
+        r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xDD);
+    }
+}
+
+INLINE void store_tile(char *tile, const __m512i rows[VL]) {
+#pragma GCC unroll 16
+    for (int i = 0; i < VL; i++)
+        _mm512_store_si512(tile + i * 64, rows[i]);
+}
+
+/* ---- packing ---- */
+
+enum { ROWS_AHEAD = 8 };
+
+/* Lanes are stored rows. A keeps them as rows of its tile; B wants pairs of k as rows. */
+INLINE void pack_rows_as_lanes(char *dst, const emo__gemm_operand *x, int64_t first, int lanes, int64_t k0, int64_t kc,
+                               int is_b, emo_dtype dtype) {
+    const int64_t size = size_of(dtype);
+    const int scaled = !is_b && x->scale != NULL;
+    for (int group = 0; group < LANES && group < lanes; group += VL) {
+        const char *rows[VL];
+        __m512 scale[VL];
+        for (int l = 0; l < VL; l++) {
+            int lane = group + l < lanes ? group + l : lanes - 1;
+            rows[l] = stored_row(x, first + lane, size) + k0 * size;
+            scale[l] = _mm512_set1_ps(scaled ? x->scale[first + lane] : 1.0f);
+        }
+        char *tile = dst + group / VL * TILE_BYTES;
+        for (int64_t kk = 0; kk < kc; kk += UNIT, tile += UNIT_BYTES) {
+            __m512i block[VL];
+#pragma GCC unroll 16
+            for (int l = 0; l < VL; l++) {
+                block[l] = along(rows[l] + kk * size, kc - kk, scale[l], scaled, dtype);
+                __builtin_prefetch(rows[l] + (kk + 4 * UNIT) * size, 0, 2);
+            }
+            if (is_b)
+                transpose(block);
+            store_tile(tile, block);
+        }
+    }
+}
+
+/* k are stored rows. B's tile rows are pairs of them as they lie; A's lanes become rows. */
+INLINE void pack_rows_as_k(char *dst, const emo__gemm_operand *x, int64_t first, int lanes, int64_t k0, int64_t kc,
+                           int is_b, emo_dtype dtype) {
+    const int64_t size = size_of(dtype);
+    const int scaled = !is_b && x->scale != NULL;
+    for (int64_t kk = 0; kk < kc; kk += UNIT, dst += UNIT_BYTES) {
+        for (int group = 0; group < LANES && group < lanes; group += VL) {
+            __m512i block[VL];
+#pragma GCC unroll 16
+            for (int j = 0; j < VL; j++) {
+                __m512i pair[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
+                for (int half = 0; half < 2; half++) {
+                    int64_t k = kk + 2 * j + half;
+                    if (k >= kc)
+                        continue;
+                    const char *row = stored_row(x, k0 + k, size) + (first + group) * size;
+                    pair[half] =
+                        across(row, lanes - group, _mm512_set1_ps(scaled ? x->scale[k0 + k] : 1.0f), scaled, dtype);
+                    if (k + ROWS_AHEAD < kc)
+                        __builtin_prefetch(stored_row(x, k0 + k + ROWS_AHEAD, size) + (first + group) * size, 0, 2);
+                }
+                block[j] = _mm512_or_si512(pair[0], _mm512_slli_epi32(pair[1], 16));
+            }
+            if (!is_b)
+                transpose(block);
+            store_tile(dst + group / VL * TILE_BYTES, block);
+        }
+    }
+}
+
+static int64_t panel_bytes(int64_t kc) { return (kc + UNIT - 1) / UNIT * UNIT_BYTES; }
+
+static void pack_a(float *dst, const emo__gemm_operand *a, int64_t first, int64_t count, int64_t k0, int64_t kc) {
+    char *out = (char *)dst;
+    for (int64_t i = 0; i < count; i += LANES, out += panel_bytes(kc)) {
+        int lanes = count - i < LANES ? (int)(count - i) : LANES;
+        if (a->trans)
+            pack_rows_as_k(out, a, first + i, lanes, k0, kc, 0, EMO_DTYPE_F32);
+        else
+            pack_rows_as_lanes(out, a, first + i, lanes, k0, kc, 0, EMO_DTYPE_F32);
+    }
+}
+
+INLINE void pack_b_as(char *dst, const emo__gemm_operand *b, int64_t first, int lanes, int64_t k0, int64_t kc,
+                      emo_dtype dtype) {
+    if (b->trans)
+        pack_rows_as_lanes(dst, b, first, lanes, k0, kc, 1, dtype);
+    else
+        pack_rows_as_k(dst, b, first, lanes, k0, kc, 1, dtype);
+}
+
+static void pack_b(float *dst, const emo__gemm_operand *b, int64_t first, int lanes, int64_t k0, int64_t kc) {
+    if (b->dtype == EMO_DTYPE_F32)
+        pack_b_as((char *)dst, b, first, lanes, k0, kc, EMO_DTYPE_F32);
+    else if (b->dtype == EMO_DTYPE_BF16)
+        pack_b_as((char *)dst, b, first, lanes, k0, kc, EMO_DTYPE_BF16);
+    else
+        pack_b_as((char *)dst, b, first, lanes, k0, kc, EMO_DTYPE_F16);
+}
+
+/* ---- the micro-kernel ---- */
+
+typedef struct tile_config {
+    uint8_t palette;
+    uint8_t start_row;
+    uint8_t reserved[14];
+    uint16_t colsb[16];
+    uint8_t rows[16];
+} tile_config;
+
+/* Constant data rather than a variable: gcc 12 may leave out the stores into one before it is loaded. */
+static const tile_config config __attribute__((aligned(64))) = {
+    .palette = 1, .colsb = {64, 64, 64, 64, 64, 64, 64, 64}, .rows = {16, 16, 16, 16, 16, 16, 16, 16}};
+
+static void begin(void) { _tile_loadconfig(&config); }
+static void end(void) { _tile_release(); }
+
+/* Tile registers; gcc 12's intrinsics paste the number as it is written. */
+#define C00 0
+#define C01 1
+#define C10 2
+#define C11 3
+#define A0 4
+#define A1 5
+#define B0 6
+#define B1 7
+
+/* c goes on from what it holds, or from zero; tiles outside `down` x `right` are left alone. */
+INLINE void product(int64_t kc, const char *a, const char *b, float *c, int64_t ldc, const int from_c, const int down,
+                    const int right) {
+    const size_t stride = (size_t)ldc * sizeof(float);
+    float *below = c + VL * ldc;
+    if (from_c) {
+        _tile_loadd(C00, c, stride);
+        if (right)
+            _tile_loadd(C01, c + VL, stride);
+        if (down)
+            _tile_loadd(C10, below, stride);
+        if (down && right)
+            _tile_loadd(C11, below + VL, stride);
+    } else {
+        _tile_zero(C00);
+        _tile_zero(C01);
+        _tile_zero(C10);
+        _tile_zero(C11);
+    }
+    for (int64_t kk = 0; kk < kc; kk += UNIT, a += UNIT_BYTES, b += UNIT_BYTES) {
+        _tile_loadd(B0, b, 64);
+        _tile_loadd(A0, a, 64);
+        _tile_dpbf16ps(C00, A0, B0);
+        if (right) {
+            _tile_loadd(B1, b + TILE_BYTES, 64);
+            _tile_dpbf16ps(C01, A0, B1);
+        }
+        if (down) {
+            _tile_loadd(A1, a + TILE_BYTES, 64);
+            _tile_dpbf16ps(C10, A1, B0);
+            if (right)
+                _tile_dpbf16ps(C11, A1, B1);
+        }
+    }
+    _tile_stored(C00, c, stride);
+    if (right)
+        _tile_stored(C01, c + VL, stride);
+    if (down)
+        _tile_stored(C10, below, stride);
+    if (down && right)
+        _tile_stored(C11, below + VL, stride);
+}
+
+INLINE void product_from(int64_t kc, const char *a, const char *b, float *c, int64_t ldc, const int from_c, int down,
+                         int right) {
+    if (down && right)
+        product(kc, a, b, c, ldc, from_c, 1, 1);
+    else if (down)
+        product(kc, a, b, c, ldc, from_c, 1, 0);
+    else if (right)
+        product(kc, a, b, c, ldc, from_c, 0, 1);
+    else
+        product(kc, a, b, c, ldc, from_c, 0, 0);
+}
+
+static void micro(int64_t kc, const float *a, const float *b, int rows, int cols, float *c, int64_t ldc, float alpha,
+                  float beta) {
+    const char *pa = (const char *)a, *pb = (const char *)b;
+    int plain = alpha == 1.0f && (beta == 0.0f || beta == 1.0f);
+    if (plain && rows == LANES && cols == LANES) {
+        if (beta == 0.0f)
+            product(kc, pa, pb, c, ldc, 0, 1, 1);
+        else
+            product(kc, pa, pb, c, ldc, 1, 1, 1);
+        return;
+    }
+    float part[LANES * LANES] __attribute__((aligned(64)));
+    uint32_t mask = mask_of(cols, LANES);
+    __mmask16 low = (__mmask16)mask, high = (__mmask16)(mask >> VL);
+    int from_c = plain && beta == 1.0f;
+    if (from_c) {
+        for (int i = 0; i < rows; i++) {
+            _mm512_store_ps(part + i * LANES, _mm512_maskz_loadu_ps(low, c + i * ldc));
+            _mm512_store_ps(part + i * LANES + VL, _mm512_maskz_loadu_ps(high, c + i * ldc + VL));
+        }
+        for (int i = rows; i < (rows > VL ? LANES : VL); i++) {
+            _mm512_store_ps(part + i * LANES, _mm512_setzero_ps());
+            _mm512_store_ps(part + i * LANES + VL, _mm512_setzero_ps());
+        }
+        product_from(kc, pa, pb, part, LANES, 1, rows > VL, cols > VL);
+    } else {
+        product_from(kc, pa, pb, part, LANES, 0, rows > VL, cols > VL);
+    }
+    const __m512 scale = _mm512_set1_ps(alpha), keep = _mm512_set1_ps(beta);
+    for (int i = 0; i < rows; i++)
+        for (int half = 0; half < 2; half++) {
+            __mmask16 there = half ? high : low;
+            __m512 value = _mm512_maskz_load_ps(there, part + i * LANES + half * VL);
+            if (!plain)
+                value = _mm512_mul_ps(scale, value);
+            if (!plain && beta != 0.0f)
+                value = _mm512_fmadd_ps(keep, _mm512_maskz_loadu_ps(there, c + i * ldc + half * VL), value);
+            _mm512_mask_storeu_ps(c + i * ldc + half * VL, there, value);
+        }
+}
+
+const emo__gemm_kernels emo__gemm_amx = {.mr = LANES,
+                                         .nr = LANES,
+                                         .k_unit = UNIT,
+                                         .per_float = 2,
+                                         .begin = begin,
+                                         .end = end,
+                                         .pack_a = pack_a,
+                                         .pack_b = pack_b,
+                                         .micro = micro};
