@@ -161,7 +161,7 @@ static emo_status write_config(const keys *k, emo__buf *out, emo_error *err) {
         emo__jw_i64(&w, "num_experts", k->experts + k->shared);
         emo__jw_i64(&w, "num_shared_experts", k->shared);
         emo__jw_string(&w, "emo_shared_expert_weights", "one");
-        if (k->dense > 0 && k->dense < k->layers && k->layers <= 4096) {
+        if (k->dense > 0 && k->layers <= 4096) {
             put_list(&w, "num_experts_per_layer", k, k->experts + k->shared);
             put_list(&w, "num_shared_experts_per_layer", k, k->shared);
         }

@@ -12,9 +12,7 @@ static const struct {
     emo__scanner scanner;
 } known[] = {
     {EMO__PATTERN_CL100K, EMO__SCAN_CL100K},
-    {"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
-     "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
-     EMO__SCAN_QWEN2},
+    {EMO__PATTERN_QWEN2, EMO__SCAN_QWEN2},
     {EMO__PATTERN_GPT2, EMO__SCAN_GPT2},
     {"'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+", EMO__SCAN_GPT2},
 };

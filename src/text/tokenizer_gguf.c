@@ -13,7 +13,23 @@
 #define HF_JSON "tokenizer.huggingface.json"
 
 /* Kinds of tokens in tokenizer.ggml.token_type. */
-enum { NORMAL = 1, CONTROL = 3, USER = 4, UNUSED = 5 };
+enum { NORMAL = 1, UNKNOWN = 2, CONTROL = 3, USER = 4, UNUSED = 5 };
+
+/* Names of patterns in tokenizer.ggml.pre. Of those that mean one and the same the first is written. */
+typedef struct pattern_row {
+    const char *name;
+    emo__scanner scanner;
+    bool whole; /* a piece that is a token is that token, whatever its merges say; and bos stands before a text unless
+                   the file says otherwise */
+} pattern_row;
+
+static const pattern_row patterns[] = {
+    {"dbrx", EMO__SCAN_CL100K, false},     {"llama-bpe", EMO__SCAN_CL100K, true},  {"gpt-2", EMO__SCAN_GPT2, false},
+    {"qwen2", EMO__SCAN_QWEN2, false},     {"smaug-bpe", EMO__SCAN_CL100K, false}, {"llama3", EMO__SCAN_CL100K, true},
+    {"llama-v3", EMO__SCAN_CL100K, true},  {"olmo", EMO__SCAN_GPT2, false},        {"phi-2", EMO__SCAN_GPT2, false},
+    {"stablelm2", EMO__SCAN_QWEN2, false},
+};
+enum { PATTERNS = sizeof patterns / sizeof patterns[0] };
 
 /* The name of the pattern; NULL: it has none there. */
 static const char *pattern_name(const emo_tokenizer *tok) {
@@ -26,11 +42,11 @@ static const char *pattern_name(const emo_tokenizer *tok) {
         scanner = pieces ? split->scanner : EMO__SCAN_REGEX;
     else if (tok->n_splits == 0 && (tok->gpt2 != NULL || tok->n_merges == 0))
         scanner = EMO__SCAN_GPT2;
-    if (scanner == EMO__SCAN_CL100K)
-        return tok->ignore_merges ? "llama-bpe" : "dbrx";
-    if (tok->ignore_merges && tok->n_merges > 0)
-        return NULL;
-    return scanner == EMO__SCAN_GPT2 ? "gpt-2" : scanner == EMO__SCAN_QWEN2 ? "qwen2" : NULL;
+    bool whole = tok->ignore_merges && tok->n_merges > 0;
+    for (size_t i = 0; i < PATTERNS; i++)
+        if (patterns[i].scanner == scanner && patterns[i].whole == whole)
+            return patterns[i].name;
+    return NULL;
 }
 
 static emo_status put_text(emo__gguf_writer *w, const char *key, const char *text, emo_error *err) {
@@ -118,6 +134,27 @@ static emo_status put_ids(const emo__tok_ids *ids, emo__gguf_writer *w, emo_erro
     return status;
 }
 
+/* What the post-processor puts around a text: bos before it and eos behind it can be said. */
+static emo_status put_around(const emo_tokenizer *tok, const emo__tok_ids *model_ids, emo__gguf_writer *w,
+                             emo_error *err) {
+    emo__tok_ids ids = *model_ids;
+    if (tok->n_before == 1 && ids.bos < 0)
+        ids.bos = tok->before[0];
+    if (tok->n_after == 1 && ids.eos < 0)
+        ids.eos = tok->after[0];
+    bool bos = tok->n_before == 1 && tok->before[0] == ids.bos, eos = tok->n_after == 1 && tok->after[0] == ids.eos;
+    if (tok->n_before > (bos ? 1u : 0u) || tok->n_after > (eos ? 1u : 0u) || tok->unknown_template != NULL)
+        emo__log(tok->rt, EMO_LOG_WARNING,
+                 "the tokenizer's post-processor adds more than bos before a text and eos behind it, which GGUF cannot "
+                 "say: other programs will not add it");
+    emo_status status = put_ids(&ids, w, err);
+    if (status == EMO_OK)
+        status = emo__gguf_put_bool(w, "tokenizer.ggml.add_bos_token", bos, err);
+    if (status == EMO_OK)
+        status = emo__gguf_put_bool(w, "tokenizer.ggml.add_eos_token", eos, err);
+    return status;
+}
+
 emo_status emo__tok_write_gguf(const emo_tokenizer *tok, const emo__tok_ids *ids, emo__gguf_writer *w, emo_error *err) {
     emo_status status;
     if (tok == NULL) {
@@ -145,9 +182,7 @@ emo_status emo__tok_write_gguf(const emo_tokenizer *tok, const emo__tok_ids *ids
     EMO_TRY(status = put_text(w, "tokenizer.ggml.pre", pattern, err));
     EMO_TRY(status = put_tokens(tok, ids->vocab, w, err));
     EMO_TRY(status = put_merges(tok, w, err));
-    EMO_TRY(status = put_ids(ids, w, err));
-    EMO_TRY(status = emo__gguf_put_bool(w, "tokenizer.ggml.add_bos_token", false, err));
-    EMO_TRY(status = emo__gguf_put_bool(w, "tokenizer.ggml.add_eos_token", false, err));
+    EMO_TRY(status = put_around(tok, ids, w, err));
     status = put_json(tok, w, err);
 done:
     return status;
@@ -201,7 +236,7 @@ static emo_status write_tokens(const emo__gguf *g, emo__jw *w, bool added, emo_e
         status = emo__gguf_array_string(&tokens, &text, &length, err);
         if (status == EMO_OK && types.key != NULL)
             status = emo__gguf_array_i64(&types, &type, err);
-        if (status != EMO_OK || type == UNUSED || added != (type == CONTROL || type == USER))
+        if (status != EMO_OK || type == UNUSED || added != (type == CONTROL || type == USER || type == UNKNOWN))
             continue;
         if (memchr(text, 0, length) != NULL)
             return emo__fail_at(err, EMO_E_FORMAT, EMO_DOMAIN_FILE, id, "%s: token %lld holds a NUL byte",
@@ -218,16 +253,62 @@ static emo_status write_tokens(const emo__gguf *g, emo__jw *w, bool added, emo_e
         emo__jw_object(w, NULL);
         emo__jw_i64(w, "id", id);
         emo__jw_string_n(w, "content", text, length);
-        emo__jw_bool(w, "special", type == CONTROL);
+        emo__jw_bool(w, "special", type != USER);
         emo__jw_bool(w, "normalized", false);
         emo__jw_object_end(w);
     }
     return status;
 }
 
+/* bos before a text and eos behind it, where the file asks for them. */
+static emo_status write_around(const emo__gguf *g, emo__jw *w, bool bos_usual, emo_error *err) {
+    static const char *const names[2] = {"bos", "eos"};
+    int64_t ids[2];
+    bool add[2];
+    emo_status status = EMO_OK;
+    for (int i = 0; status == EMO_OK && i < 2; i++) {
+        char key[48];
+        (void)snprintf(key, sizeof key, "tokenizer.ggml.add_%s_token", names[i]);
+        status = emo__gguf_bool(g, key, i == 0 && bos_usual, &add[i], err);
+        (void)snprintf(key, sizeof key, "tokenizer.ggml.%s_token_id", names[i]);
+        if (status == EMO_OK)
+            status = emo__gguf_i64(g, key, -1, 0, INT32_MAX, &ids[i], err);
+        add[i] = status == EMO_OK && add[i] && ids[i] >= 0;
+    }
+    if (status != EMO_OK || (!add[0] && !add[1]))
+        return status;
+    emo__jw_object(w, "post_processor");
+    emo__jw_string(w, "type", "TemplateProcessing");
+    emo__jw_array(w, "single");
+    for (int i = 0; i < 3; i++) { /* bos, the text, eos */
+        if (i != 1 && !add[i / 2])
+            continue;
+        emo__jw_object(w, NULL);
+        emo__jw_object(w, i == 1 ? "Sequence" : "SpecialToken");
+        emo__jw_string(w, "id", i == 1 ? "A" : names[i / 2]);
+        emo__jw_i64(w, "type_id", 0);
+        emo__jw_object_end(w);
+        emo__jw_object_end(w);
+    }
+    emo__jw_array_end(w);
+    emo__jw_object(w, "special_tokens");
+    for (int i = 0; i < 2; i++) {
+        if (!add[i])
+            continue;
+        emo__jw_object(w, names[i]);
+        emo__jw_string(w, "id", names[i]);
+        emo__jw_row(w, "ids");
+        emo__jw_i64(w, NULL, ids[i]);
+        emo__jw_array_end(w);
+        emo__jw_object_end(w);
+    }
+    emo__jw_object_end(w);
+    emo__jw_object_end(w);
+    return EMO_OK;
+}
+
 /* The arrays as the text of a tokenizer.json, so that one parser checks both forms. */
-static emo_status arrays_as_json(const emo__gguf *g, const char *regex, bool ignore_merges, emo__buf *out,
-                                 emo_error *err) {
+static emo_status arrays_as_json(const emo__gguf *g, const pattern_row *pattern, emo__buf *out, emo_error *err) {
     emo__jw w;
     emo__gguf_array merges;
     emo_status status = emo__gguf_array_open(g, "tokenizer.ggml.merges", &merges, err);
@@ -237,10 +318,14 @@ static emo_status arrays_as_json(const emo__gguf *g, const char *regex, bool ign
     if (status == EMO_OK)
         status = write_tokens(g, &w, true, err);
     emo__jw_array_end(&w);
-    write_pattern(&w, regex);
+    write_pattern(&w, pattern->scanner == EMO__SCAN_CL100K  ? EMO__PATTERN_CL100K
+                      : pattern->scanner == EMO__SCAN_QWEN2 ? EMO__PATTERN_QWEN2
+                                                            : NULL);
+    if (status == EMO_OK)
+        status = write_around(g, &w, pattern->whole, err);
     emo__jw_object(&w, "model");
     emo__jw_string(&w, "type", "BPE");
-    emo__jw_bool(&w, "ignore_merges", ignore_merges);
+    emo__jw_bool(&w, "ignore_merges", pattern->whole);
     emo__jw_object(&w, "vocab");
     if (status == EMO_OK)
         status = write_tokens(g, &w, false, err);
@@ -274,18 +359,20 @@ emo_status emo__tok_read_gguf(emo_runtime *rt, const emo__gguf *g, emo_tokenizer
     status = emo__gguf_string(g, "tokenizer.ggml.pre", &text, &length, err);
     if (status != EMO_OK)
         return status;
-    bool cl100k = is(text, length, "dbrx") || is(text, length, "smaug-bpe") || is(text, length, "llama-bpe");
-    bool gpt2 = is(text, length, "gpt-2") || is(text, length, "olmo");
-    if (!is(model, model_length, "gpt2") || (!cl100k && !gpt2))
+    const pattern_row *pattern = NULL;
+    for (size_t i = 0; pattern == NULL && i < PATTERNS; i++)
+        if (is(text, length, patterns[i].name))
+            pattern = &patterns[i];
+    if (!is(model, model_length, "gpt2") || pattern == NULL)
         return emo__fail_at(err, EMO_E_UNSUPPORTED, EMO_DOMAIN_FILE, 0,
                             "%s: a tokenizer of the kind '%.*s' with the pattern '%.*s'", emo__gguf_name(g),
                             (int)(model_length < 40 ? model_length : 40), model, (int)(length < 40 ? length : 40),
                             text != NULL ? text : "");
     emo__buf json;
     emo__buf_init(&json, &rt->mem);
-    status = arrays_as_json(g, cl100k ? EMO__PATTERN_CL100K : NULL, is(text, length, "llama-bpe"), &json, err);
-    if (status == EMO_OK)
-        status = emo__tok_read_json(rt, json.data, json.size, out, err);
+    status = arrays_as_json(g, pattern, &json, err);
+    if (status == EMO_OK && (status = emo__tok_read_json(rt, json.data, json.size, out, err)) != EMO_OK)
+        status = emo__fail_prefix(err, status, "%s, as", emo__gguf_name(g));
     emo__buf_free(&json);
     return status;
 }
