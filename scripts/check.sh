@@ -35,6 +35,16 @@ if have clang-format; then
         failed "the format; mend it with: git ls-files '*.c' '*.h' '*.inc' '*.cpp' '*.hpp' | xargs clang-format -i"
 fi
 
+# What the Python package says of the headers, and its own slips.
+python3 bindings/python/generate.py --check || failed "the Python package is behind the headers"
+if python3 -m pyflakes --version >/dev/null 2>&1; then
+    git ls-files '*.py' | xargs -r python3 -m pyflakes || failed "pyflakes"
+fi
+# Earlier versions of mypy do not know keywords by TypedDict.
+if python3 -c 'import sys, mypy.version as m; sys.exit([int(n) for n in m.__version__.split(".")[:2]] < [1, 5])' 2>/dev/null; then
+    (cd bindings/python && python3 -m mypy --strict emo) || failed "mypy"
+fi
+
 bash tests/abi/test_layers.sh "$root" || failed "the layers"
 bash tests/abi/test_layout.sh "$root"
 [ $? = 0 ] || [ $? = 77 ] || failed "the layout of public structs"

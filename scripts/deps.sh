@@ -9,7 +9,7 @@ usage() {
     cat <<'EOF'
 usage: scripts/deps.sh [build|test|fuzz|check|quickstart|documents]... [--dry-run]
   build       compiler, CMake, pkg-config and the four libraries libemo is built on (the default)
-  test        build, and cmocka, a C++ compiler and Python 3 (standard library only)
+  test        build, and cmocka, a C++ compiler, Python 3 and pytest
   fuzz        test, and clang with libFuzzer
   check       test, and what only development uses: clang-format, clang-tidy, doxygen, abigail-tools ...
   quickstart  build, and Python 3 (standard library only)
@@ -32,7 +32,8 @@ libutf8proc-dev|pkg-config --exists libutf8proc'
 TEST='g++|command -v c++
 binutils|command -v nm
 libcmocka-dev|pkg-config --exists cmocka
-python3|python3 -c "import json, html, gzip"'
+python3|python3 -c "import json, html, gzip"
+python3-pytest|python3 -c "import pytest" || /usr/bin/python3 -c "import pytest"'
 # libFuzzer comes with clang's runtimes, in a package of their own (libclang-rt-14-dev) on newer systems.
 FUZZ='clang|command -v clang
 libclang-rt-dev|ls "$(clang -print-runtime-dir)"/libclang_rt.fuzzer*.a'

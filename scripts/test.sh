@@ -72,6 +72,10 @@ if ! emo_build build -DCMAKE_BUILD_TYPE=Release -DEMO_BUILD_TESTS=ON -DEMO_WERRO
     finish
 fi
 say "tests"
+if [ -d ../shared/golden ]; then # the cases that go through the Python package
+    EMO_GOLDEN_DIR=$(cd ../shared/golden && pwd)
+    export EMO_GOLDEN_DIR
+fi
 run_ctest build 600
 
 if [ -d ../shared/golden ]; then
