@@ -114,7 +114,9 @@ static void report_deadlock() {
         Fiber &f = block.fibers[(size_t)i];
         if (f.state != State::at_barrier && f.state != State::in_warp)
             continue;
-        std::string where = f.state == State::at_barrier ? "__syncthreads" : "a warp operation";
+        char mask[40];
+        snprintf(mask, sizeof mask, "a warp operation of mask %08x", f.mask);
+        std::string where = f.state == State::at_barrier ? "__syncthreads" : mask;
         where += std::string(" at ") + f.file + ":" + std::to_string(f.line);
         places.try_emplace(where, 0, f.linear).first->second.first++;
     }

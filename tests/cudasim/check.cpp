@@ -18,6 +18,7 @@ void check_allocated(const void *, size_t, bool, bool) {}
 void check_async(void *, const void *, int, int, const void *) {}
 void check_async_landed(void *, int, const void *) {}
 void check_initialised(const void *, size_t, const char *) {}
+void check_forget_reports() {}
 } // namespace cudasim
 #else
 
@@ -117,12 +118,19 @@ static std::string me(uint64_t pc) {
            block.config->name + " at " + code_line(pc);
 }
 
+static std::set<std::tuple<uint32_t, uint32_t, int>> seen;
+static int reports;
+
+void check_forget_reports() {
+    seen.clear();
+    reports = 0;
+}
+
+/* Each pair of places is told of once, and no more than a reader can use. */
 static bool first_time(uint32_t pc, uint32_t other, int kind) {
-    static std::set<std::tuple<uint32_t, uint32_t, int>> seen;
-    static int told;
     if (pc != 0 && !seen.insert({pc, other, kind}).second)
         return false;
-    return ++told <= 200;
+    return ++reports <= 200;
 }
 
 static void report_race(const Touch &before, bool wrote, Access kind, bool shared, uint32_t pc) {

@@ -103,7 +103,8 @@ struct Fiber : Lane {
     State state;
     const char *file;
     int line;
-    void *argument; /* of the collective it waits in */
+    unsigned mask; /* of the warp operation it waits in */
+    void *argument;
     std::vector<PendingCopy> copies;
     int group;
     bool late;          /* cp.async lands at the wait */
@@ -118,7 +119,7 @@ struct Collective {
 };
 struct WarpState {
     unsigned ready, alive;
-    Collective at[32]; /* by the lowest lane of the mask */
+    Collective at[32]; /* meetings under way: arrived is not 0 */
 };
 struct SharedArray {
     const void *key;
@@ -190,6 +191,7 @@ void check_allocated(const void *p, size_t bytes, bool live, bool in_stream);
 void check_async(void *dst, const void *src, int bytes, int valid, const void *pc);
 void check_async_landed(void *dst, int bytes, const void *pc);
 void check_initialised(const void *p, size_t bytes, const char *what); /* a library or the host reads it */
+void check_forget_reports();
 
 /* ---- stream.cpp ---- */
 /* What has happened before: for every stream (and branch of a graph) the number of its last operation. */

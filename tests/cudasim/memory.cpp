@@ -163,7 +163,7 @@ void memory_check_red_zones() {
 }
 
 std::string describe_device(const void *p) {
-    char text[160] = "no memory is allocated there";
+    char text[160] = "no memory is allocated there (was it freed?)";
     auto it = allocations.upper_bound((char *)p);
     if (it != allocations.begin()) {
         --it;
@@ -172,8 +172,6 @@ std::string describe_device(const void *p) {
             snprintf(text, sizeof text, "byte %td of an allocation of %zu", offset, it->second.bytes);
         else if ((size_t)offset < it->second.reserved)
             snprintf(text, sizeof text, "%td bytes past the end of an allocation of %zu", past, it->second.bytes);
-        else
-            snprintf(text, sizeof text, "no memory is allocated there (was it freed?)");
     }
     return text;
 }

@@ -129,6 +129,7 @@ static size_t take_findings(char *text, size_t size) {
         text[n] = '\0';
     }
     findings.clear();
+    check_forget_reports();
     count = 0;
     last_error = sticky_error = cudaSuccess;
     return length;

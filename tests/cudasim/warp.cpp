@@ -32,12 +32,21 @@ void collective(unsigned mask, CollectiveFn fn, void *argument, bool orders, con
     /* A short last warp may be named whole: lanes that never were are ignored. */
     int there = block.count - (int)w * 32;
     unsigned named = there >= 32 ? mask : mask & ((1u << there) - 1);
-    Collective &c = warp.at[named != 0 ? __builtin_ctz(named) : 0];
+    /* The meeting of this mask that is under way, or a new one. Others may be too: halves of a warp, and its whole. */
+    Collective *meeting = nullptr;
+    for (Collective &at : warp.at) {
+        if (at.arrived != 0 && at.mask == named) {
+            meeting = &at;
+            break;
+        }
+        if (at.arrived == 0 && meeting == nullptr)
+            meeting = &at;
+    }
+    Collective &c = *meeting; /* 32 lanes: at most 31 others wait */
     const char *wrong = (named >> me->lane & 1) == 0 ? "the caller is not in it"
                         : (named & ~warp.alive) != 0 ? "it names lanes that have exited"
-                        : c.arrived != 0 && (c.mask != named || c.fn != fn || (fn != nullptr && c.line != line))
-                            ? "lanes disagree"
-                            : nullptr;
+                        : c.arrived != 0 && (c.fn != fn || (fn != nullptr && c.line != line)) ? "lanes disagree"
+                                                                                              : nullptr;
     if (wrong != nullptr) {
         finding("bad warp mask %08x in %s, block %u, thread %u at %s:%d: %s (alive %08x)%s%s", mask, block.config->name,
                 block.number, me->linear, file, line, wrong, warp.alive, c.arrived != 0 ? "; others wait at line " : "",
@@ -52,6 +61,7 @@ void collective(unsigned mask, CollectiveFn fn, void *argument, bool orders, con
     me->argument = argument;
     if (c.arrived != named) {
         me->state = State::in_warp;
+        me->mask = named;
         me->file = file;
         me->line = line;
         block_wait();
