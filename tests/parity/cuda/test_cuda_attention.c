@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The CUDA attention against the CPU's on random segments: one-token documents, caches (fewer queries than keys), long
+ * caches that are split, slices of a call, groups of query heads. */
+#include "parity/cuda/sides.h"
+
+/* f32: sums of up to a thousand terms of order 1 in another order, and another exp: relative error about
+ * sqrt(1000) * 2^-24, some 2e-6. */
+#define TOLERANCE_F32 2e-5
+enum { SEGMENTS = 4, ROUNDS = 16 };
+
+static void run_round(sides *side, int round, uint64_t *rng, double tolerance) {
+    emo_error err = EMO_ERROR_INIT;
+    int64_t n = parity_draw(rng, 1, SEGMENTS), queries = 0, keys = 0;
+    emo_attention_segment segments[SEGMENTS];
+    int cache = round % 3 == 0;
+    for (int64_t i = 0; i < n; i++) {
+        int64_t k = i == 0 ? 1 : parity_draw(rng, 1, round == 5 ? 200 : 70);
+        int64_t q = cache ? parity_draw(rng, 1, k) : k;
+        if (round % 6 == 3 && i == 1) { /* decoding on a long cache: several splits */
+            k = parity_draw(rng, 500, 1300);
+            q = parity_draw(rng, 1, 2);
+        }
+        segments[i] = (emo_attention_segment){queries, q, keys, k};
+        queries += q;
+        keys += k;
+    }
+    int32_t kv_heads = (int32_t)parity_draw(rng, 1, 2), heads = kv_heads * (int32_t)parity_draw(rng, 1, 3);
+    int32_t dim = (int32_t)parity_draw(rng, 1, 20) * 2;
+    if (round == 4 || round == 9)
+        dim = round == 4 ? 128 : 80;
+    if (round == 7 || round == 12)
+        dim = round == 7 ? 256 : 200;
+    int64_t odd = round % 2; /* strides that rule out wide loads */
+    int64_t qs = heads * dim + 3 * odd, ks = kv_heads * dim + odd, os = heads * dim + 2 * odd;
+    float *q = test_floats((size_t)(queries * qs), 1, 1.0f), *k = test_floats((size_t)(keys * ks), 2, 1.0f);
+    float *v = test_floats((size_t)(keys * ks), 3, 1.0f), *d_o = test_floats((size_t)(queries * os), 4, 1.0f);
+    sides_out o = sides_floats(queries * os, 5), lse = sides_floats(queries * heads, 6);
+    sides_out dq = sides_floats(queries * qs, 7), dk = sides_floats(keys * ks, 8), dv = sides_floats(keys * ks, 9);
+    int sliced = round % 4 == 1;
+    for (side->side = 0; side->side < SIDES_COUNT; side->side++) {
+        emo_attention_args a = {.n_segments = n,
+                                .segments = segments,
+                                .q_first = sliced ? queries / 3 : 0,
+                                .q_last = sliced ? queries * 2 / 3 : queries,
+                                .heads = heads,
+                                .kv_heads = kv_heads,
+                                .head_dim = dim,
+                                .scale = 0.3f,
+                                .q_stride = qs,
+                                .kv_stride = ks,
+                                .o_stride = os};
+        a.q = sides_in(side, q, (size_t)(queries * qs) * 4);
+        a.k = sides_in(side, k, (size_t)(keys * ks) * 4), a.v = sides_in(side, v, (size_t)(keys * ks) * 4);
+        a.d_o = sides_in(side, d_o, (size_t)(queries * os) * 4);
+        a.o = sides_io(side, &o), a.lse = sides_io(side, &lse);
+        a.dq = sides_io(side, &dq), a.dk = sides_io(side, &dk), a.dv = sides_io(side, &dv);
+        SIDES_RUN(side, attention_forward, &a);
+        if (!sliced && !cache) /* training: whole documents */
+            SIDES_RUN(side, attention_backward, &a);
+        sides_finish(side, "attention");
+    }
+    sides_close_enough("attention o", o, tolerance);
+    sides_close_enough("attention lse", lse, tolerance);
+    sides_close_enough("attention dq", dq, tolerance);
+    sides_close_enough("attention dk", dk, tolerance);
+    sides_close_enough("attention dv", dv, tolerance);
+    free(q), free(k), free(v), free(d_o);
+}
+
+static void attention_f32(void **state) {
+    (void)state;
+    uint64_t rng = 3;
+    sides side = sides_open(EMO_DTYPE_F32);
+    for (int round = 0; round < ROUNDS; round++)
+        run_round(&side, round, &rng, TOLERANCE_F32);
+    sides_close(&side);
+}
+
+/* Rows of one sequence, alone and beside others, slice by slice and at once: the same bits. */
+static void rows_do_not_depend_on_others(void **state) {
+    (void)state;
+    emo_error err = EMO_ERROR_INIT;
+    enum { DIM = 16, HEADS = 4, ROWS = 90, STRIDE = DIM * HEADS };
+    static const emo_dtype computes[] = {EMO_DTYPE_F32, EMO_DTYPE_BF16};
+    for (int c = 0; c < 2; c++) {
+        sides side = sides_open(computes[c]);
+        float *x = test_floats(ROWS * STRIDE, 1, 1.0f), *one = test_floats(ROWS * STRIDE, 2, 1.0f);
+        float *two = test_floats(ROWS * STRIDE, 2, 1.0f);
+        emo_attention_segment segments[2] = {{40, 50, 40, 50}, {0, 40, 0, 40}};
+        for (side.side = 1; side.side < SIDES_COUNT; side.side++) {
+            emo_attention_args a = {.segments = segments,
+                                    .heads = HEADS,
+                                    .kv_heads = HEADS,
+                                    .head_dim = DIM,
+                                    .scale = 0.25f,
+                                    .q_stride = STRIDE,
+                                    .kv_stride = STRIDE,
+                                    .o_stride = STRIDE};
+            a.q = a.k = a.v = sides_in(&side, x, sizeof(float) * ROWS * STRIDE);
+            a.o = sides_put(&side, side.side == 1 ? one : two, sizeof(float) * ROWS * STRIDE, 1);
+            a.n_segments = side.side; /* alone, then beside another */
+            a.q_last = side.side == 1 ? ROWS : 57;
+            SIDES_RUN(&side, attention_forward, &a);
+            if (side.side == 2) {
+                a.q_first = 57, a.q_last = ROWS;
+                SIDES_RUN(&side, attention_forward, &a);
+            }
+            sides_finish(&side, "attention");
+        }
+        assert_memory_equal(one + 40 * STRIDE, two + 40 * STRIDE, sizeof(float) * 50 * STRIDE);
+        free(x), free(one), free(two);
+        sides_close(&side);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(attention_f32), cmocka_unit_test(rows_do_not_depend_on_others)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
