@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <emo/device.h>
+#include <emo/model.h>
 
 #include <string.h>
 #include <unistd.h>
@@ -7,12 +8,29 @@
 #include "backend/plugin.h"
 #include "backend/registry.h"
 #include "base/status.h"
+#include "model/files.h"
+#include "model/move.h"
 
 emo_status emo_runtime_load_backend(emo_runtime *runtime, const char *path, emo_error *err) {
     emo__error_clear(err);
     if (runtime == NULL || path == NULL)
         return emo__fail(err, EMO_E_INVALID_ARGUMENT, "%s is NULL", runtime == NULL ? "runtime" : "path");
     return emo__plugin_load(runtime, runtime->registry, path, err);
+}
+
+emo_status emo_model_to_device(emo_model *model, const char *device, emo_error *err) {
+    emo__error_clear(err);
+    if (model == NULL || device == NULL)
+        return emo__fail(err, EMO_E_INVALID_ARGUMENT, "%s is NULL", model == NULL ? "model" : "device");
+    emo_backend *backend = NULL;
+    emo_status status = emo__registry_open(model->rt->registry, device, &backend, err);
+    if (status == EMO_OK)
+        status = emo__model_begin_write(model, err);
+    if (status != EMO_OK)
+        return status;
+    status = emo__model_move(model, backend, err);
+    emo__model_end_write(model);
+    return status;
 }
 
 int32_t emo_device_count(const emo_runtime *runtime) {

@@ -4,6 +4,7 @@
 
 #include "base/options.h"
 #include "base/status.h"
+#include "model/access.h"
 #include "model/files.h"
 #include "model/gguf.h"
 #include "subset/prune.h"
@@ -23,12 +24,15 @@ static emo_status check_options(const emo_export_options *o, emo_error *err) {
 
 static emo_status export_model(const emo_model *model, const char *path, const emo_export_options *o,
                                emo_export_info *info, emo_error *err) {
+    emo_status status = emo__model_need_host(model, "exporting", err);
+    if (status != EMO_OK)
+        return status;
     /* A mask, or what was loaded: the pruned model of it, its weights borrowed. */
     if (o->mask == NULL && model->subset == NULL)
         return emo__model_export_gguf(model, path, o, info, err);
     emo__keep_lists keep;
     emo_model *small = NULL;
-    emo_status status = emo__keep_from_mask(model, o->mask, &keep, err);
+    status = emo__keep_from_mask(model, o->mask, &keep, err);
     if (status == EMO_OK)
         status = emo__prune(model, &keep, "mask", true, NULL, &small, err);
     if (status == EMO_OK)

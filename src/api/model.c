@@ -4,6 +4,7 @@
 
 #include "base/options.h"
 #include "base/status.h"
+#include "model/access.h"
 #include "model/files.h"
 #include "subset/prune.h"
 #include "tensor/quant.h"
@@ -122,11 +123,8 @@ typedef struct finite_task {
 } finite_task;
 
 /* By their bits: the exponent is all ones. */
-static void count_non_finite(void *opaque, size_t index, size_t worker) {
-    const finite_task *task = opaque;
-    const emo_weight *view = task->model->params[index].view;
+static int64_t non_finite_of(const emo_weight *view) {
     int64_t found = 0;
-    (void)worker;
     for (int64_t r = 0; view->data != NULL && r < view->rows; r++) {
         size_t at = (size_t)(r * view->stride);
         for (int64_t c = 0; c < view->cols; c++, at++) {
@@ -146,10 +144,34 @@ static void count_non_finite(void *opaque, size_t index, size_t worker) {
             }
         }
     }
-    task->counts[index] = found;
+    return found;
+}
+
+static void count_non_finite(void *opaque, size_t index, size_t worker) {
+    const finite_task *task = opaque;
+    (void)worker;
+    task->counts[index] = non_finite_of(task->model->params[index].view);
+}
+
+/* Weights on a device, one tensor at a time. */
+static emo_status fetch_non_finite(const emo_model *model, int64_t *count, emo_error *err) {
+    emo__access access;
+    emo_status status = emo__access_begin(model, &access, err);
+    *count = 0;
+    for (size_t i = 0; status == EMO_OK && i < model->n_params; i++) {
+        emo_weight view = *model->params[i].view;
+        int64_t elements = view.data != NULL ? (view.rows - 1) * view.stride + view.cols : 0;
+        status = emo__access_read(&access, view.data, emo__dtype_run(view.dtype, elements), &view.data, err);
+        if (status == EMO_OK && elements > 0)
+            *count += non_finite_of(&view);
+    }
+    emo__access_end(&access);
+    return status;
 }
 
 static emo_status fill_non_finite(const emo_model *model, int64_t *count, emo_error *err) {
+    if (!emo__model_on_host(model))
+        return fetch_non_finite(model, count, err);
     finite_task task = {model, emo__calloc(&model->rt->mem, model->n_params, sizeof(int64_t))};
     if (task.counts == NULL)
         return emo__fail_memory(err, model->n_params * sizeof(int64_t));
@@ -327,8 +349,7 @@ static emo_status read_tensor(const emo_model *model, const char *name, float *o
         return emo__fail(err, EMO_E_NOT_FOUND, "tensor \"%s\" was left out when the model was loaded", name);
     if (capacity < n)
         return emo__fail(err, EMO_E_LIMIT, "tensor \"%s\" has %zu elements; the buffer has %zu", name, n, capacity);
-    emo__param_read_f32(p, 0, p->rows, out);
-    return EMO_OK;
+    return emo__param_read_f32(model, p, out, err);
 }
 
 emo_status emo_model_tensor_f32(const emo_model *model, const char *name, float *out, size_t capacity, size_t *count,

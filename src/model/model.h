@@ -67,7 +67,7 @@ struct emo_model {
     emo__ref ref;
     emo__guard guard;
     emo_runtime *rt;
-    emo_backend *backend;
+    emo_backend *backend; /* where the weights are; the host reads and writes them through model/access.h */
     emo_dtype compute; /* of passes from here on: F32 or BF16 */
     emo__config config;
     emo_weight embed; /* [vocab, hidden] */
@@ -110,6 +110,11 @@ static inline bool emo__param_is_score_bias(const emo__param *param) {
 /* Gives the gates of a model that has none a score bias of zeros. The parameters are numbered anew. */
 EMO_MUST_CHECK emo_status emo__model_add_score_bias(emo_model *model, emo_error *err);
 
+/* An exec that computes as the model's passes do. */
+static inline emo_status emo__model_exec(const emo_model *model, emo_exec **out, emo_error *err) {
+    emo_exec_options options = {.struct_size = sizeof options, .compute = model->compute, .deterministic = 1};
+    return model->backend->ops->exec_create(model->backend, &options, out, err);
+}
 /* Memory of the back end that lives as long as the model. */
 EMO_MUST_CHECK emo_status emo__model_block(emo_model *model, size_t bytes, void **out, emo_error *err);
 /* Points a parameter's view at dense rows of `dtype`. */
@@ -125,7 +130,8 @@ EMO_MUST_CHECK emo_status emo__model_to_f32(emo_model *model, int fill, float **
  * the parameter, element) alone. */
 EMO_MUST_CHECK emo_status emo__model_init_weights(emo_model *model, uint64_t seed, emo_error *err);
 
-/* Copies rows [first, first + n) of a parameter as f32. */
-void emo__param_read_f32(const emo__param *param, int64_t first, int64_t n, float *out);
+/* Copies a parameter, which has data, as f32. */
+EMO_MUST_CHECK emo_status emo__param_read_f32(const emo_model *model, const emo__param *param, float *out,
+                                              emo_error *err);
 
 #endif

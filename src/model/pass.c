@@ -74,10 +74,9 @@ emo_status emo__pass_create(emo_model *model, const emo__pass_config *config, em
         status = emo__fail_memory(err, (size_t)model->config.layers * sizeof *p->layers);
     if (status == EMO_OK)
         status = build_steps(p, err);
-    if (status == EMO_OK)
-        status = p->ops->exec_create(
-            model->backend, &(emo_exec_options){.struct_size = sizeof(emo_exec_options), .compute = model->compute},
-            &p->exec, err);
+    p->exec = config->exec;
+    if (status == EMO_OK && p->exec == NULL)
+        status = emo__model_exec(model, &p->exec, err);
     if (status == EMO_OK) {
         p->arena_bytes = emo__pass_layout(p, NULL);
         status = p->ops->mem_alloc(model->backend, p->arena_bytes, &p->arena, err);
@@ -102,7 +101,8 @@ void emo__pass_destroy(emo__pass *p) {
     p->ops->mem_free(model->backend, p->cos);
     p->ops->mem_free(model->backend, p->sin);
     p->ops->mem_free(model->backend, p->arena);
-    p->ops->exec_destroy(p->exec);
+    if (p->cfg.exec == NULL)
+        p->ops->exec_destroy(p->exec);
     emo__free(mem, p->steps);
     emo__free(mem, p->layers);
     emo__free(mem, p);

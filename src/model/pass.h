@@ -29,6 +29,7 @@ typedef struct emo__pass_config {
     bool expert_norms;     /* keep the output norm of every assignment (EASY-EP) */
     int32_t shared_mode;   /* EMO_SHARED_* , or -1: the model's */
     int64_t slice_tokens;  /* rows worked on between two looks at the clock; 0: all */
+    emo_exec *exec;        /* the caller's, whose own work is to stay in order with the pass's; NULL: one of its own */
 } emo__pass_config;
 
 /* Keys and values of one layer are rows of heads; layer l begins at k + l * layer_stride. */

@@ -4,6 +4,7 @@
 
 #include "base/status.h"
 #include "io/files.h"
+#include "model/access.h"
 #include "model/extra.h"
 #include "model/files.h"
 #include "tensor/dtype.h"
@@ -17,8 +18,8 @@ static emo_dtype saved_dtype(const emo__param *p, const emo_model_save_options *
 }
 
 /* Views are dense unless a loader of another format makes them otherwise: rows one by one are right for both. */
-static emo_status write_param(emo__st_writer *w, const emo__named_param *named, emo_dtype dtype, void *scratch,
-                              emo_error *err) {
+static emo_status write_param(emo__access *access, emo__st_writer *w, const emo__named_param *named, emo_dtype dtype,
+                              void *scratch, emo_error *err) {
     const emo__param *p = named->param;
     const emo_weight *view = p->view;
     size_t item = emo__dtype_size(dtype);
@@ -28,14 +29,18 @@ static emo_status write_param(emo__st_writer *w, const emo__named_param *named, 
     emo_status status = EMO_OK;
     for (size_t r = 0; status == EMO_OK && r < runs; r++) {
         const char *row = (const char *)view->data + emo__dtype_run(view->dtype, (int64_t)r * view->stride);
-        if (dtype == view->dtype) {
-            status = emo__st_writer_write(w, named->name, row, length * item, err);
-            continue;
-        }
         for (size_t at = 0; status == EMO_OK && at < length; at += PIECE) {
             size_t n = length - at < PIECE ? length - at : PIECE;
-            (void)emo__convert(scratch, dtype, row + emo__dtype_run(view->dtype, (int64_t)at), view->dtype, n);
-            status = emo__st_writer_write(w, named->name, scratch, n * item, err);
+            const void *host = NULL;
+            status = emo__access_read(access, row + emo__dtype_run(view->dtype, (int64_t)at),
+                                      emo__dtype_run(view->dtype, (int64_t)n), &host, err);
+            if (status != EMO_OK)
+                break;
+            if (dtype != view->dtype) {
+                (void)emo__convert(scratch, dtype, host, view->dtype, n);
+                host = scratch;
+            }
+            status = emo__st_writer_write(w, named->name, host, n * item, err);
         }
     }
     return status;
@@ -51,6 +56,7 @@ typedef struct content {
 /* Calls one of the two for every tensor in order. */
 typedef struct visitor {
     const emo_model *model;
+    emo__access access;
     emo__st_writer *w;
     const emo_model_save_options *options;
     void *scratch; /* [PIECE] floats */
@@ -88,7 +94,7 @@ static emo_status copy_param(visitor *v, const emo__named_param *named, emo_erro
     if (progress->report != NULL && progress->report(progress->ctx, &info) != 0)
         return emo__fail(err, EMO_E_CANCELLED, "saving was cancelled after %zu of %zu tensors", v->done,
                          v->model->n_params);
-    return write_param(v->w, named, saved_dtype(named->param, v->options), v->scratch, err);
+    return write_param(&v->access, v->w, named, saved_dtype(named->param, v->options), v->scratch, err);
 }
 
 static emo_status copy_extra(visitor *v, const emo__extra *extra, emo_error *err) {
@@ -99,7 +105,7 @@ static emo_status write_weights(const emo_model *m, const char *folder, const em
                                 emo_error *err) {
     const emo__mem *mem = &m->rt->mem;
     content all = {NULL, NULL, 0};
-    visitor v = {m, NULL, options, NULL, 0, declare_param, declare_extra};
+    visitor v = {.model = m, .options = options, .param = declare_param, .extra = declare_extra};
     uint64_t shard = options->shard_bytes == 0 ? SHARD_BYTES : options->shard_bytes;
     emo_status status;
     EMO_TRY(status = emo__model_sorted(m, &all.sorted, err));
@@ -109,6 +115,7 @@ static emo_status write_weights(const emo_model *m, const char *folder, const em
     v.scratch = emo__malloc_array(mem, PIECE, sizeof(float));
     if (v.scratch == NULL)
         EMO_TRY(status = emo__fail_memory(err, PIECE * sizeof(float)));
+    EMO_TRY(status = emo__access_begin(m, &v.access, err));
     EMO_TRY(status = emo__st_writer_begin(v.w, err));
     v.done = 0;
     v.param = copy_param;
@@ -116,6 +123,7 @@ static emo_status write_weights(const emo_model *m, const char *folder, const em
     EMO_TRY(status = visit(&v, &all, err));
     status = emo__st_writer_finish(v.w, err);
 done:
+    emo__access_end(&v.access);
     emo__st_writer_destroy(v.w);
     emo__free(mem, v.scratch);
     emo__free(mem, all.extra);

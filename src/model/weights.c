@@ -7,6 +7,7 @@
 #include "base/checked.h"
 #include "base/status.h"
 #include "io/gguf.h"
+#include "model/access.h"
 #include "model/model.h"
 #include "tensor/dtype.h"
 #include "tensor/philox.h"
@@ -278,11 +279,22 @@ emo_status emo__model_finish(emo_model *m, emo_error *err) {
     return status;
 }
 
-void emo__param_read_f32(const emo__param *p, int64_t first, int64_t n, float *out) {
-    for (int64_t r = first; r < first + n; r++) {
-        const char *row = (const char *)p->view->data + emo__dtype_run(p->view->dtype, r * p->view->stride);
-        (void)emo__convert(out + (r - first) * p->cols, EMO_DTYPE_F32, row, p->view->dtype, (size_t)p->cols);
-    }
+emo_status emo__param_read_f32(const emo_model *m, const emo__param *p, float *out, emo_error *err) {
+    emo__access access;
+    emo_status status = emo__access_begin(m, &access, err);
+    if (status == EMO_OK)
+        status = emo__access_f32(&access, p, 0, p->rows, out, err);
+    emo__access_end(&access);
+    return status;
+}
+
+static emo_status write_zeros(const emo_model *m, void *data, size_t bytes, emo_error *err) {
+    emo_exec *exec = NULL;
+    emo_status status = m->backend->ops->exec_create(m->backend, NULL, &exec, err);
+    if (status == EMO_OK)
+        status = m->backend->ops->zero(exec, data, bytes, err);
+    m->backend->ops->exec_destroy(exec); /* waits */
+    return status;
 }
 
 emo_status emo__model_add_score_bias(emo_model *m, emo_error *err) {
@@ -303,12 +315,13 @@ emo_status emo__model_add_score_bias(emo_model *m, emo_error *err) {
     emo_status status = emo__config_check(c, err);
     if (status == EMO_OK)
         status = emo__model_block(m, count * sizeof *data, (void **)&data, err);
+    if (status == EMO_OK)
+        status = write_zeros(m, data, count * sizeof *data, err);
     if (status != EMO_OK) {
         c->score_bias = false;
         emo__free(&m->rt->mem, params);
         return status;
     }
-    memset(data, 0, count * sizeof *data);
     emo__free(&m->rt->mem, m->params);
     m->params = params;
     list_params(m); /* the views keep what they point at */
@@ -333,6 +346,40 @@ static int64_t place_params(const emo_model *m, int fill, int64_t *offsets) {
     return at;
 }
 
+#define PIECE ((int64_t)1 << 20) /* elements that go through the host at a time */
+
+/* A parameter to its place in the flat block. */
+static emo_status flatten(emo__access *access, const emo__param *p, float *to, emo_error *err) {
+    const emo__mem *mem = &access->model->rt->mem;
+    if (access->exec == NULL)
+        return emo__access_f32(access, p, 0, p->rows, to, err);
+    int64_t most = PIECE / p->cols > 0 ? PIECE / p->cols : 1;
+    most = most < p->rows ? most : p->rows;
+    float *host = emo__malloc_array(mem, (size_t)(most * p->cols), sizeof *host);
+    emo_status status = host != NULL ? EMO_OK : emo__fail_memory(err, (size_t)(most * p->cols) * sizeof *host);
+    for (int64_t r = 0; status == EMO_OK && r < p->rows; r += most) {
+        int64_t n = p->rows - r < most ? p->rows - r : most;
+        status = emo__access_f32(access, p, r, n, host, err);
+        if (status == EMO_OK)
+            status = emo__access_write(access, to + r * p->cols, host, (size_t)(n * p->cols) * sizeof *host, err);
+    }
+    emo__free(mem, host);
+    return status;
+}
+
+static emo_status fill_flat(const emo_model *m, const int64_t *offsets, float *data, emo_error *err) {
+    emo__access access;
+    emo_status status = emo__access_begin(m, &access, err);
+    for (size_t i = 0; status == EMO_OK && i < m->n_params; i++) {
+        if (offsets[i] >= 0)
+            status = flatten(&access, &m->params[i], data + offsets[i], err);
+    }
+    if (status == EMO_OK)
+        status = emo__access_flush(&access, err);
+    emo__access_end(&access);
+    return status;
+}
+
 emo_status emo__model_to_f32(emo_model *m, int fill, float **flat, int64_t *count, int64_t *offsets, emo_error *err) {
     int64_t total = place_params(m, fill, offsets);
     size_t bytes;
@@ -343,12 +390,11 @@ emo_status emo__model_to_f32(emo_model *m, int fill, float **flat, int64_t *coun
     if (status != EMO_OK)
         return status;
     float *data = block;
-    memset(data, 0, bytes);
-    for (size_t i = 0; i < m->n_params; i++) {
-        if (offsets[i] >= 0 && fill != 0)
-            emo__param_read_f32(&m->params[i], 0, m->params[i].rows, data + offsets[i]);
-    }
-    status = emo__grow(&m->rt->mem, (void **)&m->blocks, &m->cap_blocks, 1, sizeof *m->blocks, err);
+    status = write_zeros(m, data, bytes, err);
+    if (status == EMO_OK && fill != 0)
+        status = fill_flat(m, offsets, data, err);
+    if (status == EMO_OK)
+        status = emo__grow(&m->rt->mem, (void **)&m->blocks, &m->cap_blocks, 1, sizeof *m->blocks, err);
     if (status != EMO_OK) { /* nothing has changed yet */
         m->backend->ops->mem_free(m->backend, block);
         return status;

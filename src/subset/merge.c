@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/status.h"
+#include "model/access.h"
 #include "model/files.h"
 #include "subset/prune.h"
 #include "tensor/dtype.h"
@@ -192,6 +193,10 @@ emo_status emo__merge(const emo_model *parent, const emo_model *child, const emo
     merger mg = {NULL, child, options->average, NULL, 1};
     const emo__mem *mem = &parent->rt->mem;
     emo_status status = check_fit(parent, child, err);
+    if (status == EMO_OK)
+        status = emo__model_need_host(parent, "merging", err);
+    if (status == EMO_OK)
+        status = emo__model_need_host(child, "merging", err);
     for (size_t i = 0; status == EMO_OK && i < parent->n_params; i++)
         if (emo__dtype_quantised(parent->params[i].view->dtype))
             status = emo__fail(err, EMO_E_UNSUPPORTED,

@@ -163,17 +163,19 @@ static void borrow_views(emo_model *m, const emo_model *from, const emo__keep_li
 }
 
 /* The kept rows of a layer's gate, in the type they are held in, and their score bias. */
-static emo_status copy_router(emo_model *m, const emo_model *from, int32_t l, const int32_t *ids, emo_error *err) {
+static emo_status copy_router(emo_model *m, emo_exec *exec, const emo_model *from, int32_t l, const int32_t *ids,
+                              emo_error *err) {
     const emo_weight *gate = &from->layers[l].w[EMO__W_ROUTER];
     emo__param *p = &m->params[m->layers[l].param[EMO__W_ROUTER]];
     size_t item = emo__dtype_size(gate->dtype);
     size_t row = (size_t)p->cols * item;
     char *block = NULL;
     emo_status status = emo__model_block(m, (size_t)p->rows * row, (void **)&block, err);
+    for (int64_t r = 0; status == EMO_OK && r < p->rows; r++)
+        status = m->backend->ops->copy(exec, block + (size_t)r * row,
+                                       (const char *)gate->data + (size_t)(ids[r] * gate->stride) * item, row, err);
     if (status != EMO_OK)
         return status;
-    for (int64_t r = 0; r < p->rows; r++)
-        memcpy(block + (size_t)r * row, (const char *)gate->data + (size_t)(ids[r] * gate->stride) * item, row);
     emo__param_bind(p, block, gate->dtype);
     if (m->layers[l].param[EMO__W_SCORE_BIAS] < 0)
         return EMO_OK;
@@ -181,12 +183,11 @@ static emo_status copy_router(emo_model *m, const emo_model *from, int32_t l, co
     float *bias = NULL;
     p = &m->params[m->layers[l].param[EMO__W_SCORE_BIAS]];
     status = emo__model_block(m, (size_t)p->cols * sizeof *bias, (void **)&bias, err);
-    if (status != EMO_OK)
-        return status;
-    for (int64_t e = 0; e < p->cols; e++) /* the routed ones come first */
-        bias[e] = from_bias[ids[e]];
-    emo__param_bind(p, bias, EMO_DTYPE_F32);
-    return EMO_OK;
+    for (int64_t e = 0; status == EMO_OK && e < p->cols; e++) /* the routed ones come first */
+        status = m->backend->ops->copy(exec, bias + e, from_bias + ids[e], sizeof *bias, err);
+    if (status == EMO_OK)
+        emo__param_bind(p, bias, EMO_DTYPE_F32);
+    return status;
 }
 
 emo_status emo__subset_report(const emo_progress *progress, const char *phase, size_t done, size_t total,
@@ -197,6 +198,20 @@ emo_status emo__subset_report(const emo_progress *progress, const char *phase, s
     return EMO_OK;
 }
 
+/* A parameter's rows, one after the other, to `block` of the same device. */
+static emo_status copy_rows(const emo_model *m, emo_exec *exec, const emo__param *p, char *block, emo_error *err) {
+    const emo_weight *view = p->view;
+    size_t row = emo__dtype_run(view->dtype, p->cols);
+    emo_status status = EMO_OK;
+    if (view->stride == p->cols)
+        return m->backend->ops->copy(exec, block, view->data, (size_t)p->rows * row, err);
+    for (int64_t r = 0; status == EMO_OK && r < p->rows; r++)
+        status =
+            m->backend->ops->copy(exec, block + (size_t)r * row,
+                                  (const char *)view->data + emo__dtype_run(view->dtype, r * view->stride), row, err);
+    return status;
+}
+
 emo_status emo__model_own(emo_model *m, const emo_progress *progress, emo_error *err) {
     size_t total = 0;
     for (size_t i = 0; i < m->n_params; i++) {
@@ -205,29 +220,22 @@ emo_status emo__model_own(emo_model *m, const emo_progress *progress, emo_error 
             return emo__fail_memory(err, SIZE_MAX);
     }
     char *block = NULL;
+    emo_exec *exec = NULL;
     emo_status status = emo__model_block(m, total, (void **)&block, err);
-    if (status != EMO_OK)
-        return status;
-    for (size_t i = 0; i < m->n_params; i++) {
+    if (status == EMO_OK)
+        status = m->backend->ops->exec_create(m->backend, NULL, &exec, err);
+    for (size_t i = 0; status == EMO_OK && i < m->n_params; i++) {
         emo__param *p = &m->params[i];
-        const emo_weight *view = p->view;
         status = emo__subset_report(progress, "copy", i, m->n_params, err);
-        if (status != EMO_OK)
-            return status;
-        size_t row = emo__dtype_run(view->dtype, p->cols);
-        if (view->data == NULL)
+        if (status != EMO_OK || p->view->data == NULL)
             continue;
-        if (view->stride == p->cols) {
-            memcpy(block, view->data, (size_t)p->rows * row);
-        } else {
-            for (int64_t r = 0; r < p->rows; r++)
-                memcpy(block + (size_t)r * row,
-                       (const char *)view->data + emo__dtype_run(view->dtype, r * view->stride), row);
-        }
-        emo__param_bind(p, block, view->dtype);
+        status = copy_rows(m, exec, p, block, err);
+        size_t row = emo__dtype_run(p->view->dtype, p->cols);
+        emo__param_bind(p, block, p->view->dtype);
         block += ((size_t)p->rows * row + ALIGN - 1) / ALIGN * ALIGN;
     }
-    return emo__subset_report(progress, "copy", m->n_params, m->n_params, err);
+    m->backend->ops->exec_destroy(exec); /* waits */
+    return status == EMO_OK ? emo__subset_report(progress, "copy", m->n_params, m->n_params, err) : status;
 }
 
 emo_status emo__prune(const emo_model *model, const emo__keep_lists *keep, const char *method, bool borrow,
@@ -241,16 +249,21 @@ emo_status emo__prune(const emo_model *model, const emo__keep_lists *keep, const
     else
         status = emo__model_new(model->rt, &c, &m, err);
     if (status == EMO_OK) {
+        m->backend = model->backend;
         m->compute = model->compute;
         borrow_views(m, model, keep);
         m->prune_method = emo__strdup(&model->rt->mem, method);
         if (m->prune_method == NULL)
             status = emo__fail_memory(err, strlen(method) + 1);
     }
+    emo_exec *exec = NULL;
+    if (status == EMO_OK)
+        status = model->backend->ops->exec_create(model->backend, NULL, &exec, err);
     for (int32_t l = 0; status == EMO_OK && l < keep->layers; l++) {
         if (model->config.layer[l].experts > 0)
-            status = copy_router(m, model, l, keep->ids + keep->offsets[l], err);
+            status = copy_router(m, exec, model, l, keep->ids + keep->offsets[l], err);
     }
+    model->backend->ops->exec_destroy(exec); /* waits */
     if (status == EMO_OK && !borrow)
         status = emo__model_own(m, progress, err);
     if (status == EMO_OK && model->tokenizer != NULL)

@@ -13,12 +13,13 @@
 #include <string.h>
 
 #include "base/status.h"
+#include "model/access.h"
 #include "model/files.h"
 #include "tensor/dtype.h"
 #include "train/run_folder.h"
 
-static emo_status add_moment(emo_trainer *t, emo__st_writer *w, const char *prefix, size_t i, bool data,
-                             const float *block, emo_error *err) {
+static emo_status add_moment(emo_trainer *t, emo__access *access, emo__st_writer *w, const char *prefix, size_t i,
+                             bool data, const float *block, emo_error *err) {
     const emo__param *p = &t->model->params[i];
     char name[EMO__NAME_MAX + 16];
     char plain[EMO__NAME_MAX];
@@ -27,7 +28,10 @@ static emo_status add_moment(emo_trainer *t, emo__st_writer *w, const char *pref
     int64_t shape[2] = {p->vector != 0 ? p->cols : p->rows, p->cols};
     if (!data)
         return emo__st_writer_add(w, name, EMO_DTYPE_F32, shape, p->vector != 0 ? 1 : 2, err);
-    return emo__st_writer_write(w, name, block + t->grad_offset[i], (size_t)emo__param_count(p) * sizeof(float), err);
+    size_t bytes = (size_t)emo__param_count(p) * sizeof(float);
+    const void *host = NULL;
+    emo_status status = emo__access_read(access, block + t->grad_offset[i], bytes, &host, err);
+    return status == EMO_OK ? emo__st_writer_write(w, name, host, bytes, err) : status;
 }
 
 /* exp_avg.<name>, exp_avg_sq.<name> of every trained parameter, and the balancing counts. */
@@ -37,7 +41,9 @@ static emo_status write_optimizer(emo_trainer *t, const char *path, emo_error *e
     size_t words = emo__balance_state_words(t->balance);
     int64_t shape[1] = {(int64_t)words};
     int32_t *counts = NULL;
+    emo__access access = {0};
     emo_status status;
+    EMO_TRY(status = emo__access_begin(t->model, &access, err));
     EMO_TRY(status = emo__st_writer_create(t->rt, path, 0, &w, err));
     for (int pass = 0; pass < 2; pass++) {
         bool data = pass == 1;
@@ -46,8 +52,8 @@ static emo_status write_optimizer(emo_trainer *t, const char *path, emo_error *e
         for (size_t i = 0; i < n_params; i++) {
             if (t->grad_offset[i] < 0)
                 continue;
-            EMO_TRY(status = add_moment(t, w, "exp_avg", i, data, t->m, err));
-            EMO_TRY(status = add_moment(t, w, "exp_avg_sq", i, data, t->v, err));
+            EMO_TRY(status = add_moment(t, &access, w, "exp_avg", i, data, t->m, err));
+            EMO_TRY(status = add_moment(t, &access, w, "exp_avg_sq", i, data, t->v, err));
         }
         if (!data && words > 0)
             EMO_TRY(status = emo__st_writer_add(w, "balance", EMO_DTYPE_I32, shape, 1, err));
@@ -63,6 +69,7 @@ static emo_status write_optimizer(emo_trainer *t, const char *path, emo_error *e
     }
     status = emo__st_writer_finish(w, err);
 done:
+    emo__access_end(&access);
     emo__free(&t->rt->mem, counts);
     emo__st_writer_destroy(w);
     return status;

@@ -5,6 +5,7 @@
 
 #include "base/parse.h"
 #include "base/status.h"
+#include "model/access.h"
 #include "moe/pool.h"
 #include "train/run_folder.h"
 
@@ -162,7 +163,8 @@ done:
     return status;
 }
 
-static emo_status read_param(emo_trainer *t, emo__st_set *set, const char *prefix, size_t i, float *to,
+/* A tensor of the checkpoint to the back end's memory, through `room` where that is not the host's. */
+static emo_status read_param(emo_trainer *t, emo__st_set *set, const char *prefix, size_t i, float *to, float *room,
                              emo_error *err) {
     const emo__param *p = &t->model->params[i];
     char plain[EMO__NAME_MAX];
@@ -176,7 +178,10 @@ static emo_status read_param(emo_trainer *t, emo__st_set *set, const char *prefi
     if (status == EMO_OK)
         status = emo__st_check_shape(entry, shape, p->vector != 0 ? 1 : 2, err);
     if (status == EMO_OK)
-        status = emo__st_read_as(st, entry, 0, (uint64_t)emo__param_count(p), EMO_DTYPE_F32, to, err);
+        status =
+            emo__st_read_as(st, entry, 0, (uint64_t)emo__param_count(p), EMO_DTYPE_F32, room != NULL ? room : to, err);
+    if (status == EMO_OK && room != NULL)
+        status = t->ops->upload(t->exec, to, room, (size_t)emo__param_count(p) * sizeof *to, err);
     return status;
 }
 
@@ -234,6 +239,18 @@ done:
     return status;
 }
 
+/* Host memory for the largest tensor, where the weights are on a device; else NULL. */
+static emo_status make_room(const emo_trainer *t, float **room, emo_error *err) {
+    int64_t most = 0;
+    *room = NULL;
+    if (emo__model_on_host(t->model))
+        return EMO_OK;
+    for (size_t i = 0; i < t->model->n_params; i++)
+        most = emo__param_count(&t->model->params[i]) > most ? emo__param_count(&t->model->params[i]) : most;
+    *room = emo__malloc_array(&t->rt->mem, (size_t)most, sizeof **room);
+    return *room != NULL ? EMO_OK : emo__fail_memory(err, (size_t)most * sizeof **room);
+}
+
 static emo_status read_checkpoint(emo_trainer *t, const char *folder, int64_t step, emo_error *err) {
     emo__st_set *weights = NULL;
     emo__st_set *moments = NULL;
@@ -241,6 +258,8 @@ static emo_status read_checkpoint(emo_trainer *t, const char *folder, int64_t st
     emo__buf path;
     emo__buf_init(&path, &t->rt->mem);
     emo_status status;
+    float *room = NULL;
+    EMO_TRY(status = make_room(t, &room, err));
     EMO_TRY(status = read_state(t, folder, step, err));
     EMO_TRY(status = emo__st_set_open(t->rt, folder, &weights, err));
     EMO_TRY(status = emo__path_join(&path, folder, "optimizer.safetensors", err));
@@ -249,15 +268,16 @@ static emo_status read_checkpoint(emo_trainer *t, const char *folder, int64_t st
     for (size_t i = 0; i < t->model->n_params; i++) {
         const emo__param *p = &t->model->params[i];
         if (p->view->data != NULL)
-            EMO_TRY(status = read_param(t, weights, "", i, (float *)(uintptr_t)p->view->data, err));
+            EMO_TRY(status = read_param(t, weights, "", i, (float *)(uintptr_t)p->view->data, room, err));
         if (t->grad_offset[i] < 0)
             continue;
-        EMO_TRY(status = read_param(t, moments, "exp_avg.", i, t->m + t->grad_offset[i], err));
-        EMO_TRY(status = read_param(t, moments, "exp_avg_sq.", i, t->v + t->grad_offset[i], err));
+        EMO_TRY(status = read_param(t, moments, "exp_avg.", i, t->m + t->grad_offset[i], room, err));
+        EMO_TRY(status = read_param(t, moments, "exp_avg_sq.", i, t->v + t->grad_offset[i], room, err));
     }
     status = read_balance(t, moments, err);
     t->saved = t->step;
 done:
+    emo__free(&t->rt->mem, room);
     emo_source_release(source);
     emo__st_set_close(weights);
     emo__st_set_close(moments);

@@ -6,6 +6,7 @@
 #include "base/checked.h"
 #include "base/comm.h"
 #include "base/status.h"
+#include "model/access.h"
 #include "model/files.h"
 #include "moe/mask.h"
 #include "moe/pool.h"
@@ -59,6 +60,10 @@ static emo_status check_fit(emo_trainer *t, const emo_dataset *data, emo_error *
     if (o->batch_rows % (t->ranks * o->accumulate) != 0)
         return emo__fail(err, EMO_E_RANGE, "batch_rows %d is no multiple of ranks %d times accumulate %d",
                          (int)o->batch_rows, (int)t->ranks, (int)o->accumulate);
+    if (t->ranks > 1 && !emo__model_on_host(t->model))
+        return emo__fail(err, EMO_E_UNSUPPORTED,
+                         "%d ranks exchange gradients through host memory; the model's weights are on a device of '%s'",
+                         (int)t->ranks, t->model->backend->name);
     if (o->seq_len > c->max_positions)
         return emo__fail(err, EMO_E_RANGE, "seq_len %d is above the model's max_position_embeddings %d",
                          (int)o->seq_len, (int)c->max_positions);
@@ -221,6 +226,7 @@ static emo_status create_compute(emo_trainer *t, emo_error *err) {
     pass.save = true;
     pass.document_balance = t->opt.balance_scope == EMO_BALANCE_DOCUMENT;
     pass.shared_mode = -1;
+    pass.exec = t->exec; /* gradients are zeroed, made and used in one order */
     EMO_TRY(status = emo__pass_create(m, &pass, &t->pass, err));
     emo__pass_set_grads(t->pass, &t->grads);
     emo__pass_set_profile(t->pass, emo__trainer_profile(t));
@@ -299,7 +305,7 @@ static emo_status build(emo_trainer *t, const emo_dataset *data, emo_error *err)
     t->ranks = emo_comm_size(t->comm);
     t->rank = emo_comm_rank(t->comm);
     t->saved = -1;
-    status = t->ops->exec_create(t->model->backend, NULL, &t->exec, err);
+    status = emo__model_exec(t->model, &t->exec, err);
     if (status == EMO_OK)
         status = device_block(t, EMO__EXCHANGE * sizeof *t->exchange, (void **)&t->exchange, err);
     if (status != EMO_OK) {

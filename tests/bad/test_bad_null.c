@@ -59,6 +59,8 @@ static void basics(const things *t) {
     REFUSED(emo_runtime_load_backend(t->rt, NULL, e));
     REFUSED(emo_device_get_info(NULL, 0, &device, e));
     REFUSED(emo_device_get_info(t->rt, 0, NULL, e));
+    REFUSED(emo_model_to_device(NULL, "cpu", e));
+    REFUSED(emo_model_to_device(t->model, NULL, e));
     assert_int_equal(emo_device_count(NULL), 0);
     emo_runtime_options_init(NULL);
     assert_int_equal(emo_runtime_threads(NULL), 0);

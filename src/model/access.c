@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "model/access.h"
+
+#include <string.h>
+
+#include "base/status.h"
+#include "tensor/dtype.h"
+#include "tensor/quant.h"
+
+emo_status emo__model_need_host(const emo_model *model, const char *what, emo_error *err) {
+    if (emo__model_on_host(model))
+        return EMO_OK;
+    return emo__fail(
+        err, EMO_E_UNSUPPORTED,
+        "%s needs the weights in host memory; the model's are on a device of '%s': move it to \"cpu\" first", what,
+        model->backend->name);
+}
+
+emo_status emo__access_begin(const emo_model *model, emo__access *access, emo_error *err) {
+    memset(access, 0, sizeof *access);
+    access->model = model;
+    return emo__model_on_host(model) ? EMO_OK
+                                     : model->backend->ops->exec_create(model->backend, NULL, &access->exec, err);
+}
+
+void emo__access_end(emo__access *access) {
+    if (access->exec != NULL)
+        access->model->backend->ops->exec_destroy(access->exec);
+    if (access->model != NULL)
+        emo__free(&access->model->rt->mem, access->room);
+    memset(access, 0, sizeof *access);
+}
+
+emo_status emo__access_read(emo__access *access, const void *data, size_t bytes, const void **out, emo_error *err) {
+    const emo_backend_ops *ops = access->model->backend->ops;
+    *out = data;
+    if (access->exec == NULL)
+        return EMO_OK;
+    *out = NULL;
+    if (bytes > access->capacity) {
+        const emo__mem *mem = &access->model->rt->mem;
+        void *room = emo__alloc(mem, bytes);
+        if (room == NULL)
+            return emo__fail_memory(err, bytes);
+        emo__free(mem, access->room);
+        access->room = room;
+        access->capacity = bytes;
+    }
+    emo_status status = ops->download(access->exec, access->room, data, bytes, err);
+    if (status == EMO_OK)
+        status = ops->synchronize(access->exec, err);
+    if (status == EMO_OK)
+        *out = access->room;
+    return status;
+}
+
+emo_status emo__access_write(emo__access *access, void *data, const void *src, size_t bytes, emo_error *err) {
+    if (access->exec != NULL)
+        return access->model->backend->ops->upload(access->exec, data, src, bytes, err);
+    if (bytes > 0)
+        memcpy(data, src, bytes);
+    return EMO_OK;
+}
+
+emo_status emo__access_flush(emo__access *access, emo_error *err) {
+    return access->exec != NULL ? access->model->backend->ops->synchronize(access->exec, err) : EMO_OK;
+}
+
+emo_status emo__access_f32(emo__access *access, const emo__param *p, int64_t first, int64_t n, float *out,
+                           emo_error *err) {
+    const emo_weight *view = p->view;
+    emo_status status = EMO_OK;
+    int64_t run = view->stride == p->cols && !emo__dtype_quantised(view->dtype) ? n : 1; /* rows read at once */
+    for (int64_t r = 0; status == EMO_OK && r < n; r += run) {
+        const void *row = (const char *)view->data + emo__dtype_run(view->dtype, (first + r) * view->stride);
+        size_t count = (size_t)(run * p->cols);
+        status = emo__access_read(access, row, emo__dtype_run(view->dtype, (int64_t)count), &row, err);
+        if (status == EMO_OK)
+            (void)emo__convert(out + r * p->cols, EMO_DTYPE_F32, row, view->dtype, count);
+    }
+    return status;
+}
