@@ -17,8 +17,60 @@ static bool put_f16(unsigned char *p, float value) {
 
 static float as_f16(float value) { return emo__f16_to_f32(emo__f32_to_f16(value)); }
 
-/* To the nearest integer in [0, 15]; `v` is any finite number. */
-static int nibble(float v) { return v <= 0.0f ? 0 : v >= 15.0f ? 15 : (int)(v + 0.5f); }
+/* Sums over the codes 0 to 15 of 32 numbers. Plain loops without branches, which compilers turn into vectors, and sums
+ * that are joined in a fixed order: every instruction set gives the same bits. */
+typedef struct sums {
+    float q;
+    float qq;
+    float xq;
+} sums;
+
+static float join(const float *a) {
+    float b[16], c[8];
+    for (int i = 0; i < 16; i++)
+        b[i] = a[i] + a[i + 16];
+    for (int i = 0; i < 8; i++)
+        c[i] = b[i] + b[i + 8];
+    return ((c[0] + c[4]) + (c[2] + c[6])) + ((c[1] + c[5]) + (c[3] + c[7]));
+}
+
+/* The code of x is the integer nearest to (x + offset) * inverse, within the ends. Floats in [0, 15] have the order of
+ * their bits, and minima of integers become vectors where those of floats, which might be NaN, do not. */
+static float code_of(float x, float offset, float inverse) {
+    float v = (x + offset) * inverse;
+    int32_t bits;
+    memcpy(&bits, &v, sizeof bits);
+    bits = bits > 0 ? bits : 0;
+    bits = bits < 0x41700000 ? bits : 0x41700000; /* 15.0f */
+    memcpy(&v, &bits, sizeof v);
+    return (float)(int32_t)(v + 0.5f);
+}
+
+/* bias: what a code of 0 stands for, times -1. */
+static sums sum_codes(const float *x, float offset, float inverse, float bias) {
+    float q[EMO__Q_SMALL], qq[EMO__Q_SMALL], xq[EMO__Q_SMALL];
+    for (int i = 0; i < EMO__Q_SMALL; i++)
+        q[i] = code_of(x[i], offset, inverse) - bias;
+    for (int i = 0; i < EMO__Q_SMALL; i++) {
+        qq[i] = q[i] * q[i];
+        xq[i] = x[i] * q[i];
+    }
+    return (sums){join(q), join(qq), join(xq)};
+}
+
+static void put_codes(const float *x, float offset, float inverse, uint8_t *out) {
+    for (int i = 0; i < EMO__Q_SMALL; i++)
+        out[i] = (uint8_t)code_of(x[i], offset, inverse);
+}
+
+/* Sums of x and of its squares. */
+static void sum_inputs(const float *x, float *sx, float *sxx) {
+    float squares[EMO__Q_SMALL];
+    for (int i = 0; i < EMO__Q_SMALL; i++)
+        squares[i] = x[i] * x[i];
+    *sx = join(x);
+    *sxx = join(squares);
+}
 
 /* Also false for NaN. */
 static bool all_within(const float *x, int n, float limit) {
@@ -47,41 +99,31 @@ static bool make_q8_0(unsigned char *block, const float *x) {
 
 /* ---- q4_0 ---- */
 
-/* The codes of x at 1 / scale, the scale that suits them best, and the squared error with it. */
-static float fit_q4_0(const float *x, float inverse, uint8_t *q, float *scale) {
-    float xq = 0.0f, qq = 0.0f, xx = 0.0f;
-    for (int i = 0; i < EMO__Q_SMALL; i++) {
-        int code = nibble(x[i] * inverse + 8.0f);
-        float v = (float)(code - 8);
-        q[i] = (uint8_t)code;
-        xq += x[i] * v;
-        qq += v * v;
-        xx += x[i] * x[i];
-    }
-    *scale = qq > 0.0f ? as_f16(xq / qq) : 0.0f;
-    return xx - *scale * (2.0f * xq - *scale * qq);
-}
-
-/* The element of largest magnitude goes to -8, or a little beside it: the end that has one code more. */
+/* The element of largest magnitude goes to -8, or a little beside it: the end that has one code more. Of the scales
+ * tried the one is taken whose codes leave the least error with the scale that suits them best. */
 static bool make_q4_0(unsigned char *block, const float *x) {
     enum { STEPS = 10 };
-    float most = 0.0f;
+    float most = 0.0f, scale = 0.0f, inverse = 0.0f, best = 0.0f, sx, sxx;
     for (int i = 0; i < EMO__Q_SMALL; i++)
         most = fabsf(x[i]) > fabsf(most) ? x[i] : most;
-    uint8_t best[EMO__Q_SMALL], q[EMO__Q_SMALL];
-    float scale = 0.0f, least = INFINITY;
-    memset(best, 8, sizeof best);
+    sum_inputs(x, &sx, &sxx);
     for (int step = -STEPS; step <= STEPS && fabsf(most) >= 1e-30f; step++) {
-        float s;
-        float error = fit_q4_0(x, (-8.0f + 0.15f * (float)step) / most, q, &s);
-        if (error < least) {
-            least = error;
+        float trial = (-8.0f + 0.15f * (float)step) / most;
+        sums t = sum_codes(x, 8.0f / trial, trial, 8.0f);
+        float s = t.qq > 0.0f ? as_f16(t.xq / t.qq) : 0.0f;
+        float gain = s * (2.0f * t.xq - s * t.qq); /* what the error is below the sum of the squares */
+        if (gain > best) {
+            best = gain;
             scale = s;
-            memcpy(best, q, sizeof best);
+            inverse = trial;
         }
     }
+    uint8_t q[EMO__Q_SMALL];
+    memset(q, 8, sizeof q);
+    if (inverse != 0.0f)
+        put_codes(x, 8.0f / inverse, inverse, q);
     for (int i = 0; i < EMO__Q_SMALL / 2; i++)
-        block[2 + i] = (unsigned char)(best[i] | best[i + EMO__Q_SMALL / 2] << 4);
+        block[2 + i] = (unsigned char)(q[i] | q[i + EMO__Q_SMALL / 2] << 4);
     return put_f16(block, scale);
 }
 
@@ -93,77 +135,66 @@ typedef struct line {
     float offset;
 } line;
 
-/* The line that suits codes best (least squares), and its error. */
-static float fit_line(const float *x, const uint8_t *q, line *out) {
+/* A group and its sums. */
+typedef struct group {
+    const float *x;
+    float sx;
+    float sxx;
+} group;
+
+static float inverse_of(line l) { return l.scale >= 1e-30f ? 1.0f / l.scale : 0.0f; }
+
+/* The squared error of codes on a line. */
+static float error_on(const group *g, line l, sums t) {
+    const double n = EMO__Q_SMALL, s = (double)l.scale, o = (double)l.offset;
+    double e = (double)g->sxx + s * (s * (double)t.qq - 2.0 * ((double)t.xq + o * (double)t.q)) +
+               o * (2.0 * (double)g->sx + n * o);
+    return (float)e;
+}
+
+/* The line that suits codes best: least squares. */
+static line fit_line(const group *g, sums t) {
     const float n = (float)EMO__Q_SMALL;
-    float sx = 0.0f, sq = 0.0f, sqq = 0.0f, sxq = 0.0f;
-    for (int i = 0; i < EMO__Q_SMALL; i++) {
-        float v = (float)q[i];
-        sx += x[i];
-        sq += v;
-        sqq += v * v;
-        sxq += x[i] * v;
-    }
-    float det = n * sqq - sq * sq;
+    float det = n * t.qq - t.q * t.q;
     line l = {0.0f, 0.0f};
     if (det > 0.0f) {
-        l.scale = (n * sxq - sx * sq) / det;
-        l.offset = (sq * sxq - sqq * sx) / det;
-    } else if (sx < 0.0f) { /* one code for all */
-        l.offset = -sx / n;
+        l.scale = (n * t.xq - g->sx * t.q) / det;
+        l.offset = (t.q * t.xq - t.qq * g->sx) / det;
+    } else if (g->sx < 0.0f) { /* one code for all */
+        l.offset = -g->sx / n;
     } else {
         l.offset = -1.0f;
     }
     if (l.offset < 0.0f) {
         l.offset = 0.0f;
-        l.scale = sqq > 0.0f ? sxq / sqq : 0.0f;
+        l.scale = t.qq > 0.0f ? t.xq / t.qq : 0.0f;
     }
     l.scale = l.scale < 0.0f ? 0.0f : l.scale;
-    float error = 0.0f;
-    for (int i = 0; i < EMO__Q_SMALL; i++) {
-        float gap = l.scale * (float)q[i] - l.offset - x[i];
-        error += gap * gap;
-    }
-    *out = l;
-    return error;
-}
-
-/* Codes nearest to x on a line, and their error. */
-static float code_line(const float *x, line l, uint8_t *q) {
-    float inverse = l.scale >= 1e-30f ? 1.0f / l.scale : 0.0f;
-    float error = 0.0f;
-    for (int i = 0; i < EMO__Q_SMALL; i++) {
-        int code = nibble((x[i] + l.offset) * inverse);
-        float gap = l.scale * (float)code - l.offset - x[i];
-        q[i] = (uint8_t)code;
-        error += gap * gap;
-    }
-    return error;
+    return l;
 }
 
 /* The best line found from several first guesses: ranges a little wider and narrower than the group's own. */
-static line search_line(const float *x) {
+static line search_line(const group *g) {
     enum { STEPS = 12, ROUNDS = 2 };
-    float low = 0.0f, high = x[0];
+    float low = 0.0f, high = g->x[0];
     for (int i = 0; i < EMO__Q_SMALL; i++) {
-        low = x[i] < low ? x[i] : low;
-        high = x[i] > high ? x[i] : high;
+        low = g->x[i] < low ? g->x[i] : low;
+        high = g->x[i] > high ? g->x[i] : high;
     }
     line best = {0.0f, -low};
     if (!(high - low >= 1e-30f))
         return best;
     float least = INFINITY;
-    uint8_t q[EMO__Q_SMALL];
     for (int step = -STEPS; step <= STEPS; step++) {
         line l = {(high - low) / (15.0f + 0.25f * (float)step), -low};
-        (void)code_line(x, l, q);
         for (int round = 0; round < ROUNDS; round++) {
-            float error = fit_line(x, q, &l);
+            sums t = sum_codes(g->x, l.offset, inverse_of(l), 0.0f);
+            l = fit_line(g, t);
+            float error = error_on(g, l, t);
             if (error < least) {
                 least = error;
                 best = l;
             }
-            (void)code_line(x, l, q);
         }
     }
     return best;
@@ -180,24 +211,25 @@ typedef struct super {
 static uint8_t six_bits(float v) { return (uint8_t)(v <= 0.0f ? 0 : v >= 63.0f ? 63 : (int)(v + 0.5f)); }
 
 /* For every group the pair (s, t) near (s0, t0) with the least error, its codes, and the error of the block. */
-static float settle_groups(const float *x, super *b, const uint8_t *s0, const uint8_t *t0) {
+static float settle_groups(const group *groups, super *b, const uint8_t *s0, const uint8_t *t0) {
     float total = 0.0f;
     for (int g = 0; g < EMO__Q4_K_GROUPS; g++) {
         float least = INFINITY;
-        uint8_t q[EMO__Q_SMALL];
+        line best = {0.0f, 0.0f};
         for (int s = s0[g] - 1; s <= s0[g] + 1; s++)
             for (int t = t0[g] - 1; t <= t0[g] + 1; t++) {
                 if (s < 0 || s > 63 || t < 0 || t > 63)
                     continue;
                 line l = {b->d * (float)s, b->m * (float)t};
-                float error = code_line(x + EMO__Q_SMALL * g, l, q);
+                float error = error_on(&groups[g], l, sum_codes(groups[g].x, l.offset, inverse_of(l), 0.0f));
                 if (error < least) {
                     least = error;
+                    best = l;
                     b->s[g] = (uint8_t)s;
                     b->t[g] = (uint8_t)t;
-                    memcpy(b->q + EMO__Q_SMALL * g, q, sizeof q);
                 }
             }
+        put_codes(groups[g].x, best.offset, inverse_of(best), b->q + EMO__Q_SMALL * g);
         total += least;
     }
     return total;
@@ -241,8 +273,11 @@ static bool make_q4_k(unsigned char *block, const float *x) {
     enum { ROUNDS = 3 };
     line lines[EMO__Q4_K_GROUPS];
     line most = {0.0f, 0.0f};
+    group groups[EMO__Q4_K_GROUPS];
     for (int g = 0; g < EMO__Q4_K_GROUPS; g++) {
-        lines[g] = search_line(x + EMO__Q_SMALL * g);
+        groups[g].x = x + EMO__Q_SMALL * g;
+        sum_inputs(groups[g].x, &groups[g].sx, &groups[g].sxx);
+        lines[g] = search_line(&groups[g]);
         most.scale = lines[g].scale > most.scale ? lines[g].scale : most.scale;
         most.offset = lines[g].offset > most.offset ? lines[g].offset : most.offset;
     }
@@ -256,7 +291,7 @@ static bool make_q4_k(unsigned char *block, const float *x) {
             s0[g] = trial.d > 0.0f ? six_bits(lines[g].scale / trial.d) : 0;
             t0[g] = trial.m > 0.0f ? six_bits(lines[g].offset / trial.m) : 0;
         }
-        float error = settle_groups(x, &trial, s0, t0);
+        float error = settle_groups(groups, &trial, s0, t0);
         if (!(error < least))
             break;
         least = error;
