@@ -7,9 +7,10 @@ set -eu
 
 usage() {
     cat <<'EOF'
-usage: scripts/deps.sh [build|test|fuzz|check|quickstart|documents]... [--dry-run]
+usage: scripts/deps.sh [build|test|wheel|fuzz|check|quickstart|documents]... [--dry-run]
   build       compiler, CMake, pkg-config and the four libraries libemo is built on (the default)
-  test        build, and cmocka, a C++ compiler, Python 3 and pytest
+  test        wheel, and cmocka, a C++ compiler and pytest
+  wheel       build, and what makes a wheel of the Python package: Python 3 with venv, setuptools and wheel
   fuzz        test, and clang with libFuzzer
   check       test, and what only development uses: clang-format, clang-tidy, doxygen, abigail-tools ...
   quickstart  build, and Python 3 (standard library only)
@@ -34,6 +35,10 @@ binutils|command -v nm
 libcmocka-dev|pkg-config --exists cmocka
 python3|python3 -c "import json, html, gzip"
 python3-pytest|python3 -c "import pytest" || /usr/bin/python3 -c "import pytest"'
+WHEEL='python3|python3 -c "import json"
+python3-venv|python3 -c "import ensurepip" || /usr/bin/python3 -c "import ensurepip"
+python3-setuptools|python3 -c "import setuptools" || /usr/bin/python3 -c "import setuptools"
+python3-wheel|python3 -c "import setuptools.command.bdist_wheel" || /usr/bin/python3 -c "import wheel"'
 # libFuzzer comes with clang's runtimes, in a package of their own (libclang-rt-14-dev) on newer systems.
 FUZZ='clang|command -v clang
 libclang-rt-dev|ls "$(clang -print-runtime-dir)"/libclang_rt.fuzzer*.a'
@@ -51,7 +56,7 @@ modes=
 dry=0
 for arg in "$@"; do
     case $arg in
-    build | test | fuzz | check | quickstart | documents) modes="$modes $arg" ;;
+    build | test | wheel | fuzz | check | quickstart | documents) modes="$modes $arg" ;;
     --dry-run) dry=1 ;;
     -h | --help) usage && exit 0 ;;
     *) usage >&2 && exit 2 ;;
@@ -62,7 +67,10 @@ list=$BUILD
 for mode in ${modes:-build}; do
     case $mode in
     test) list="$list
-$TEST" ;;
+$TEST
+$WHEEL" ;;
+    wheel) list="$list
+$WHEEL" ;;
     fuzz) list="$list
 $TEST
 $FUZZ" ;;

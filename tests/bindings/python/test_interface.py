@@ -45,9 +45,7 @@ def test_every_declared_function_has_a_prototype(source):
 
 
 def test_every_exported_symbol_has_a_prototype():
-    path = os.environ.get("EMO_LIBRARY", "")
-    if not path:
-        pytest.skip("EMO_LIBRARY does not name the library")
+    path = emo.library().path
     listed = subprocess.run(["nm", "-D", "--defined-only", path], capture_output=True, text=True, check=True).stdout
     exported = {line.split()[2].split("@")[0] for line in listed.splitlines() if len(line.split()) == 3}
     exported = {name for name in exported if name.startswith("emo_")}
