@@ -514,6 +514,7 @@ FUNCTIONS: Dict[str, Tuple[str, Tuple[Tuple[str, str], ...]]] = {
     "emo_model_load_path": ("emo_status", (("emo_runtime *", "rt"), ("const char *", "folder"), ("const emo_model_load_options *", "options"), ("emo_model **", "out"), ("emo_error *", "err"),)),
     "emo_model_load_sources": ("emo_status", (("emo_runtime *", "rt"), ("const char *", "config"), ("size_t", "config_length"), ("emo_source **", "weights"), ("size_t", "n_weights"), ("const emo_model_load_options *", "options"), ("emo_model **", "out"), ("emo_error *", "err"),)),
     "emo_model_release": ("void", (("emo_model *", "model"),)),
+    "emo_model_to_device": ("emo_status", (("emo_model *", "model"), ("const char *", "device"), ("emo_error *", "err"),)),
     "emo_model_get_info": ("emo_status", (("const emo_model *", "model"), ("emo_model_info *", "info"), ("emo_error *", "err"),)),
     "emo_model_info_json": ("emo_status", (("emo_runtime *", "rt"), ("const char *", "config"), ("size_t", "length"), ("emo_model_info *", "info"), ("emo_error *", "err"),)),
     "emo_model_experts": ("int32_t", (("const emo_model *", "model"), ("int32_t", "layer"),)),

@@ -214,6 +214,12 @@ class Model(Handle):
     def compute(self, compute: Union[Dtype, int, str]) -> None:
         call("emo_model_set_compute", self, enum_value("emo_dtype", compute, "compute"))
 
+    def to(self, device: str) -> "Model":
+        """Moves the weights to a device: "cpu", or one that a plug-in brought (emo.Runtime.load_backend), such as "cuda"
+        or "cuda:1"; gives the model back. Sessions, trainers and evaluations made from then on run there."""
+        call("emo_model_to_device", self, text_bytes(device, "device"))
+        return self
+
     def mask(self) -> Mask:
         """A mask with every expert of this model on; of a model loaded in part, those that are there."""
         return make(Mask, "emo_model_mask", self, keep=self._keep)

@@ -208,6 +208,16 @@ def test_compute(new_model):
         model.compute = "u8"
 
 
+def test_devices(new_model):
+    model = new_model()
+    expected = model.logits([1, 2, 3]).tolist()
+    assert model.to("cpu") is model and model.logits([1, 2, 3]).tolist() == expected
+    with pytest.raises(emo.NotFound, match="cpu"):
+        model.to("abacus")
+    with model.session(), pytest.raises(emo.Busy):
+        model.to("cpu")
+
+
 def test_tokenizer_of_a_model(new_model):
     model = new_model()
     other = emo.Tokenizer.bytes()
