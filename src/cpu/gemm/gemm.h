@@ -68,6 +68,9 @@ typedef struct emo__gemm_kernels {
     /* c[rows, cols] = beta c + alpha a b over one k block */
     void (*micro)(int64_t kc, const float *a, const float *b, int rows, int cols, float *c, int64_t ldc, float alpha,
                   float beta);
+    /* The whole tile at once without packing B, with the same bits; 0: not in this case. NULL: never. Between begin and
+     * end; `floats`: how many `work` has room for. */
+    int (*direct)(const emo__gemm *g, int64_t m0, int64_t m1, int64_t n0, int64_t n1, float *work, size_t floats);
 } emo__gemm_kernels;
 
 extern const emo__gemm_kernels emo__gemm_scalar;

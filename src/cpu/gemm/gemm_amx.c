@@ -4,95 +4,7 @@
  * A packed unit of 16 lanes is a tile of 1 KB: for A 16 rows of 32 elements, for B 16 rows of 16 pairs that follow each
  * other in k. A panel holds, unit after unit, its lanes 0 to 15 and then 16 to 31. What is missing at the end of k is
  * zero on both sides. AMX machines have the conversions of AVX512-BF16, which these files may use. */
-#include <immintrin.h>
-#include <stdint.h>
-#include <string.h>
-
-#include "cpu/gemm/gemm.h"
-
-#define INLINE static inline __attribute__((always_inline))
-
-enum { VL = 16, LANES = 32, UNIT = 32, TILE_BYTES = 1024, UNIT_BYTES = 2 * TILE_BYTES };
-
-/* ---- 32 elements along k of one lane, or 16 lanes of two neighbours in k, as bf16 ---- */
-
-INLINE int64_t size_of(emo_dtype dtype) { return dtype == EMO_DTYPE_F32 ? 4 : 2; }
-
-INLINE uint32_t mask_of(int64_t have, int most) {
-    return have >= most ? (uint32_t)((UINT64_C(1) << most) - 1) : have <= 0 ? 0u : (1u << have) - 1u;
-}
-
-INLINE const char *stored_row(const emo__gemm_operand *x, int64_t i, int64_t size) {
-    int64_t row = x->order != NULL ? x->order[i] : i;
-    return (const char *)x->data + row * x->ld * size;
-}
-
-/* `have` elements at p (32 or fewer, then zeros) times `scale`, in order. */
-INLINE __m512i along(const char *p, int64_t have, __m512 scale, int scaled, emo_dtype dtype) {
-    uint32_t mask = mask_of(have, UNIT);
-    if (dtype == EMO_DTYPE_BF16)
-        return _mm512_maskz_loadu_epi16(mask, p);
-    __m512 low, high;
-    if (dtype == EMO_DTYPE_F32) {
-        low = _mm512_maskz_loadu_ps((__mmask16)mask, p);
-        high = _mm512_maskz_loadu_ps((__mmask16)(mask >> VL), p + 64);
-    } else {
-        low = _mm512_cvtph_ps(_mm256_maskz_loadu_epi16((__mmask16)mask, p));
-        high = _mm512_cvtph_ps(_mm256_maskz_loadu_epi16((__mmask16)(mask >> VL), p + 32));
-    }
-    if (scaled) {
-        low = _mm512_mul_ps(low, scale);
-        high = _mm512_mul_ps(high, scale);
-    }
-    return (__m512i)_mm512_cvtne2ps_pbh(high, low);
-}
-
-/* 16 lanes at p (`lanes` of them there) times `scale`, as 16 words of 32 bits with bf16 in the low half. */
-INLINE __m512i across(const char *p, int64_t lanes, __m512 scale, int scaled, emo_dtype dtype) {
-    __mmask16 mask = (__mmask16)mask_of(lanes, VL);
-    if (dtype == EMO_DTYPE_BF16)
-        return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, p));
-    __m512 x =
-        dtype == EMO_DTYPE_F32 ? _mm512_maskz_loadu_ps(mask, p) : _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, p));
-    if (scaled)
-        x = _mm512_mul_ps(x, scale);
-    return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(x));
-}
-
-/* 16 x 16 words of 32 bits */
-INLINE void transpose(__m512i r[VL]) {
-    __m512i t[VL], u[VL];
-#pragma GCC unroll 8
-    for (int i = 0; i < 16; i += 2) {
-        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 16; i += 4) {
-        u[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-        u[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-        u[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-        u[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
-        t[i] = _mm512_shuffle_i32x4(u[i], u[i + 4], 0x88);
-        t[i + 4] = _mm512_shuffle_i32x4(u[i], u[i + 4], 0xDD);
-        t[i + 8] = _mm512_shuffle_i32x4(u[i + 8], u[i + 12], 0x88);
-        t[i + 12] = _mm512_shuffle_i32x4(u[i + 8], u[i + 12], 0xDD);
-    }
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; i++) {
-        r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
-        r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xDD);
-    }
-}
-
-INLINE void store_tile(char *tile, const __m512i rows[VL]) {
-#pragma GCC unroll 16
-    for (int i = 0; i < VL; i++)
-        _mm512_store_si512(tile + i * 64, rows[i]);
-}
+#include "cpu/gemm/gemm_amx.h"
 
 /* ---- packing ---- */
 
@@ -102,7 +14,7 @@ enum { ROWS_AHEAD = 8 };
 INLINE void pack_rows_as_lanes(char *dst, const emo__gemm_operand *x, int64_t first, int lanes, int64_t k0, int64_t kc,
                                int is_b, emo_dtype dtype) {
     const int64_t size = size_of(dtype);
-    const int scaled = !is_b && x->scale != NULL;
+    const int scaled = x->scale != NULL;
     for (int group = 0; group < LANES && group < lanes; group += VL) {
         const char *rows[VL];
         __m512 scale[VL];
@@ -130,7 +42,7 @@ INLINE void pack_rows_as_lanes(char *dst, const emo__gemm_operand *x, int64_t fi
 INLINE void pack_rows_as_k(char *dst, const emo__gemm_operand *x, int64_t first, int lanes, int64_t k0, int64_t kc,
                            int is_b, emo_dtype dtype) {
     const int64_t size = size_of(dtype);
-    const int scaled = !is_b && x->scale != NULL;
+    const int scaled = x->scale != NULL;
     for (int64_t kk = 0; kk < kc; kk += UNIT, dst += UNIT_BYTES) {
         for (int group = 0; group < LANES && group < lanes; group += VL) {
             __m512i block[VL];
@@ -154,6 +66,10 @@ INLINE void pack_rows_as_k(char *dst, const emo__gemm_operand *x, int64_t first,
             store_tile(dst + group / VL * TILE_BYTES, block);
         }
     }
+}
+
+void emo__gemm_amx_pack_right(char *dst, const emo__gemm_operand *a, int64_t first, int lanes, int64_t k) {
+    pack_rows_as_lanes(dst, a, first, lanes, 0, k, 1, EMO_DTYPE_F32);
 }
 
 static int64_t panel_bytes(int64_t kc) { return (kc + UNIT - 1) / UNIT * UNIT_BYTES; }
@@ -202,16 +118,6 @@ static const tile_config config __attribute__((aligned(64))) = {
 
 static void begin(void) { _tile_loadconfig(&config); }
 static void end(void) { _tile_release(); }
-
-/* Tile registers; gcc 12's intrinsics paste the number as it is written. */
-#define C00 0
-#define C01 1
-#define C10 2
-#define C11 3
-#define A0 4
-#define A1 5
-#define B0 6
-#define B1 7
 
 /* c goes on from what it holds, or from zero; tiles outside `down` x `right` are left alone. */
 INLINE void product(int64_t kc, const char *a, const char *b, float *c, int64_t ldc, const int from_c, const int down,
@@ -317,4 +223,5 @@ const emo__gemm_kernels emo__gemm_amx = {.mr = LANES,
                                          .end = end,
                                          .pack_a = pack_a,
                                          .pack_b = pack_b,
-                                         .micro = micro};
+                                         .micro = micro,
+                                         .direct = emo__gemm_amx_direct};
