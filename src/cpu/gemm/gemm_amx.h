@@ -3,6 +3,7 @@
 #ifndef EMO_SRC_CPU_GEMM_GEMM_AMX_H
 #define EMO_SRC_CPU_GEMM_GEMM_AMX_H
 
+#if defined(__AMX_BF16__)
 #include <immintrin.h>
 #include <stdint.h>
 #include <string.h>
@@ -109,4 +110,5 @@ int emo__gemm_amx_direct(const emo__gemm *g, int64_t m0, int64_t m1, int64_t n0,
 /* Rows of a (f32, not transposed) from 0 to k as lanes of a panel in B's order. */
 void emo__gemm_amx_pack_right(char *dst, const emo__gemm_operand *a, int64_t first, int lanes, int64_t k);
 
+#endif
 #endif
