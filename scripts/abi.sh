@@ -51,6 +51,9 @@ case ${1-} in
 --update)
     cp "$work/libemo.abi" "$work/constants.txt" "$record/"
     echo "wrote $record/libemo.abi and constants.txt; say in CHANGELOG.md what changed"
+    if command -v python3 >/dev/null 2>&1; then
+        python3 "$root/bindings/python/generate.py"
+    fi
     ;;
 '')
     bad=0
