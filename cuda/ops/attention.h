@@ -168,9 +168,10 @@ static inline void emo_at_push(emo_at_list *list, const emo_attention_segment *s
 /* What both directions ask of their arguments; fills in the shape. (attention_forward.cu) */
 emo_status emo_cuda_attention_check(const emo_attention_args *a, emo_at_shape *shape, emo_error *err);
 
-/* Calls fill(context, list) twice, first to count, and stages the list; *count 0: nothing to do. */
-typedef void (*emo_at_fill)(const emo_attention_args *a, emo_at_list *list);
-emo_status emo_cuda_attention_list(emo_exec *exec, const emo_attention_args *a, emo_at_fill fill,
+/* Adds the tiles of `rows` rows (or keys) to the list. */
+typedef void (*emo_at_fill)(const emo_attention_args *a, int64_t rows, emo_at_list *list);
+/* Calls fill twice, first to count, and stages the list; *count 0: nothing to do. */
+emo_status emo_cuda_attention_list(emo_exec *exec, const emo_attention_args *a, emo_at_fill fill, int64_t rows,
                                    const emo_at_work **work, int64_t *count, emo_error *err);
 
 #endif

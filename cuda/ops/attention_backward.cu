@@ -3,7 +3,7 @@
  * sums dq of a tile of rows over the keys it sees. Both compute the probabilities again from lse: seven products
  * instead of five, but every sum has one owner and a fixed order. delta = sum(d_o * o), P = exp(scale q k - lse), dS =
  * P (d_o v - delta) dv = P^T d_o, dk = scale dS^T q, dq = scale dS k */
-#include "ops/attention.h"
+#include "ops/attention_bf16.h"
 
 /* Rows and keys of a tile: 32, or 16 where four tiles of D floats must fit in shared memory. */
 template <int D>
@@ -11,8 +11,6 @@ struct tile {
     static constexpr int RT = D == 256 ? 1 : 2, ROWS = 16 * RT, LINE = ROWS + 4;
     static constexpr size_t SHARED = (4 * ROWS * (D + 4) + 2 * ROWS * LINE + 2 * ROWS) * sizeof(float);
 };
-
-static int64_t tile_rows(const emo_attention_args *a) { return a->head_dim > 128 ? 16 : 32; }
 
 /* delta[query row, head], a warp each */
 __global__ static void __launch_bounds__(256) delta_k(emo_attention_args a, int64_t rows, float *delta) {
@@ -178,16 +176,16 @@ __global__ static void __launch_bounds__(EMO_AT_BLOCK)
     }
 }
 
-static void fill_keys(const emo_attention_args *a, emo_at_list *list) {
+static void fill_keys(const emo_attention_args *a, int64_t rows, emo_at_list *list) {
     for (int64_t i = 0; i < a->n_segments; i++) {
         const emo_attention_segment *s = &a->segments[i];
-        for (int64_t k = 0; k < s->k_count; k += tile_rows(a)) /* the first keys are seen by the most rows */
-            emo_at_push(list, s, k, s->k_count - k < tile_rows(a) ? s->k_count - k : tile_rows(a), -1, 0);
+        for (int64_t k = 0; k < s->k_count; k += rows) /* the first keys are seen by the most rows */
+            emo_at_push(list, s, k, s->k_count - k < rows ? s->k_count - k : rows, -1, 0);
     }
 }
 
-static void fill_queries(const emo_attention_args *a, emo_at_list *list) {
-    int64_t group = a->heads / a->kv_heads, rows = tile_rows(a);
+static void fill_queries(const emo_attention_args *a, int64_t rows, emo_at_list *list) {
+    int64_t group = a->heads / a->kv_heads;
     for (int64_t i = 0; i < a->n_segments; i++) {
         const emo_attention_segment *s = &a->segments[i];
         for (int64_t t = emo_ceil_div(s->q_count * group, rows) - 1; t >= 0; t--) {
@@ -201,6 +199,8 @@ emo_status emo_cuda_attention_backward(emo_exec *exec, const emo_attention_args 
     emo_at_shape shape;
     const emo_at_work *work;
     int64_t count, rows = 0;
+    int wide = emo_ab_takes(exec, args);
+    int64_t tile_rows = wide ? (int64_t)EMO_AB_BACK_ROWS : args->head_dim > 128 ? 16 : 32;
     void *delta;
     cudaStream_t stream = emo_cuda_stream(exec);
     cudaError_t launched = cudaSuccess;
@@ -214,8 +214,10 @@ emo_status emo_cuda_attention_backward(emo_exec *exec, const emo_attention_args 
         EMO_CUDA_TRY(emo_cuda_launched(EMO_LAUNCH(delta_k, (unsigned)emo_ceil_div(rows * args->heads, 8), 256, 0,
                                                   stream, *args, rows, (float *)delta),
                                        "attention: delta", err));
-    EMO_CUDA_TRY(emo_cuda_attention_list(exec, args, fill_keys, &work, &count, err));
-    if (count > 0) {
+    EMO_CUDA_TRY(emo_cuda_attention_list(exec, args, fill_keys, tile_rows, &work, &count, err));
+    if (count > 0 && wide) {
+        EMO_CUDA_TRY(emo_cuda_attention_bf16_keys(exec, args, &shape, work, count, (const float *)delta, err));
+    } else if (count > 0) {
         EMO_AT_DIM(args->head_dim, {
             launched = emo_at_allow((const void *)keys_k<D>, tile<D>::SHARED);
             if (launched == cudaSuccess)
@@ -224,9 +226,11 @@ emo_status emo_cuda_attention_backward(emo_exec *exec, const emo_attention_args 
         });
         EMO_CUDA_TRY(emo_cuda_launched(launched, "attention: gradient of keys and values", err));
     }
-    EMO_CUDA_TRY(emo_cuda_attention_list(exec, args, fill_queries, &work, &count, err));
+    EMO_CUDA_TRY(emo_cuda_attention_list(exec, args, fill_queries, tile_rows, &work, &count, err));
     if (count == 0)
         return EMO_OK;
+    if (wide)
+        return emo_cuda_attention_bf16_queries(exec, args, &shape, work, count, (const float *)delta, err);
     EMO_AT_DIM(args->head_dim, {
         launched = emo_at_allow((const void *)queries_k<D>, tile<D>::SHARED);
         if (launched == cudaSuccess)

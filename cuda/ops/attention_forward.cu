@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Attention, forward, f32: online softmax over tiles of 32 keys, 64 rows a block. Segments with at most 16 rows a kv
  * head (decoding) take blocks of 16 rows and split their keys into chunks of 512, whose partial results a second kernel
- * joins in ascending order. Which way a segment takes depends on that segment alone. */
-#include "ops/attention.h"
+ * joins in ascending order. Which way a segment takes depends on that segment alone. Execs that
+ * compute in bf16 prefill with attention_bf16.cu; decoding is bound by the cache's bytes and stays f32. */
+#include "ops/attention_bf16.h"
 
 enum { KEYS = 32, DECODE_ROWS = 16 };
 
@@ -171,12 +172,12 @@ emo_status emo_cuda_attention_check(const emo_attention_args *a, emo_at_shape *s
     return EMO_OK;
 }
 
-emo_status emo_cuda_attention_list(emo_exec *exec, const emo_attention_args *a, emo_at_fill fill,
+emo_status emo_cuda_attention_list(emo_exec *exec, const emo_attention_args *a, emo_at_fill fill, int64_t rows,
                                    const emo_at_work **work, int64_t *count, emo_error *err) {
     const emo_backend_services *services = &emo_cuda_of(exec)->device->services;
     emo_at_list list = {NULL, 0};
     void *staged = NULL;
-    fill(a, &list);
+    fill(a, rows, &list);
     *count = list.count;
     *work = NULL;
     if (list.count == 0)
@@ -188,7 +189,7 @@ emo_status emo_cuda_attention_list(emo_exec *exec, const emo_attention_args *a, 
     if (list.host == NULL)
         return emo_cuda_fail(err, EMO_E_OUT_OF_MEMORY, "out of host memory for %zu bytes", bytes);
     list.count = 0;
-    fill(a, &list);
+    fill(a, rows, &list);
     emo_status status = emo_cuda_stage(exec, list.host, bytes, &staged, err);
     services->free(services->ctx, list.host);
     *work = (const emo_at_work *)staged;
@@ -206,8 +207,8 @@ static void slice_of(const emo_attention_args *a, const emo_attention_segment *s
 }
 
 /* The longest rows first, so that the grid does not end with them. */
-static void fill_prefill(const emo_attention_args *a, emo_at_list *list) {
-    int64_t group = a->heads / a->kv_heads, rows = a->head_dim > 128 ? 32 : 64, first, last;
+static void fill_prefill(const emo_attention_args *a, int64_t rows, emo_at_list *list) {
+    int64_t group = a->heads / a->kv_heads, first, last;
     for (int64_t i = 0; i < a->n_segments; i++) {
         const emo_attention_segment *s = &a->segments[i];
         slice_of(a, s, &first, &last);
@@ -221,7 +222,8 @@ static void fill_prefill(const emo_attention_args *a, emo_at_list *list) {
 }
 
 /* Splits of decoding segments: those of one segment lie one after the other in the partial results. */
-static void fill_decode(const emo_attention_args *a, emo_at_list *list) {
+static void fill_decode(const emo_attention_args *a, int64_t most, emo_at_list *list) {
+    (void)most; /* a segment that decodes is one tile */
     int64_t group = a->heads / a->kv_heads, place = 0, first, last;
     for (int64_t i = 0; i < a->n_segments; i++) {
         const emo_attention_segment *s = &a->segments[i];
@@ -236,7 +238,8 @@ static void fill_decode(const emo_attention_args *a, emo_at_list *list) {
 }
 
 /* The rows to join: `chunk` is the number of splits. */
-static void fill_join(const emo_attention_args *a, emo_at_list *list) {
+static void fill_join(const emo_attention_args *a, int64_t most, emo_at_list *list) {
+    (void)most;
     int64_t group = a->heads / a->kv_heads, place = 0, first, last;
     for (int64_t i = 0; i < a->n_segments; i++) {
         const emo_attention_segment *s = &a->segments[i];
@@ -264,17 +267,21 @@ emo_status emo_cuda_attention_forward(emo_exec *exec, const emo_attention_args *
     emo_at_shape shape;
     const emo_at_work *work;
     int64_t count, joins = 0, rows = 0;
+    int wide = emo_ab_takes(exec, args);
+    int64_t tile_rows = wide ? (int64_t)EMO_AB_ROWS : args->head_dim > 128 ? 32 : 64;
     partials part = {NULL, NULL, NULL};
     cudaStream_t stream = emo_cuda_stream(exec);
     cudaError_t launched = cudaSuccess;
     EMO_CUDA_TRY(emo_cuda_attention_check(args, &shape, err));
-    EMO_CUDA_TRY(emo_cuda_attention_list(exec, args, fill_prefill, &work, &count, err));
-    if (count > 0) {
+    EMO_CUDA_TRY(emo_cuda_attention_list(exec, args, fill_prefill, tile_rows, &work, &count, err));
+    if (count > 0 && wide) {
+        EMO_CUDA_TRY(emo_cuda_attention_bf16(exec, args, &shape, work, count, err));
+    } else if (count > 0) {
         EMO_AT_DIM(args->head_dim,
                    launched = (launch < D, D == 256 ? 2 : 4 > (args, shape, work, count, part, stream)));
         EMO_CUDA_TRY(emo_cuda_launched(launched, "attention", err));
     }
-    EMO_CUDA_TRY(emo_cuda_attention_list(exec, args, fill_decode, &work, &count, err));
+    EMO_CUDA_TRY(emo_cuda_attention_list(exec, args, fill_decode, DECODE_ROWS, &work, &count, err));
     if (count == 0)
         return EMO_OK;
     for (int64_t i = 0; i < args->n_segments; i++)
@@ -292,7 +299,7 @@ emo_status emo_cuda_attention_forward(emo_exec *exec, const emo_attention_args *
     }
     EMO_AT_DIM(args->head_dim, launched = (launch<D, 1>(args, shape, work, count, part, stream)));
     EMO_CUDA_TRY(emo_cuda_launched(launched, "attention: decode", err));
-    EMO_CUDA_TRY(emo_cuda_attention_list(exec, args, fill_join, &work, &joins, err));
+    EMO_CUDA_TRY(emo_cuda_attention_list(exec, args, fill_join, DECODE_ROWS, &work, &joins, err));
     if (joins == 0)
         return EMO_OK;
     return emo_cuda_launched(

@@ -2,15 +2,14 @@
 /* The products of experts.h on tensor cores: mma.sync m16n8k16, bf16 in, f32 sums.
  *
  * A block computes BM x BN in steps of 32 along the sum. Operands pass through STAGES slots of shared memory: cp.async
- * fills the slot of step s + STAGES - 1 while step s is multiplied. Both operands are lines of 16-byte chunks: lines
- * are rows and run along the sum (ldmatrix reads them as they lie), or lines are steps of the sum and run along rows or
- * columns (ldmatrix transposes). Chunks are swizzled so that eight lines of one chunk column lie in eight different
- * bank groups. Weights that are not bf16, or not aligned, cannot be copied so: they are loaded into registers before
+ * fills the slot of step s + STAGES - 1 while step s is multiplied. fragments.h says how operands lie there.
+ * Weights that are not bf16, or not aligned, cannot be copied so: they are loaded into registers before
  * the multiplication of a step and converted into the slot after it, so that the loads' latency is hidden too. */
 #ifndef EMO_CUDA_OPS_EXPERTS_BF16_H
 #define EMO_CUDA_OPS_EXPERTS_BF16_H
 
 #include "ops/experts.h"
+#include "ops/fragments.h"
 
 template <int BM_, int BN_, int WM_, int WN_, int STAGES_>
 struct emo_x_tile {
@@ -21,13 +20,6 @@ struct emo_x_tile {
 };
 typedef emo_x_tile<128, 128, 64, 32, 4> emo_x_large;
 typedef emo_x_tile<64, 64, 32, 32, 4> emo_x_small;
-
-/* Element offset of chunk c of line r, CH chunks to a line. */
-template <int CH>
-__device__ static inline int emo_x_swizzle(int r, int c) {
-    int turn = CH == 4 ? (r >> 1) & 3 : r & 7;
-    return (r * CH + (c ^ turn)) * 8;
-}
 
 /* A line of the left operand: its first element and how many there are; NULL: zeros. `line` is a row of the tile, or a
  * step of the sum for weight gradients. */
@@ -102,41 +94,6 @@ __device__ static inline uint4 emo_x_narrow(const float (&v)[8]) {
     out.z = emo_pack_bf16(v[4], v[5]);
     out.w = emo_pack_bf16(v[6], v[7]);
     return out;
-}
-
-/* Fragments of a warp's MI x 16 rows and NJ x 8 columns for the 16 steps from 16 h16 on. */
-template <bool LINES_ARE_STEPS, int CH, int MI>
-__device__ static inline void emo_x_left_fragments(const __nv_bfloat16 *s, int row, int h16, int lane,
-                                                   uint32_t (&a)[MI][4]) {
-#pragma unroll
-    for (int i = 0; i < MI; i++) {
-        if (LINES_ARE_STEPS) {
-            int r = h16 * 16 + (lane & 7) + ((lane >> 4) << 3), c = (row + i * 16) / 8 + ((lane >> 3) & 1);
-            emo_ldmatrix_x4_trans(a[i], s + emo_x_swizzle<CH>(r, c));
-        } else {
-            emo_ldmatrix_x4(a[i], s + emo_x_swizzle<CH>(row + i * 16 + (lane & 15), h16 * 2 + (lane >> 4)));
-        }
-    }
-}
-
-template <bool LINES_ARE_STEPS, int CH, int NJ>
-__device__ static inline void emo_x_right_fragments(const __nv_bfloat16 *s, int col, int h16, int lane,
-                                                    uint32_t (&b)[NJ][2]) {
-#pragma unroll
-    for (int j = 0; j < NJ; j += 2) {
-        uint32_t t[4];
-        if (LINES_ARE_STEPS) {
-            int r = h16 * 16 + (lane & 15), c = (col + j * 8) / 8 + (lane >> 4);
-            emo_ldmatrix_x4_trans(t, s + emo_x_swizzle<CH>(r, c));
-        } else {
-            int r = col + j * 8 + (lane & 7) + ((lane >> 4) << 3), c = h16 * 2 + ((lane >> 3) & 1);
-            emo_ldmatrix_x4(t, s + emo_x_swizzle<CH>(r, c));
-        }
-        b[j][0] = t[0];
-        b[j][1] = t[1];
-        b[j + 1][0] = t[2];
-        b[j + 1][1] = t[3];
-    }
 }
 
 /* Two neighbours in one store where they lie right for it. */
@@ -275,7 +232,7 @@ __global__ static void __launch_bounds__(S::THREADS) experts_bf16_k(emo_experts_
             const __nv_bfloat16 *line = A_STEPS ? emo_x_left<KIND>(job, at, step * S::BK + r) : a_line[A_STEPS ? 0 : q];
             int64_t col = A_STEPS ? at.m0 + c * 8 : step * S::BK + c * 8;
             int valid = line != NULL ? emo_x_valid(col, A_STEPS ? most_m : at.depth) : 0;
-            emo_cp_async16(slot + emo_x_swizzle<A_CH>(r, c), valid > 0 ? line + col : job.x, valid * 2);
+            emo_cp_async16(slot + emo_swizzle<A_CH>(r, c), valid > 0 ? line + col : job.x, valid * 2);
         }
     };
     /* what: 0 copies, 1 loads into `late`, 2 stores `late` */
@@ -284,7 +241,7 @@ __global__ static void __launch_bounds__(S::THREADS) experts_bf16_k(emo_experts_
 #pragma unroll
         for (int q = 0; q < B_EACH; q++) {
             int i = tid + q * S::THREADS, r = i / B_CH, c = i % B_CH;
-            __nv_bfloat16 *to = slot + emo_x_swizzle<B_CH>(r, c);
+            __nv_bfloat16 *to = slot + emo_swizzle<B_CH>(r, c);
             if (!FAST && !GRADIENT && what == 2) {
                 uint4 packed = emo_x_narrow(late[FAST || GRADIENT ? 0 : q]);
                 *(uint4 *)to = packed;
@@ -333,8 +290,8 @@ __global__ static void __launch_bounds__(S::THREADS) experts_bf16_k(emo_experts_
 #pragma unroll
         for (int h16 = 0; h16 < S::BK / 16; h16++) {
             uint32_t a[S::MI][4], b[S::NJ][2];
-            emo_x_left_fragments<A_STEPS, A_CH>(sa, wm, h16, lane, a);
-            emo_x_right_fragments<B_STEPS, B_CH>(sb, wn, h16, lane, b);
+            emo_left_fragments<A_STEPS, A_CH>(sa, wm, h16, lane, a);
+            emo_right_fragments<B_STEPS, B_CH>(sb, wn, h16, lane, b);
             emo_mma_tile(acc, a, b);
         }
         if (LATE && next < steps)

@@ -6,6 +6,9 @@
 /* f32: sums of up to a thousand terms of order 1 in another order, and another exp: relative error about
  * sqrt(1000) * 2^-24, some 2e-6. */
 #define TOLERANCE_F32 2e-5
+/* Operands, probabilities and their gradients are rounded to 8 bits: logits are off by some 2^-8, relative to the
+ * largest result the sums stay near that; a wrong formula is off by a tenth and more. */
+#define TOLERANCE_BF16 2e-2
 enum { SEGMENTS = 4, ROUNDS = 16 };
 
 static void run_round(sides *side, int round, uint64_t *rng, double tolerance) {
@@ -76,6 +79,15 @@ static void attention_f32(void **state) {
     sides_close(&side);
 }
 
+static void attention_bf16(void **state) {
+    (void)state;
+    uint64_t rng = 8;
+    sides side = sides_open(EMO_DTYPE_BF16);
+    for (int round = 0; round < ROUNDS; round++)
+        run_round(&side, round, &rng, TOLERANCE_BF16);
+    sides_close(&side);
+}
+
 /* Rows of one sequence, alone and beside others, slice by slice and at once: the same bits. */
 static void rows_do_not_depend_on_others(void **state) {
     (void)state;
@@ -114,6 +126,7 @@ static void rows_do_not_depend_on_others(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(attention_f32), cmocka_unit_test(rows_do_not_depend_on_others)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(attention_f32), cmocka_unit_test(attention_bf16),
+                                       cmocka_unit_test(rows_do_not_depend_on_others)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
