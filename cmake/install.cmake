@@ -13,11 +13,18 @@ if(TARGET emo)
   install(EXPORT emo-shared NAMESPACE emo:: DESTINATION ${EMO_PACKAGE_DIR})
 endif()
 if(TARGET emo_cli)
-  install(TARGETS emo_cli RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+  set_target_properties(emo_cli PROPERTIES EXPORT_NAME cli)
+  install(TARGETS emo_cli EXPORT emo-cli RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+  install(EXPORT emo-cli NAMESPACE emo:: DESTINATION ${EMO_PACKAGE_DIR})
+endif()
+# Plug-ins lie beside the library; a host loads them by their absolute path.
+set(EMO_PLUGIN_DIR ${CMAKE_INSTALL_LIBDIR}/emo)
+if(TARGET emo_cuda)
+  install(PROGRAMS ${PROJECT_BINARY_DIR}/libemo_cuda.so DESTINATION ${EMO_PLUGIN_DIR})
 endif()
 
 configure_package_config_file(${PROJECT_SOURCE_DIR}/cmake/emo-config.cmake.in ${PROJECT_BINARY_DIR}/emo-config.cmake
-  INSTALL_DESTINATION ${EMO_PACKAGE_DIR} NO_SET_AND_CHECK_MACRO)
+  INSTALL_DESTINATION ${EMO_PACKAGE_DIR} PATH_VARS EMO_PLUGIN_DIR NO_SET_AND_CHECK_MACRO)
 # While the major version is 0, a minor version may break what was there before.
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/emo-config-version.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${PROJECT_BINARY_DIR}/emo-config.cmake ${PROJECT_BINARY_DIR}/emo-config-version.cmake

@@ -57,7 +57,8 @@ if(EMO_BUILD_SHARED)
   add_library(emo SHARED $<TARGET_OBJECTS:emo_objects>)
   set_target_properties(emo PROPERTIES VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR}
     LINK_DEPENDS ${PROJECT_SOURCE_DIR}/cmake/libemo.map)
-  target_link_options(emo PRIVATE -Wl,--version-script=${PROJECT_SOURCE_DIR}/cmake/libemo.map -Wl,--no-undefined
+  # -Bsymbolic: the library calls itself, also beside another build of it in the same process.
+  target_link_options(emo PRIVATE -Wl,-Bsymbolic -Wl,--version-script=${PROJECT_SOURCE_DIR}/cmake/libemo.map -Wl,--no-undefined
     -Wl,-z,relro -Wl,-z,now)
   if(EMO_SANITIZE)
     target_link_options(emo PRIVATE -fsanitize=${EMO_SANITIZE} -Wl,--undefined-version)

@@ -7,12 +7,13 @@ set -eu
 
 usage() {
     cat <<'EOF'
-usage: scripts/deps.sh [build|test|wheel|fuzz|check|quickstart|documents]... [--dry-run]
+usage: scripts/deps.sh [build|test|wheel|fuzz|check|deb|quickstart|documents]... [--dry-run]
   build       compiler, CMake, pkg-config and the four libraries libemo is built on (the default)
   test        wheel, and cmocka, a C++ compiler and pytest
   wheel       build, and what makes a wheel of the Python package: Python 3 with venv, setuptools and wheel
   fuzz        test, and clang with libFuzzer
   check       test, and what only development uses: clang-format, clang-tidy, doxygen, abigail-tools ...
+  deb         what scripts/deb.sh builds Debian packages with
   quickstart  build, and Python 3 (standard library only)
   documents   packages whose texts the quick start trains on (scripts/documents.txt); those apt does not know are left out
   --dry-run   say what is missing, install nothing
@@ -50,13 +51,20 @@ abigail-tools|command -v abidw
 gcovr|command -v gcovr
 valgrind|command -v valgrind
 ninja-build|command -v ninja'
+DEB='debhelper|command -v dh
+dpkg-dev|command -v dpkg-buildpackage
+g++|command -v g++
+fakeroot|command -v fakeroot
+dh-python|test -e /usr/share/perl5/Debian/Debhelper/Sequence/python3.pm
+man-db|command -v man
+lintian|command -v lintian'
 QUICKSTART='python3|python3 -c "import json, html, gzip"'
 
 modes=
 dry=0
 for arg in "$@"; do
     case $arg in
-    build | test | wheel | fuzz | check | quickstart | documents) modes="$modes $arg" ;;
+    build | test | wheel | fuzz | check | deb | quickstart | documents) modes="$modes $arg" ;;
     --dry-run) dry=1 ;;
     -h | --help) usage && exit 0 ;;
     *) usage >&2 && exit 2 ;;
@@ -77,6 +85,8 @@ $FUZZ" ;;
     check) list="$list
 $TEST
 $CHECK" ;;
+    deb) list="$list
+$DEB" ;;
     quickstart) list="$list
 $QUICKSTART" ;;
     documents) list="$list

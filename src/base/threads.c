@@ -24,6 +24,7 @@ typedef struct worker_arg {
 
 struct emo__threads {
     const emo__mem *mem;
+    pid_t owner; /* the process the workers are in: a child of fork() has the pool without them */
     size_t workers;
     size_t started;
     pthread_t *threads;
@@ -111,9 +112,18 @@ static void *worker_main(void *opaque) {
     }
 }
 
+/* In a child of fork() there are no workers, and the locks are as whoever held them left them: the child's one thread
+ * does the work and touches none. Asking the system each time costs less than a wake-up. */
+static bool is_orphaned(const emo__threads *pool) { return getpid() != pool->owner; }
+
 void emo__threads_for(emo__threads *pool, size_t count, emo_task_fn fn, void *task) {
     if (count == 0)
         return;
+    if (is_orphaned(pool)) {
+        for (size_t i = 0; i < count; i++)
+            fn(task, i, 0);
+        return;
+    }
     (void)pthread_mutex_lock(&pool->turn);
     if (count == 1 || pool->started == 0) {
         for (size_t i = 0; i < count; i++)
@@ -163,6 +173,7 @@ emo_status emo__threads_create(const emo__mem *mem, size_t workers, emo__threads
     if (pool == NULL)
         return emo__fail_memory(err, sizeof *pool);
     pool->mem = mem;
+    pool->owner = getpid();
     pool->workers = workers < 1 ? 1 : workers;
     (void)pthread_mutex_init(&pool->turn, NULL);
     (void)pthread_mutex_init(&pool->lock, NULL);
@@ -197,16 +208,18 @@ emo_status emo__threads_create(const emo__mem *mem, size_t workers, emo__threads
 void emo__threads_destroy(emo__threads *pool) {
     if (pool == NULL)
         return;
-    (void)pthread_mutex_lock(&pool->lock);
-    pool->stop = true;
-    (void)pthread_cond_broadcast(&pool->wake);
-    (void)pthread_mutex_unlock(&pool->lock);
-    for (size_t i = 0; i < pool->started; i++)
-        (void)pthread_join(pool->threads[i], NULL);
-    (void)pthread_cond_destroy(&pool->idle);
-    (void)pthread_cond_destroy(&pool->wake);
-    (void)pthread_mutex_destroy(&pool->lock);
-    (void)pthread_mutex_destroy(&pool->turn);
+    if (!is_orphaned(pool)) { /* else there is nobody to wait for, and destroying a condition would wait for ever */
+        (void)pthread_mutex_lock(&pool->lock);
+        pool->stop = true;
+        (void)pthread_cond_broadcast(&pool->wake);
+        (void)pthread_mutex_unlock(&pool->lock);
+        for (size_t i = 0; i < pool->started; i++)
+            (void)pthread_join(pool->threads[i], NULL);
+        (void)pthread_cond_destroy(&pool->idle);
+        (void)pthread_cond_destroy(&pool->wake);
+        (void)pthread_mutex_destroy(&pool->lock);
+        (void)pthread_mutex_destroy(&pool->turn);
+    }
     const emo__mem *mem = pool->mem;
     emo__free(mem, pool->threads);
     emo__free(mem, pool->args);

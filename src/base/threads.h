@@ -12,7 +12,8 @@ EMO_MUST_CHECK emo_status emo__threads_create(const emo__mem *mem, size_t worker
 void emo__threads_destroy(emo__threads *pool);
 
 /* Runs fn(task, i, worker) for all i < count; returns when all are done. Indices are handed out in order, one at a
- * time, so that uneven work balances. Calls from several threads at once take turns. */
+ * time, so that uneven work balances. Calls from several threads at once take turns. In a child of fork() the calling
+ * thread does all of it. */
 void emo__threads_for(emo__threads *pool, size_t count, emo_task_fn fn, void *task);
 
 /* CPUs this process may use, at least 1. */

@@ -284,6 +284,9 @@ void models(const char *folder) {
     CHECK(must(must(w.model.merge(small)).tensor(name)) == gate);
     CHECK(must(w.model.export_to(path(folder, "model.gguf"))).tensors > 5);
     CHECK(must(emo::model::load(w.rt, path(folder, "model.gguf"))).experts(0) == 9);
+    MUST(w.model.set_compute(EMO_DTYPE_BF16));
+    CHECK(w.model.compute() == EMO_DTYPE_BF16 && code_of([&] { return w.model.to_device("moon"); }) == EMO_E_NOT_FOUND);
+    MUST(w.model.to_device("cpu"));
     MUST(w.model.remove_tokenizer());
     CHECK(!w.model.tokenizer());
 }
@@ -545,6 +548,7 @@ void errors() {
     CHECK(std::strcmp(emo::version_string(), EMO_VERSION_STRING) == 0 && emo::version_number() >= 0);
     CHECK(std::strcmp(emo::status_name(EMO_E_IO), "EMO_E_IO") == 0 && emo::status_text(EMO_E_IO)[0] != '\0');
     CHECK(std::strcmp(emo::dtype_name(EMO_DTYPE_BF16), "bf16") == 0 && emo::isa_name(EMO_ISA_SCALAR) != nullptr);
+    CHECK(emo::struct_size("emo_error") == sizeof(emo_error) && emo::struct_size("emo_none") == 0);
     emo::runtime_options o;
     o.threads = -5;
     CHECK(code_of([&] { return emo::runtime::create(o); }) == EMO_E_RANGE);

@@ -19,7 +19,7 @@ mv "$work/first" "$work/prefix" # nothing installed may remember where it was fi
 prefix=$work/prefix
 pc=$(dirname "$(find "$prefix" -name emo.pc)")
 export PKG_CONFIG_PATH=$pc
-lib=$(pkg-config --variable=libdir emo)
+lib=$(realpath "$(pkg-config --variable=libdir emo)")
 [ "$(cd "$lib" && pwd)" = "$(cd "$pc/.." && pwd)" ] || fail "emo.pc points to $lib"
 ls "$lib"/libemo.so "$lib"/libemo.so.0 "$lib"/libemo.a >/dev/null || fail "a library is missing"
 [ "$(readelf -d "$lib/libemo.so" | sed -n 's/.*SONAME.*\[\(.*\)\]/\1/p')" = libemo.so.0 ] || fail "the soname"
@@ -39,7 +39,9 @@ for kind in shared static; do
     $c "${flags[@]}" "$here/consumer.c" -o "$work/c_$kind" "${libs[@]}" || fail "C consumer, pkg-config, $kind"
     $cxx "${flags[@]}" "$here/consumer.c" -x none -o "$work/cpp_$kind" "${libs[@]}" ||
         fail "C++ consumer, pkg-config, $kind"
-    for language in c cpp; do
+    $cxx "${flags[@]}" "$here/consumer.cpp" -x none -o "$work/raii_$kind" "${libs[@]}" ||
+        fail "consumer of the C++ binding, pkg-config, $kind"
+    for language in c cpp raii; do
         [ "$(LD_LIBRARY_PATH=$lib "$work/${language}_$kind")" = ok ] || fail "the $language consumer, $kind, does not run"
     done
 done
@@ -47,12 +49,25 @@ ldd "$work/c_static" | grep -q libemo && fail "the static consumer wants libemo.
 ldd "$work/c_shared" | grep -q libemo.so.0 || fail "the shared consumer does not want libemo.so.0"
 echo "pkg-config: shared and static, C11 and C++17"
 
-cmake -S "$here" -B "$work/consumer" -DCMAKE_PREFIX_PATH="$prefix" >"$work/log" 2>&1 || { cat "$work/log"; fail "find_package"; }
+expect=
+[ ! -e "$prefix/bin/emo" ] || expect=cli
+find_it() { cmake -S "$here" -B "$work/consumer" -DCMAKE_PREFIX_PATH="$prefix" "$@" >"$work/log" 2>&1; }
+find_it -DEMO_EXPECT=$expect || { cat "$work/log"; fail "find_package"; }
+grep -q 'no cuda plug-in' "$work/log" || [ -e "$lib/emo/libemo_cuda.so" ] || fail "find_package found a plug-in"
 cmake --build "$work/consumer" >"$work/log" 2>&1 || { cat "$work/log"; fail "build with find_package"; }
-for program in c_emo c_static cpp_emo cpp_static; do
+for program in c_emo c_static cpp_emo cpp_static raii_emo raii_static; do
     [ "$("$work/consumer/$program")" = ok ] || fail "$program (find_package) does not run"
 done
-echo "find_package: emo::emo and emo::static, C11 and C++17"
+# Components that are not there: REQUIRED fails and names them; a plug-in that is there is found.
+if [ ! -e "$lib/emo/libemo_cuda.so" ]; then
+    find_it -DEMO_EXPECT=cuda && fail "find_package found the component cuda where there is none"
+    grep -q cuda "$work/log" || { cat "$work/log"; fail "find_package does not name the component that lacks"; }
+    mkdir "$lib/emo" && : >"$lib/emo/libemo_cuda.so"
+    find_it -DEMO_EXPECT=cuda || { cat "$work/log"; fail "find_package does not find the plug-in"; }
+    grep -q "cuda plug-in: $lib/emo/libemo_cuda.so = $lib/emo/libemo_cuda.so" "$work/log" || fail "emo_CUDA_PLUGIN"
+    rm -r "$lib/emo"
+fi
+echo "find_package: emo::emo and emo::static, C11 and C++17, the C++ binding; components"
 
 count=0
 while IFS= read -r header; do

@@ -159,6 +159,8 @@ inline const char *dtype_name(emo_dtype dtype) noexcept { return emo_dtype_name(
 inline const char *isa_name(emo_isa isa) noexcept { return emo_isa_name(isa); }
 /** Of the library that is linked; EMO_VERSION_STRING is that of the headers. */
 inline std::int32_t version_number() noexcept { return emo_version_number(); }
+/** Of a public struct in the library that is linked; 0 for a name that is none. */
+inline std::size_t struct_size(cstr name) noexcept { return emo_struct_size(name.get()); }
 inline const char *version_string() noexcept { return emo_version_string(); }
 
 } // namespace EMO_CPP_MODE

@@ -94,6 +94,15 @@ class model : public handle<emo_model, emo_model_release> {
     outcome<void> remove_tokenizer() {
         return detail::run([&](emo_error *e) { return emo_model_set_tokenizer(get(), nullptr, e); });
     }
+    /** "cpu", "cuda", "cuda:1" ...; where sessions and trainers made from now on run. */
+    outcome<void> to_device(cstr device) {
+        return detail::run([&](emo_error *e) { return emo_model_to_device(get(), device.get(), e); });
+    }
+    /** What products are computed in: EMO_DTYPE_F32 or EMO_DTYPE_BF16. */
+    outcome<void> set_compute(emo_dtype compute) {
+        return detail::run([&](emo_error *e) { return emo_model_set_compute(get(), compute, e); });
+    }
+    emo_dtype compute() const noexcept { return emo_model_compute(get()); }
     /** Every expert that is loaded. */
     [[nodiscard]] outcome<emo::mask> mask() const {
         return detail::make<emo::mask>(*this,
