@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli.h"
+#include "device.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -79,7 +80,7 @@ int cli_begin(cli *c, const command_text *text, option *table, int argc, char **
         options.log.log = log_to_stderr;
         options.log.level = EMO_LOG_WARNING;
     }
-    if (emo_runtime_create(&options, &c->rt, &c->err) != EMO_OK) {
+    if (emo_runtime_create(&options, &c->rt, &c->err) != EMO_OK || cli_load_backend(c) != EMO_OK) {
         c->code = cli_end(c);
         return 0;
     }
@@ -213,7 +214,8 @@ emo_status cli_load_model(cli *c, const char *folder, const emo_mask *subset, em
     options.subset = subset;
     options.progress = cli_progress(c);
     options.compute = cli_compute(c);
-    return emo_model_load_path(c->rt, folder, &options, out, &c->err);
+    emo_status status = emo_model_load_path(c->rt, folder, &options, out, &c->err);
+    return status == EMO_OK ? cli_place_model(c, *out) : status;
 }
 
 void describe_mask(const emo_mask *mask, char *buffer, size_t capacity) {

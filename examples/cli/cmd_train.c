@@ -3,6 +3,7 @@
 #include "cli.h"
 #include "config.h"
 #include "dataset.h"
+#include "device.h"
 #include "dry_run.h"
 #include "recipe.h"
 #include "train_report.h"
@@ -154,6 +155,8 @@ static emo_status create_model(cli *c, const train_arguments *a, train_objects *
     options.compute = cli_compute(c);
     status = emo_model_create_json(c->rt, complete, strlen(complete), &options, &t->model, &c->err);
     free(complete);
+    if (status == EMO_OK)
+        return cli_place_model(c, t->model);
     if (status != EMO_OK && c->err.message[0] != '\0') { /* the library does not know the file's name */
         static const char stand_in[] = "config.json: ";
         char message[sizeof(c->err.message)];

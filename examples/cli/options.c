@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LONGEST_WORD = 64, COMMON_COUNT = 6, HELP_COLUMN = 30, HELP_WIDTH = 110 };
+enum { LONGEST_WORD = 64, COMMON_COUNT = 8, HELP_COLUMN = 30, HELP_WIDTH = 110 };
 
 int usage_error(const command_text *text, const char *format, ...) {
     fprintf(stderr, "%s: ", text->name);
@@ -189,6 +189,9 @@ static void fill_common(option rows[COMMON_COUNT + 1], common_options *common) {
         {"compute", OPTION_CHOICE, &common->compute, "f32|bf16",
          "what matrix products are computed in; bf16 is rounded, and faster where the processor multiplies it", "f32",
          0, 0, 0, 0},
+        {"device", OPTION_STRING, &common->device, "NAME", "where models are: cpu, cuda, cuda:1", "cpu", 0, 0, 0, 0},
+        {"backend", OPTION_STRING, &common->backend, "FILE", "the plug-in that brings the device",
+         "libemo_NAME.so beside the program", 0, 0, 0, 0},
         {"json", OPTION_FLAG, &common->json, NULL, "print one JSON object instead of text", NULL, 0, 0, 0, 0},
         {"quiet", OPTION_FLAG, &common->quiet, NULL, "print the result only: no progress, no warnings", NULL, 0, 0, 0,
          0},

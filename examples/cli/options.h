@@ -62,6 +62,8 @@ typedef struct common_options {
     int32_t threads;
     const char *isa;
     const char *compute;
+    const char *device;
+    const char *backend;
     int32_t json;
     int32_t quiet;
     int32_t help;

@@ -68,7 +68,7 @@ struct emo_model {
     emo__guard guard;
     emo_runtime *rt;
     emo_backend *backend; /* where the weights are; the host reads and writes them through model/access.h */
-    emo_dtype compute; /* of passes from here on: F32 or BF16 */
+    emo_dtype compute;    /* of passes from here on: F32 or BF16 */
     emo__config config;
     emo_weight embed; /* [vocab, hidden] */
     emo_weight norm;  /* [1, hidden] */

@@ -9,17 +9,25 @@
 #include "support/folder.h"
 
 typedef struct device_kind {
-    const char *name;             /* "far", "cuda" */
-    void (*add)(emo_runtime *rt); /* brings the device to a runtime */
-    double tolerance;             /* 0: the CPU's bits; else of losses and weights, relative to the largest */
-    size_t (*live)(void);         /* device memory in use */
-    void (*fail_allocation)(int n);          /* the n-th allocation of device memory from now on fails; 0: none */
+    const char *name;               /* "far", "cuda" */
+    void (*add)(emo_runtime *rt);   /* brings the device to a runtime */
+    double tolerance;               /* 0: the CPU's bits; else of losses and weights, relative to the largest */
+    double bf16;                    /* the same where products are computed in bf16; 0: not compared */
+    size_t (*live)(void);           /* device memory in use */
+    void (*fail_allocation)(int n); /* the n-th allocation of device memory from now on fails; 0: none */
 } device_kind;
 
 static const device_kind *device_under_test;
+static emo_dtype device_compute; /* of models that are trained from here on */
+
+static void device_stay(emo_model *model) {
+    emo_error err = EMO_ERROR_INIT;
+    EXPECT_OK(emo_model_set_compute(model, device_compute, &err));
+}
 
 static void device_place(emo_model *model) {
     emo_error err = EMO_ERROR_INIT;
+    device_stay(model);
     device_under_test->add(model->rt);
     EXPECT_OK(emo_model_to_device(model, device_under_test->name, &err));
 }
@@ -35,7 +43,7 @@ static int device_teardown(void **state) {
 }
 
 static tiny_result device_run(int on_device, const char *config, const char *pool, emo_train_options o) {
-    tiny_place = on_device ? device_place : NULL;
+    tiny_place = on_device ? device_place : device_stay;
     tiny_result r = tiny_run(1, config, pool, o);
     tiny_place = NULL;
     return r;
@@ -49,7 +57,8 @@ static tiny_result device_run_ok(int on_device, const char *config, const char *
 }
 
 static void device_near(const char *what, double a, double b, double scale) {
-    double allowed = device_under_test->tolerance * scale, difference = a > b ? a - b : b - a;
+    double relative = device_compute == EMO_DTYPE_F32 ? device_under_test->tolerance : device_under_test->bf16;
+    double allowed = relative * scale, difference = a > b ? a - b : b - a;
     if (!(difference <= allowed))
         fail_msg("%s: %.9g on the CPU, %.9g on the device: %g apart, %g are allowed", what, a, b, difference, allowed);
 }
@@ -80,8 +89,7 @@ static void case_training(void **state) {
     static const char *const pools[] = {"uniform:3:8", NULL, "uniform:3:6"};
     for (size_t i = 0; i < 3; i++) {
         emo_train_options o = tiny_options();
-        o.max_steps = i == 0 ? 8 : 3;
-        o.max_steps = o.max_steps > TINY_STEPS ? TINY_STEPS : o.max_steps;
+        o.max_steps = i == 0 ? TINY_MOST : 3;
         o.balance_scope = scopes[i];
         o.balance_window = 3;
         o.accumulate = i == 1 ? 2 : 1;
@@ -92,6 +100,22 @@ static void case_training(void **state) {
         tiny_same(&first, &second, 1); /* two runs, the same bits */
         tiny_free(&cpu), tiny_free(&first), tiny_free(&second);
     }
+}
+
+/* Eight steps with products in bf16 on both sides. */
+static void case_training_bf16(void **state) {
+    (void)state;
+    emo_train_options o = tiny_options();
+    o.max_steps = TINY_MOST;
+    if (device_under_test->bf16 == 0.0)
+        skip();
+    device_compute = EMO_DTYPE_BF16;
+    tiny_result cpu = device_run_ok(0, TINY, "uniform:3:8", o), first = device_run_ok(1, TINY, "uniform:3:8", o);
+    tiny_result second = device_run_ok(1, TINY, "uniform:3:8", o);
+    device_same_run(&cpu, &first);
+    tiny_same(&first, &second, 1);
+    device_compute = EMO_DTYPE_F32;
+    tiny_free(&cpu), tiny_free(&first), tiny_free(&second);
 }
 
 static int32_t device_stop_at(void *ctx, const emo_step_metrics *m) { return m->step == *(const int64_t *)ctx; }
@@ -330,7 +354,8 @@ static void case_out_of_memory(void **state) {
 }
 
 #define DEVICE_CASES                                                                                                   \
-    cmocka_unit_test(case_training), cmocka_unit_test(case_resume), cmocka_unit_test(case_sessions),                   \
-        cmocka_unit_test(case_model), cmocka_unit_test(case_subset), cmocka_unit_test(case_out_of_memory)
+    cmocka_unit_test(case_training), cmocka_unit_test(case_training_bf16), cmocka_unit_test(case_resume),              \
+        cmocka_unit_test(case_sessions), cmocka_unit_test(case_model), cmocka_unit_test(case_subset),                  \
+        cmocka_unit_test(case_out_of_memory)
 
 #endif

@@ -9,7 +9,7 @@
 #include "support/support.h"
 #include "train/trainer.h"
 
-enum { TINY_STEPS = 6, TINY_DOCS = 60 };
+enum { TINY_STEPS = 6, TINY_MOST = 8, TINY_DOCS = 60 };
 
 /* Two MoE layers with a shared expert; layers are written out so that tests can make dense ones. */
 #define TINY_CONFIG(experts, shared, more)                                                                             \
@@ -67,7 +67,7 @@ typedef struct tiny_result {
     emo_status status;
     emo_error err;
     int64_t done; /* steps */
-    emo_step_metrics metrics[TINY_STEPS + 1];
+    emo_step_metrics metrics[TINY_MOST + 1];
     float *weights; /* malloc'ed, all parameters in order */
     size_t count;
 } tiny_result;
@@ -92,7 +92,7 @@ static inline void tiny_steps(emo_trainer *trainer, tiny_result *r) {
         emo_step_metrics m = {0};
         m.struct_size = sizeof m;
         r->status = emo_trainer_step(trainer, &m, &r->err);
-        if (r->status == EMO_OK && m.step <= TINY_STEPS)
+        if (r->status == EMO_OK && m.step <= TINY_MOST)
             r->metrics[m.step] = m;
     }
     r->done = emo_trainer_at(trainer);

@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef EMO_CLI_DEVICE_H
+#define EMO_CLI_DEVICE_H
+
+#include "cli.h"
+
+/* Loads the plug-in that --backend names, or the one that --device needs, found beside the program. */
+emo_status cli_load_backend(cli *c);
+
+/* Moves a model to --device. */
+emo_status cli_place_model(cli *c, emo_model *model);
+
+#endif
