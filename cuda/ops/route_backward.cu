@@ -66,7 +66,7 @@ __device__ static inline void weights_to_scores(const emo_route_args &a, const f
 }
 
 template <int PER>
-__global__ static void __launch_bounds__(EMO_ROUTE_BLOCK) d_logits_k(emo_route_args a) {
+__global__ static void __launch_bounds__(EMO_ROUTE_BLOCK, 1) d_logits_k(emo_route_args a) {
     EMO_DYN_SHARED(float, all_ds); /* [warps, n] */
     int lane = (int)(threadIdx.x & 31u), warp = (int)(threadIdx.x >> 5);
     int64_t token = (int64_t)blockIdx.x * EMO_ROUTE_WARPS + warp;
