@@ -96,6 +96,7 @@ static int encode(int argc, char **argv) {
     char *text = NULL;
     int32_t *ids = NULL;
     size_t length = 0, count = 0;
+    options.progress = cli_progress(&c);
     EMO_TRY(emo_tokenizer_load(c.rt, path, &tokenizer, &c.err));
     EMO_TRY(cli_read_file(&c, "-", &text, &length));
     EMO_TRY(emo_tokenizer_encode_with(tokenizer, &options, text, length, NULL, 0, &count, &c.err));

@@ -153,6 +153,7 @@ static emo_status create_model(cli *c, const train_arguments *a, train_objects *
     emo_model_create_options options = EMO_MODEL_CREATE_OPTIONS_INIT;
     options.seed = a->options.seed;
     options.compute = cli_compute(c);
+    options.progress = cli_progress(c);
     status = emo_model_create_json(c->rt, complete, strlen(complete), &options, &t->model, &c->err);
     free(complete);
     if (status == EMO_OK)

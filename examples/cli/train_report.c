@@ -15,6 +15,9 @@ void train_report_begin(train_report *report, cli *c) {
 int32_t train_report_progress(void *ctx, const emo_progress_info *info) {
     train_report *report = ctx;
     emo_progress line = cli_progress(report->c);
+    /* A checkpoint is finished also after Ctrl-C: it is what the run goes on from. */
+    if (strcmp(info->phase, "checkpoint") == 0)
+        return 0;
     /* Once steps are done their line says more than the phase does. */
     return report->steps_seen > 0 ? interrupt_seen() : line.report(line.ctx, info);
 }

@@ -97,6 +97,16 @@ EMO_API EMO_MUST_CHECK emo_status emo_dataset_from_text(emo_runtime *rt, const e
                                                         const char *const *texts, const char *const *domains, size_t n,
                                                         emo_dataset **out, emo_error *err);
 
+/**
+ * The same with options: skip_broken, max_documents, domain, eos and progress (units are bytes of the texts) as in
+ * emo_dataset_open(); the others mean nothing here. NULL: the defaults.
+ * @return also EMO_E_NOT_FOUND (no text of the domain), EMO_E_RANGE (an option), EMO_E_CANCELLED.
+ */
+EMO_API EMO_MUST_CHECK emo_status emo_dataset_from_text_with(emo_runtime *rt, const emo_tokenizer *tokenizer,
+                                                             const char *const *texts, const char *const *domains,
+                                                             size_t n, const emo_dataset_options *options,
+                                                             emo_dataset **out, emo_error *err);
+
 /** The number of documents; 0 for NULL. Any thread. */
 EMO_API int64_t emo_dataset_count(const emo_dataset *dataset);
 /** The number of tokens of all documents, without end-of-text tokens. Any thread. */

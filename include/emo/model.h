@@ -28,11 +28,14 @@ typedef struct emo_model emo_model;
 /** Options of emo_model_create_json(). */
 typedef struct emo_model_create_options {
     uint32_t struct_size;
-    emo_dtype compute; /**< as in emo_model_load_options; EMO_DTYPE_F32 */
-    uint64_t seed;     /**< of the initial weights: normal, std initializer_range, cut at 3 std */
+    emo_dtype compute;     /**< as in emo_model_load_options; EMO_DTYPE_F32 */
+    uint64_t seed;         /**< of the initial weights: normal, std initializer_range, cut at 3 std */
+    emo_progress progress; /**< phase "initialise", tensors */
 } emo_model_create_options;
 #define EMO_MODEL_CREATE_OPTIONS_INIT                                                                                  \
-    { sizeof(emo_model_create_options), 0, 0 }
+    {                                                                                                                  \
+        sizeof(emo_model_create_options), 0, 0, { 0, 0 }                                                               \
+    }
 /** Fills in the defaults, for languages that cannot use the macro. */
 EMO_API void emo_model_create_options_init(emo_model_create_options *options);
 
@@ -98,7 +101,7 @@ EMO_API void emo_model_info_init(emo_model_info *info);
  * A new model with random weights from the text of a config.json (the reference's keys; missing ones take the
  * reference's defaults). The caller owns *out.
  * @return EMO_E_FORMAT (no JSON, or a wrong type), EMO_E_RANGE (an impossible shape, by key), EMO_E_UNSUPPORTED
- *         (rope_scaling, an activation other than silu ...), EMO_E_OUT_OF_MEMORY.
+ *         (rope_scaling, an activation other than silu ...), EMO_E_CANCELLED, EMO_E_OUT_OF_MEMORY.
  */
 EMO_API EMO_MUST_CHECK emo_status emo_model_create_json(emo_runtime *rt, const char *config, size_t length,
                                                         const emo_model_create_options *options, emo_model **out,

@@ -75,7 +75,8 @@ typedef struct emo_session_options {
     const char *const *stop; /**< stop strings (UTF-8, 1..4096 bytes, at most 256), copied: text ends before the one
                                 that is complete first; text that may become one is held back */
     size_t n_stop;
-    emo_progress progress; /**< also called during long prompts; non-zero cancels the advance, not the session */
+    emo_progress progress; /**< also called during long prompts and the encoding of long texts; non-zero cancels that
+                              call, not the session */
 } emo_session_options;
 #define EMO_SESSION_OPTIONS_INIT                                                                                       \
     {                                                                                                                  \

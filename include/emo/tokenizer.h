@@ -122,10 +122,14 @@ typedef struct emo_tokenizer_encode_options {
     int32_t parse_special; /**< 0: special tokens in the text are plain text; 1: they become their ids (trusted text
                               only) */
     int32_t add_special;   /**< 1: what the file's post-processor puts around a text (begin and end marks) is added */
+    int32_t reserved;      /**< 0 */
+    emo_progress progress; /**< for texts above 64 KiB: phase "tokenize", bytes; report NULL: none */
 } emo_tokenizer_encode_options;
 
 #define EMO_TOKENIZER_ENCODE_OPTIONS_INIT                                                                              \
-    { sizeof(emo_tokenizer_encode_options), 0, 0 }
+    {                                                                                                                  \
+        sizeof(emo_tokenizer_encode_options), 0, 0, 0, { 0, 0 }                                                        \
+    }
 
 /** Fills in the defaults, for languages that cannot use the macro. */
 EMO_API void emo_tokenizer_encode_options_init(emo_tokenizer_encode_options *options);
@@ -147,7 +151,7 @@ EMO_API void emo_tokenizer_encode_options_init(emo_tokenizer_encode_options *opt
 EMO_API EMO_MUST_CHECK emo_status emo_tokenizer_encode(const emo_tokenizer *tokenizer, const char *text, size_t length,
                                                        int32_t *ids, size_t capacity, size_t *count, emo_error *err);
 
-/** The same with options (NULL: the defaults). Also EMO_E_RANGE for an option. */
+/** The same with options (NULL: the defaults). Also EMO_E_RANGE for an option, and EMO_E_CANCELLED (*count is 0). */
 EMO_API EMO_MUST_CHECK emo_status emo_tokenizer_encode_with(const emo_tokenizer *tokenizer,
                                                             const emo_tokenizer_encode_options *options,
                                                             const char *text, size_t length, int32_t *ids,

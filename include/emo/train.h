@@ -118,7 +118,8 @@ typedef struct emo_train_options {
     const emo_dataset *valid;  /**< NULL: no validation */
     const emo_mask *mask;      /**< train the model restricted to these experts (see emo_mask); NULL: all */
     emo_comm *comm;            /**< NULL: a single rank */
-    emo_progress progress;     /**< non-zero cancels between micro-batches */
+    emo_progress progress;     /**< non-zero cancels: the creation, between micro-batches, a validation, a checkpoint
+                                  (phase "checkpoint", tensors; the one before stays) */
     void *on_step_ctx;
     int32_t (*on_step)(void *ctx,
                        const emo_step_metrics *metrics); /**< after each step; non-zero stops with EMO_E_CANCELLED */
@@ -147,7 +148,9 @@ EMO_API void emo_train_options_init(emo_train_options *options);
  * A trainer of `model` (retained, and exclusively used until the trainer is released) on `data` (retained).
  * The weights become f32 masters. @return EMO_E_RANGE (an option, by name), EMO_E_EXISTS (a run is in `out` and resume
  * is 0), EMO_E_MISMATCH (the run in `out` was started with other options, by name), EMO_E_BUSY (another process works
- * on `out`; the lock of a process that has died does not count), EMO_E_IO (`out` cannot be written).
+ * on `out`; the lock of a process that has died does not count), EMO_E_IO (`out` cannot be written), EMO_E_CANCELLED
+ * (phases "copy" and "resume"). Where it fails the model is as it was, but perhaps in f32; while a checkpoint was read
+ * ("resume") its weights may be partly those of the checkpoint: create the trainer again, or load the model anew.
  */
 EMO_API EMO_MUST_CHECK emo_status emo_trainer_create(emo_model *model, const emo_dataset *data,
                                                      const emo_train_options *options, emo_trainer **out,
@@ -160,7 +163,8 @@ EMO_API EMO_MUST_CHECK emo_status emo_trainer_create(emo_model *model, const emo
 EMO_API EMO_MUST_CHECK emo_status emo_trainer_run(emo_trainer *trainer, emo_error *err);
 /** One optimizer step. @param metrics nullable. */
 EMO_API EMO_MUST_CHECK emo_status emo_trainer_step(emo_trainer *trainer, emo_step_metrics *metrics, emo_error *err);
-/** Writes a checkpoint into the run folder now. */
+/** Writes a checkpoint into the run folder now. The progress hook is asked (phase "checkpoint"): one that cancelled the
+ * run and still says so cancels this too, with EMO_E_CANCELLED; the checkpoint before stays. */
 EMO_API EMO_MUST_CHECK emo_status emo_trainer_checkpoint(emo_trainer *trainer, emo_error *err);
 /** The step the trainer is at (0 before the first), and the planned number. */
 EMO_API int64_t emo_trainer_at(const emo_trainer *trainer);

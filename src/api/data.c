@@ -3,6 +3,7 @@
 
 #include "base/checked.h"
 #include "base/options.h"
+#include "base/progress.h"
 #include "base/status.h"
 #include "base/utf8.h"
 #include "data/choices.h"
@@ -54,6 +55,12 @@ static emo_status check_options(emo_dataset_options *opt, const emo_tokenizer *t
     return EMO_OK;
 }
 
+static emo_status no_documents(const emo_dataset_options *opt, const char *where, emo_error *err) {
+    return emo__fail(err, opt->domain != NULL ? EMO_E_NOT_FOUND : EMO_E_FORMAT,
+                     "there are no documents%s%.100s in the given %s", opt->domain != NULL ? " of domain " : "",
+                     opt->domain != NULL ? opt->domain : "", where);
+}
+
 static emo_status open_in_memory(emo_runtime *rt, const emo__data_files *files, const emo_tokenizer *tokenizer,
                                  const emo_dataset_options *opt, emo_dataset **out, emo_error *err) {
     emo__dataset_draft draft;
@@ -62,9 +69,7 @@ static emo_status open_in_memory(emo_runtime *rt, const emo__data_files *files, 
     draft.vocab_size = emo_tokenizer_vocab_size(tokenizer);
     emo_status status = emo__ingest(files, tokenizer, opt, &draft, NULL, err);
     if (status == EMO_OK && draft.doc_count == 0)
-        status = emo__fail(err, opt->domain != NULL ? EMO_E_NOT_FOUND : EMO_E_FORMAT,
-                           "there are no documents%s%.100s in the given files",
-                           opt->domain != NULL ? " of domain " : "", opt->domain != NULL ? opt->domain : "");
+        status = no_documents(opt, "files", err);
     if (status == EMO_OK)
         status = emo__draft_finish(&draft, NULL, 0, 0, out, err);
     emo__draft_free(&draft);
@@ -140,15 +145,32 @@ emo_status emo_dataset_from_tokens(emo_runtime *rt, const int32_t *tokens, const
     return status;
 }
 
-static emo_status add_text(emo__dataset_draft *draft, const emo_tokenizer *tokenizer, const char *text,
-                           const char *domain, size_t index, emo_error *err) {
+#define TEXTS_AT_ONCE 16 /* between two reports */
+
+/* The texts of a call, and what is said of them. */
+typedef struct given_texts {
+    const emo_tokenizer *tokenizer;
+    const emo_dataset_options *opt;
+    emo__phase phase; /* bytes */
+} given_texts;
+
+static emo_status add_text(emo__dataset_draft *draft, given_texts *t, const char *text, const char *domain,
+                           size_t index, emo_error *err) {
     int32_t *ids = NULL;
     size_t count = 0;
     size_t length = strlen(text);
-    if (length == 0 || !emo__utf8_valid(text, length))
+    emo_progress inner = {&t->phase, emo__phase_report};
+    if (length == 0 || !emo__utf8_valid(text, length)) {
+        if (t->opt->skip_broken != 0) {
+            draft->skipped++;
+            emo__log(draft->rt, EMO_LOG_WARNING, "left out: texts[%zu] is %s", index,
+                     length == 0 ? "empty" : "not valid UTF-8");
+            return EMO_OK;
+        }
         return emo__fail_at(err, EMO_E_FORMAT, EMO_DOMAIN_ARGUMENT, (int64_t)index, "texts[%zu] is %s", index,
                             length == 0 ? "empty" : "not valid UTF-8");
-    emo_status status = emo__encode_text(&draft->rt->mem, tokenizer, text, length, &ids, &count, err);
+    }
+    emo_status status = emo__encode_text(&draft->rt->mem, t->tokenizer, text, length, &inner, &ids, &count, err);
     if (status == EMO_OK && count > 0)
         status = emo__draft_document(draft, count, 0, length, 0, domain, err);
     if (status == EMO_OK)
@@ -157,25 +179,61 @@ static emo_status add_text(emo__dataset_draft *draft, const emo_tokenizer *token
     return status;
 }
 
+static emo_status add_texts(emo__dataset_draft *draft, given_texts *t, const char *const *all,
+                            const char *const *domains, size_t n, emo_error *err) {
+    const emo_dataset_options *opt = t->opt;
+    t->phase = (emo__phase){&opt->progress, "tokenize", 0, 0, 0, 0};
+    for (size_t i = 0; i < n; i++)
+        t->phase.total += strlen(all[i]);
+    for (size_t i = 0; i < n; i++) {
+        const char *domain = domains != NULL ? domains[i] : "";
+        emo__phase_next(&t->phase, strlen(all[i]));
+        emo_status status = EMO_OK;
+        if (i % TEXTS_AT_ONCE == 0)
+            status = emo__report(t->phase.outer, t->phase.name, t->phase.done, t->phase.total, err);
+        if (status != EMO_OK)
+            return status;
+        if (opt->max_documents > 0 && draft->doc_count >= (size_t)opt->max_documents)
+            break;
+        if (opt->domain != NULL && strcmp(opt->domain, domain) != 0)
+            continue;
+        status = add_text(draft, t, all[i], domain, i, err);
+        if (status != EMO_OK)
+            return status;
+    }
+    return draft->doc_count > 0 ? EMO_OK : no_documents(opt, "texts", err);
+}
+
 emo_status emo_dataset_from_text(emo_runtime *rt, const emo_tokenizer *tokenizer, const char *const *texts,
                                  const char *const *domains, size_t n, emo_dataset **out, emo_error *err) {
+    return emo_dataset_from_text_with(rt, tokenizer, texts, domains, n, NULL, out, err);
+}
+
+emo_status emo_dataset_from_text_with(emo_runtime *rt, const emo_tokenizer *tokenizer, const char *const *all,
+                                      const char *const *domains, size_t n, const emo_dataset_options *options,
+                                      emo_dataset **out, emo_error *err) {
     emo_status status = check_out(rt, (void **)out, err);
     if (status != EMO_OK)
         return status;
-    if (tokenizer == NULL || texts == NULL || n == 0)
+    if (tokenizer == NULL || all == NULL || n == 0)
         return emo__fail(err, EMO_E_INVALID_ARGUMENT, "%s",
                          tokenizer == NULL ? "tokenizer is NULL" : "texts must hold at least one text");
-    status = check_strings(texts, n, "texts", err);
+    emo_dataset_options opt = EMO_DATASET_OPTIONS_INIT;
+    status = check_strings(all, n, "texts", err);
     if (status == EMO_OK)
         status = check_strings(domains, n, "domains", err);
+    if (status == EMO_OK)
+        status = emo__options_copy(&opt, sizeof opt, options, "emo_dataset_options", err);
+    if (status == EMO_OK)
+        status = check_options(&opt, tokenizer, err);
     if (status != EMO_OK)
         return status;
+    given_texts t = {tokenizer, &opt, {0}};
     emo__dataset_draft draft;
     emo__draft_init(&draft, rt);
-    draft.eos = emo_tokenizer_eos(tokenizer);
+    draft.eos = opt.eos;
     draft.vocab_size = emo_tokenizer_vocab_size(tokenizer);
-    for (size_t i = 0; i < n && status == EMO_OK; i++)
-        status = add_text(&draft, tokenizer, texts[i], domains != NULL ? domains[i] : "", i, err);
+    status = add_texts(&draft, &t, all, domains, n, err);
     if (status == EMO_OK)
         status = emo__draft_finish(&draft, NULL, 0, 0, out, err);
     emo__draft_free(&draft);

@@ -72,10 +72,12 @@ AT(emo_source_vtable, read_at, 16);
 AT(emo_source_vtable, map, 24);
 AT(emo_source_vtable, release, 32);
 
-SIZE(emo_tokenizer_encode_options, 12);
+SIZE(emo_tokenizer_encode_options, 32);
 AT(emo_tokenizer_encode_options, struct_size, 0);
 AT(emo_tokenizer_encode_options, parse_special, 4);
 AT(emo_tokenizer_encode_options, add_special, 8);
+AT(emo_tokenizer_encode_options, reserved, 12);
+AT(emo_tokenizer_encode_options, progress, 16);
 
 SIZE(emo_text_document, 32);
 AT(emo_text_document, text, 0);
@@ -140,10 +142,11 @@ AT(emo_mask_options, always, 32);
 AT(emo_mask_options, full, 40);
 AT(emo_mask_options, reserved, 44);
 
-SIZE(emo_model_create_options, 16);
+SIZE(emo_model_create_options, 32);
 AT(emo_model_create_options, struct_size, 0);
 AT(emo_model_create_options, compute, 4);
 AT(emo_model_create_options, seed, 8);
+AT(emo_model_create_options, progress, 16);
 
 SIZE(emo_model_load_options, 48);
 AT(emo_model_load_options, struct_size, 0);

@@ -41,8 +41,9 @@ emo_status emo_model_create_json(emo_runtime *rt, const char *config, size_t len
     emo_status status = emo__options_copy(&o, sizeof o, options, "emo_model_create_options", err);
     if (status == EMO_OK)
         status = computable(o.compute, "emo_model_create_options.compute", EMO_E_RANGE, err);
-    return status == EMO_OK ? computing(emo__model_create(rt, config, length, o.seed, out, err), o.compute, out)
-                            : status;
+    return status == EMO_OK
+               ? computing(emo__model_create(rt, config, length, o.seed, &o.progress, out, err), o.compute, out)
+               : status;
 }
 
 static emo_status load_options(const emo_model_load_options *options, emo_model_load_options *o, emo_error *err) {

@@ -229,9 +229,12 @@ emo_status emo_tokenizer_encode_with(const emo_tokenizer *tokenizer, const emo_t
         return emo__fail(err, EMO_E_RANGE, "parse_special is %d; it must be 0 or 1", (int)opt.parse_special);
     if (opt.add_special != 0 && opt.add_special != 1)
         return emo__fail(err, EMO_E_RANGE, "add_special is %d; it must be 0 or 1", (int)opt.add_special);
+    status = emo__options_reserved(opt.reserved, "emo_tokenizer_encode_options", err);
+    if (status != EMO_OK)
+        return status;
     if (length == 0)
         text = "";
-    emo__encode_flags flags = {opt.parse_special != 0, opt.add_special != 0};
+    emo__encode_flags flags = {opt.parse_special != 0, opt.add_special != 0, &opt.progress};
     emo__id_sink sink = {ids, capacity, 0};
     if (!emo__guard_try_read(guard_of(tokenizer)))
         return emo__fail(err, EMO_E_BUSY, "the tokenizer is being changed by another thread");

@@ -76,7 +76,7 @@ emo_status emo_trainer_checkpoint(emo_trainer *trainer, emo_error *err) {
     if (trainer->out == NULL)
         status = emo__fail(err, EMO_E_INVALID_ARGUMENT, "the trainer has no run folder (options.out)");
     else if (trainer->rank == 0)
-        status = emo__checkpoint_write(trainer, err);
+        status = emo__checkpoint_write(trainer, &trainer->opt.progress, err);
     emo__guard_end_write(&trainer->guard);
     return status;
 }

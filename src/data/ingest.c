@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/progress.h"
 #include "base/status.h"
 #include "base/utf8.h"
 #include "io/gzip.h"
@@ -13,6 +14,10 @@
 /* Documents are read by one thread and tokenised by all, a batch at a time; batches bound the memory. */
 #define BATCH_DOCUMENTS 512
 #define BATCH_BYTES ((size_t)4 << 20)
+
+/* A text of this size is tokenised by the calling thread, which can report and be cancelled in the middle of it. It has
+ * a batch nearly to itself anyway. */
+#define LONG_TEXT BATCH_BYTES
 
 typedef struct job {
     const emo__data_file *file;
@@ -28,6 +33,7 @@ typedef struct job {
     size_t prompt_bytes;
     size_t bytes;
     char *domain; /* NULL: the file's */
+    emo_progress progress;
 } job;
 
 typedef struct ingest {
@@ -39,13 +45,16 @@ typedef struct ingest {
     job *jobs;
     size_t job_count;
     size_t job_bytes;
-    bool full; /* max_documents reached */
-    emo_progress_info progress;
-    uint64_t file_begin; /* progress at the begin of the current file */
+    bool full;           /* max_documents reached */
+    emo__phase phase;    /* bytes of the files */
+    uint64_t file_begin; /* the same at the begin of the current file */
 } ingest;
 
 emo_status emo__encode_text(const emo__mem *mem, const emo_tokenizer *tokenizer, const char *text, size_t length,
-                            int32_t **ids, size_t *count, emo_error *err) {
+                            const emo_progress *progress, int32_t **ids, size_t *count, emo_error *err) {
+    emo_tokenizer_encode_options options = EMO_TOKENIZER_ENCODE_OPTIONS_INIT;
+    if (progress != NULL)
+        options.progress = *progress;
     *ids = NULL;
     *count = 0;
     if (length == 0)
@@ -55,7 +64,7 @@ emo_status emo__encode_text(const emo__mem *mem, const emo_tokenizer *tokenizer,
         int32_t *room = emo__malloc_array(mem, capacity, sizeof *room);
         if (room == NULL)
             return emo__fail_memory(err, capacity * sizeof *room);
-        emo_status status = emo_tokenizer_encode(tokenizer, text, length, room, capacity, count, err);
+        emo_status status = emo_tokenizer_encode_with(tokenizer, &options, text, length, room, capacity, count, err);
         if (status == EMO_OK) {
             *ids = room;
             return EMO_OK;
@@ -82,9 +91,9 @@ static emo_status encode_pair(const ingest *in, job *j, const emo__document_text
         return EMO_OK;
     emo_status status = EMO_OK;
     if (doc->prompt != NULL)
-        status = emo__encode_text(in->mem, in->tokenizer, doc->prompt, doc->prompt_bytes, &a, &n_a, err);
+        status = emo__encode_text(in->mem, in->tokenizer, doc->prompt, doc->prompt_bytes, &j->progress, &a, &n_a, err);
     if (status == EMO_OK)
-        status = emo__encode_text(in->mem, in->tokenizer, doc->text, doc->text_bytes, &b, &n_b, err);
+        status = emo__encode_text(in->mem, in->tokenizer, doc->text, doc->text_bytes, &j->progress, &b, &n_b, err);
     j->bytes = doc->prompt_bytes + doc->text_bytes;
     if (status == EMO_OK && n_a > 0) {
         int32_t *both = emo__malloc_array(in->mem, n_a + n_b, sizeof *both);
@@ -141,7 +150,8 @@ static void run_job(void *task, size_t index, size_t worker) {
         j->status = emo__fail_at(&j->err, EMO_E_FORMAT, EMO_DOMAIN_FILE, 0, "%s: the text is not valid UTF-8", where);
     } else {
         j->bytes = j->length;
-        j->status = emo__encode_text(in->mem, in->tokenizer, j->text, j->length, &j->ids, &j->count, &j->err);
+        j->status =
+            emo__encode_text(in->mem, in->tokenizer, j->text, j->length, &j->progress, &j->ids, &j->count, &j->err);
     }
 }
 
@@ -188,15 +198,21 @@ static void clear_jobs(ingest *in) {
 }
 
 static emo_status report(ingest *in, uint64_t done, emo_error *err) {
-    in->progress.done = done;
-    const emo_progress *p = &in->opt->progress;
-    if (p->report != NULL && p->report(p->ctx, &in->progress) != 0)
-        return emo__fail(err, EMO_E_CANCELLED, "cancelled while reading documents");
-    return EMO_OK;
+    in->phase.done = done;
+    in->phase.room = in->phase.seen = 0;
+    return emo__report(in->phase.outer, in->phase.name, done, in->phase.total, err);
 }
 
 static emo_status flush(ingest *in, uint64_t done, emo_error *err) {
-    emo__parallel_for(in->draft->rt, in->job_count, run_job, in);
+    /* Only the last can be long: a batch that has one is full. */
+    size_t together =
+        in->job_count > 0 && in->jobs[in->job_count - 1].length >= LONG_TEXT ? in->job_count - 1 : in->job_count;
+    emo__parallel_for(in->draft->rt, together, run_job, in);
+    if (together < in->job_count) {
+        in->phase.room = done - in->phase.done;
+        in->jobs[together].progress = (emo_progress){&in->phase, emo__phase_report};
+        run_job(in, together, 0);
+    }
     emo_status status = EMO_OK;
     for (size_t i = 0; i < in->job_count && status == EMO_OK && !in->full; i++)
         status = take_job(in, &in->jobs[i], err);
@@ -335,9 +351,10 @@ emo_status emo__ingest(const emo__data_files *files, const emo_tokenizer *tokeni
     in.opt = opt;
     in.draft = draft;
     in.file = file;
-    in.progress.phase = "tokenize";
+    in.phase.outer = &opt->progress;
+    in.phase.name = "tokenize";
     for (size_t i = 0; i < files->count; i++)
-        in.progress.total += files->items[i].size;
+        in.phase.total += files->items[i].size;
     in.jobs = emo__calloc(in.mem, BATCH_DOCUMENTS, sizeof in.jobs[0]);
     if (in.jobs == NULL)
         return emo__fail_memory(err, BATCH_DOCUMENTS * sizeof in.jobs[0]);
@@ -348,7 +365,7 @@ emo_status emo__ingest(const emo__data_files *files, const emo_tokenizer *tokeni
         in.file_begin += f->size;
     }
     if (status == EMO_OK)
-        status = flush(&in, in.progress.total, err);
+        status = flush(&in, in.phase.total, err);
     clear_jobs(&in);
     emo__free(in.mem, in.jobs);
     return status;

@@ -3,8 +3,11 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/progress.h"
 #include "base/status.h"
 #include "infer/eval.h"
+
+#define ITEMS_AT_ONCE 16 /* between two reports */
 
 typedef struct option {
     size_t begin;    /* of its tokens */
@@ -68,11 +71,15 @@ static emo_status add_option(choices *c, const emo_choice_item *item, int32_t in
     return EMO_OK;
 }
 
-static emo_status gather(choices *c, const emo_choices *items, int64_t seq_len, emo_error *err) {
+static emo_status gather(choices *c, const emo_choices *items, int64_t seq_len, const emo_progress *progress,
+                         emo_error *err) {
     emo_status status = EMO_OK;
     for (int64_t i = 0; status == EMO_OK && i < emo_choices_count(items); i++) {
         emo_choice_item item;
-        status = emo_choices_item(items, i, &item, err);
+        if (i % ITEMS_AT_ONCE == 0)
+            status = emo__report(progress, "tokenize", (uint64_t)i, (uint64_t)emo_choices_count(items), err);
+        if (status == EMO_OK)
+            status = emo_choices_item(items, i, &item, err);
         for (int32_t j = 0; status == EMO_OK && j < item.count; j++)
             status = add_option(c, &item, j, seq_len, err);
     }
@@ -141,7 +148,7 @@ emo_status emo__eval_choices(emo_model *model, const emo_choices *items, const e
         return emo__fail(err, EMO_E_INVALID_ARGUMENT, "the model has no tokenizer; attach one");
     emo_status status = emo__eval_seq_len(model, options, &seq_len, err);
     if (status == EMO_OK)
-        status = gather(&c, items, seq_len, err);
+        status = gather(&c, items, seq_len, &options->progress, err);
     if (status == EMO_OK)
         status = make_windows(&c, seq_len, &w, err);
     if (status == EMO_OK) {

@@ -172,7 +172,7 @@ emo_status emo__eval_windows(emo_model *model, emo__windows *w, const emo_eval_o
     if (w->count == 0)
         return EMO_OK;
     emo_status status = emo__windows_pack(w, options->batch_tokens > 0 ? options->batch_tokens : BATCH_TOKENS, err);
-    r.phase = (emo__phase){&options->progress, "evaluate", 0, (uint64_t)w->tokens};
+    r.phase = (emo__phase){&options->progress, "evaluate", 0, (uint64_t)w->tokens, 0, 0};
     if (status == EMO_OK)
         status = runner_create(&r, w, 0, err);
     for (size_t b = 0; status == EMO_OK && b < w->n_batches; b++) {
@@ -198,7 +198,7 @@ emo_status emo__eval_logits(emo_model *model, const int32_t *tokens, size_t n, c
     emo__windows w;
     r.model = model;
     r.options = options;
-    r.phase = (emo__phase){&options->progress, "evaluate", 0, n};
+    r.phase = (emo__phase){&options->progress, "evaluate", 0, n, 0, 0};
     emo__windows_init(&w, &model->rt->mem);
     emo__sequence sequence = {tokens, (int64_t)n, -1, INT64_MAX, 0, false};
     int32_t *rows = emo__malloc_array(w.mem, n, sizeof *rows);

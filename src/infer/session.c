@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "base/progress.h"
 #include "base/status.h"
 #include "model/files.h"
 #include "moe/mask.h"
@@ -223,7 +224,10 @@ emo_status emo__session_append_text(emo_session *s, const char *text, emo_error 
     size_t length = strlen(text);
     size_t first = s->sequences[0].n == 0 && s->opt.prepend_eos != 0 && s->eos >= 0 ? 1 : 0;
     size_t count = 0;
-    emo_status status = emo_tokenizer_encode(s->tokenizer, text, length, NULL, 0, &count, err);
+    emo__phase phase = {&s->opt.progress, "tokenize", 0, 2 * (uint64_t)length, length, 0}; /* counted, then written */
+    emo_tokenizer_encode_options options = EMO_TOKENIZER_ENCODE_OPTIONS_INIT;
+    options.progress = (emo_progress){&phase, emo__phase_report};
+    emo_status status = emo_tokenizer_encode_with(s->tokenizer, &options, text, length, NULL, 0, &count, err);
     if (status != EMO_OK)
         return status;
     int32_t *ids = emo__malloc_array(mem, count + 1, sizeof *ids);
@@ -231,8 +235,9 @@ emo_status emo__session_append_text(emo_session *s, const char *text, emo_error 
         return emo__fail_memory(err, (count + 1) * sizeof *ids);
     if (first > 0)
         ids[0] = s->eos;
+    emo__phase_next(&phase, length);
     if (count > 0)
-        status = emo_tokenizer_encode(s->tokenizer, text, length, ids + first, count, &count, err);
+        status = emo_tokenizer_encode_with(s->tokenizer, &options, text, length, ids + first, count, &count, err);
     if (status == EMO_OK)
         status = emo__session_append(s, 0, ids, first + count, err);
     emo__free(mem, ids);

@@ -26,8 +26,8 @@ emo_status emo__model_begin_write(emo_model *model, emo_error *err) {
 
 void emo__model_end_write(emo_model *model) { emo__guard_end_write(&model->guard); }
 
-emo_status emo__model_create(emo_runtime *rt, const char *config, size_t length, uint64_t seed, emo_model **out,
-                             emo_error *err) {
+emo_status emo__model_create(emo_runtime *rt, const char *config, size_t length, uint64_t seed,
+                             const emo_progress *progress, emo_model **out, emo_error *err) {
     *out = NULL;
     emo__config c;
     emo_model *model = NULL;
@@ -37,7 +37,7 @@ emo_status emo__model_create(emo_runtime *rt, const char *config, size_t length,
     else
         status = emo__model_new(rt, &c, &model, err);
     if (status == EMO_OK)
-        status = emo__model_init_weights(model, seed, err);
+        status = emo__model_init_weights(model, seed, progress, err);
     if (status == EMO_OK)
         *out = model;
     else

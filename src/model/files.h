@@ -13,7 +13,7 @@ void emo__model_end_write(emo_model *model);
 
 /* Options are copied over the defaults and checked already. */
 EMO_MUST_CHECK emo_status emo__model_create(emo_runtime *rt, const char *config, size_t length, uint64_t seed,
-                                            emo_model **out, emo_error *err);
+                                            const emo_progress *progress, emo_model **out, emo_error *err);
 EMO_MUST_CHECK emo_status emo__model_load_path(emo_runtime *rt, const char *folder,
                                                const emo_model_load_options *options, emo_model **out, emo_error *err);
 EMO_MUST_CHECK emo_status emo__model_load_sources(emo_runtime *rt, const char *config, size_t config_length,

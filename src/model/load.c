@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/progress.h"
 #include "base/status.h"
 #include "io/files.h"
 #include "io/source.h"
@@ -80,15 +81,6 @@ bool emo__param_wanted(const emo_model *m, const emo__param *p) {
     return p->expert < 0 || m->subset == NULL || emo_mask_get(m->subset, p->layer, p->expert) != 0;
 }
 
-static emo_status report(const loader *ld, uint64_t done, emo_error *err) {
-    const emo_progress *progress = &ld->options->progress;
-    emo_progress_info info = {"load", done, ld->model->n_params};
-    if (progress->report != NULL && progress->report(progress->ctx, &info) != 0)
-        return emo__fail(err, EMO_E_CANCELLED, "loading was cancelled after %llu of %zu tensors",
-                         (unsigned long long)done, ld->model->n_params);
-    return EMO_OK;
-}
-
 static emo_status read_params(loader *ld, emo_error *err) {
     emo_model *m = ld->model;
     char *block = NULL;
@@ -101,7 +93,7 @@ static emo_status read_params(loader *ld, emo_error *err) {
         const place *from = &ld->places[i];
         if (from->st == NULL)
             continue;
-        status = report(ld, i, err);
+        status = emo__report(&ld->options->progress, "load", i, m->n_params, err);
         if (status != EMO_OK)
             break;
         if (from->view == NULL) {
@@ -113,7 +105,7 @@ static emo_status read_params(loader *ld, emo_error *err) {
             emo__param_bind(p, from->view, from->dtype);
         }
     }
-    return status == EMO_OK ? report(ld, m->n_params, err) : status;
+    return status == EMO_OK ? emo__report(&ld->options->progress, "load", m->n_params, m->n_params, err) : status;
 }
 
 static bool is_known(const emo__named_param *sorted, size_t n, const char *name) {

@@ -109,12 +109,15 @@ static inline bool emo__param_is_score_bias(const emo__param *param) {
 }
 /* Gives the gates of a model that has none a score bias of zeros. The parameters are numbered anew. */
 EMO_MUST_CHECK emo_status emo__model_add_score_bias(emo_model *model, emo_error *err);
+/* Takes that away again. */
+void emo__model_drop_score_bias(emo_model *model);
 
 /* An exec that computes as the model's passes do. */
 static inline emo_status emo__model_exec(const emo_model *model, emo_exec **out, emo_error *err) {
     emo_exec_options options = {.struct_size = sizeof options, .compute = model->compute, .deterministic = 1};
     return model->backend->ops->exec_create(model->backend, &options, out, err);
 }
+
 /* Memory of the back end that lives as long as the model. */
 EMO_MUST_CHECK emo_status emo__model_block(emo_model *model, size_t bytes, void **out, emo_error *err);
 /* Points a parameter's view at dense rows of `dtype`. */
@@ -123,12 +126,13 @@ void emo__param_bind(emo__param *param, const void *data, emo_dtype dtype);
 EMO_MUST_CHECK emo_status emo__model_finish(emo_model *model, emo_error *err);
 /* Moves every parameter that has data (`fill` 0: every parameter, uninitialised) into one f32 block, parameters in
  * order, each aligned to 16 floats, the gaps zero. offsets [n_params]: the place in floats, -1 for parameters without
- * data. Old memory is released. */
+ * data. Old memory is released. Cancelled or failed, nothing has changed. progress: phase "copy", tensors. */
 EMO_MUST_CHECK emo_status emo__model_to_f32(emo_model *model, int fill, float **flat, int64_t *count, int64_t *offsets,
-                                            emo_error *err);
+                                            const emo_progress *progress, emo_error *err);
 /* Initial weights (golden 2.5): every matrix normal, cut at 3 std; norms 1, biases 0. A function of (seed, ordinal of
  * the parameter, element) alone. */
-EMO_MUST_CHECK emo_status emo__model_init_weights(emo_model *model, uint64_t seed, emo_error *err);
+EMO_MUST_CHECK emo_status emo__model_init_weights(emo_model *model, uint64_t seed, const emo_progress *progress,
+                                                  emo_error *err);
 
 /* Copies a parameter, which has data, as f32. */
 EMO_MUST_CHECK emo_status emo__param_read_f32(const emo_model *model, const emo__param *param, float *out,

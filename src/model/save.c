@@ -2,6 +2,7 @@
 /* Writing a model as the reference's own code reads it. */
 #include <string.h>
 
+#include "base/progress.h"
 #include "base/status.h"
 #include "io/files.h"
 #include "model/access.h"
@@ -61,6 +62,7 @@ typedef struct visitor {
     const emo_model_save_options *options;
     void *scratch; /* [PIECE] floats */
     size_t done;
+    size_t total;
     emo_status (*param)(struct visitor *v, const emo__named_param *named, emo_error *err);
     emo_status (*extra)(struct visitor *v, const emo__extra *extra, emo_error *err);
 } visitor;
@@ -89,11 +91,9 @@ static emo_status declare_extra(visitor *v, const emo__extra *extra, emo_error *
 }
 
 static emo_status copy_param(visitor *v, const emo__named_param *named, emo_error *err) {
-    const emo_progress *progress = &v->options->progress;
-    emo_progress_info info = {"save", v->done, v->model->n_params};
-    if (progress->report != NULL && progress->report(progress->ctx, &info) != 0)
-        return emo__fail(err, EMO_E_CANCELLED, "saving was cancelled after %zu of %zu tensors", v->done,
-                         v->model->n_params);
+    emo_status status = emo__report(&v->options->progress, "save", v->done, v->total, err);
+    if (status != EMO_OK)
+        return status;
     return write_param(&v->access, v->w, named, saved_dtype(named->param, v->options), v->scratch, err);
 }
 
@@ -117,6 +117,7 @@ static emo_status write_weights(const emo_model *m, const char *folder, const em
         EMO_TRY(status = emo__fail_memory(err, PIECE * sizeof(float)));
     EMO_TRY(status = emo__access_begin(m, &v.access, err));
     EMO_TRY(status = emo__st_writer_begin(v.w, err));
+    v.total = v.done;
     v.done = 0;
     v.param = copy_param;
     v.extra = copy_extra;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/progress.h"
 #include "base/status.h"
 #include "io/gguf.h"
 #include "model/access.h"
@@ -334,6 +335,13 @@ emo_status emo__model_add_score_bias(emo_model *m, emo_error *err) {
     return EMO_OK;
 }
 
+void emo__model_drop_score_bias(emo_model *m) {
+    m->config.score_bias = false;
+    for (int32_t l = 0; l < m->config.layers; l++)
+        m->layers[l].w[EMO__W_SCORE_BIAS].data = NULL;
+    list_params(m); /* its memory goes with the model's other blocks */
+}
+
 /* Places of the parameters in one flat block, and its size in floats. */
 static int64_t place_params(const emo_model *m, int fill, int64_t *offsets) {
     int64_t at = 0;
@@ -367,11 +375,13 @@ static emo_status flatten(emo__access *access, const emo__param *p, float *to, e
     return status;
 }
 
-static emo_status fill_flat(const emo_model *m, const int64_t *offsets, float *data, emo_error *err) {
+static emo_status fill_flat(const emo_model *m, const int64_t *offsets, float *data, const emo_progress *progress,
+                            emo_error *err) {
     emo__access access;
     emo_status status = emo__access_begin(m, &access, err);
     for (size_t i = 0; status == EMO_OK && i < m->n_params; i++) {
-        if (offsets[i] >= 0)
+        status = emo__report(progress, "copy", i, m->n_params, err);
+        if (status == EMO_OK && offsets[i] >= 0)
             status = flatten(&access, &m->params[i], data + offsets[i], err);
     }
     if (status == EMO_OK)
@@ -380,7 +390,8 @@ static emo_status fill_flat(const emo_model *m, const int64_t *offsets, float *d
     return status;
 }
 
-emo_status emo__model_to_f32(emo_model *m, int fill, float **flat, int64_t *count, int64_t *offsets, emo_error *err) {
+emo_status emo__model_to_f32(emo_model *m, int fill, float **flat, int64_t *count, int64_t *offsets,
+                             const emo_progress *progress, emo_error *err) {
     int64_t total = place_params(m, fill, offsets);
     size_t bytes;
     if (!emo__mul_size((size_t)total, sizeof(float), &bytes))
@@ -392,7 +403,7 @@ emo_status emo__model_to_f32(emo_model *m, int fill, float **flat, int64_t *coun
     float *data = block;
     status = write_zeros(m, data, bytes, err);
     if (status == EMO_OK && fill != 0)
-        status = fill_flat(m, offsets, data, err);
+        status = fill_flat(m, offsets, data, progress, err);
     if (status == EMO_OK)
         status = emo__grow(&m->rt->mem, (void **)&m->blocks, &m->cap_blocks, 1, sizeof *m->blocks, err);
     if (status != EMO_OK) { /* nothing has changed yet */
@@ -410,10 +421,10 @@ emo_status emo__model_to_f32(emo_model *m, int fill, float **flat, int64_t *coun
     return emo__model_finish(m, err);
 }
 
-/* Normal numbers cut at 3 std by rejection: draw i of an element retries with the next counter, so that a value is a
- * function of its place alone. */
-static void init_matrix(float *out, int64_t n, uint64_t seed, uint64_t ordinal, double std) {
-    for (int64_t i = 0; i < n; i++) {
+/* Elements [first, last) of a matrix: normal numbers cut at 3 std by rejection. Draw i of an element retries with the
+ * next counter, so that a value is a function of its place alone. */
+static void init_matrix(float *out, int64_t first, int64_t last, uint64_t seed, uint64_t ordinal, double std) {
+    for (int64_t i = first; i < last; i++) {
         double z = 4.0;
         for (uint32_t attempt = 0; fabs(z) > 3.0; attempt++) {
             emo__philox r = emo__philox_draw(seed, EMO__RNG_INIT, ordinal, (uint64_t)i, attempt);
@@ -425,38 +436,66 @@ static void init_matrix(float *out, int64_t n, uint64_t seed, uint64_t ordinal, 
     }
 }
 
+#define INIT_PIECE 16384 /* elements */
+#define INIT_PIECES 128  /* between two reports */
+
 typedef struct init_task {
     emo_model *model;
     uint64_t seed;
+    size_t param[INIT_PIECES];
+    int64_t first[INIT_PIECES];
+    size_t count;
 } init_task;
 
-static void init_one(void *opaque, size_t index, size_t worker) {
+static void init_piece(void *opaque, size_t index, size_t worker) {
     (void)worker;
-    init_task *task = opaque;
-    emo__param *p = &task->model->params[index];
+    const init_task *task = opaque;
+    size_t at = task->param[index];
+    const emo__param *p = &task->model->params[at];
     float *data = (float *)(uintptr_t)p->view->data;
-    int64_t n = emo__param_count(p);
+    int64_t first = task->first[index];
+    int64_t last = emo__param_count(p) - first < INIT_PIECE ? emo__param_count(p) : first + INIT_PIECE;
     bool bias = emo__param_is_score_bias(p) || (p->vector != 0 && p->group == EMO__P_DENSE &&
                                                 p->which != EMO__W_ATTN_NORM && p->which != EMO__W_FFN_NORM);
     if (p->vector != 0) {
-        for (int64_t i = 0; i < n; i++)
+        for (int64_t i = first; i < last; i++)
             data[i] = bias ? 0.0f : 1.0f;
     } else {
-        init_matrix(data, n, task->seed, index, task->model->config.initializer_range);
+        init_matrix(data, first, last, task->seed, at, task->model->config.initializer_range);
     }
 }
 
-emo_status emo__model_init_weights(emo_model *m, uint64_t seed, emo_error *err) {
+/* Puts the next pieces behind (*param, *first) into the task. */
+static void next_pieces(init_task *task, size_t *param, int64_t *first) {
+    for (task->count = 0; task->count < INIT_PIECES && *param < task->model->n_params; task->count++) {
+        task->param[task->count] = *param;
+        task->first[task->count] = *first;
+        *first += INIT_PIECE;
+        if (*first >= emo__param_count(&task->model->params[*param])) {
+            (*param)++;
+            *first = 0;
+        }
+    }
+}
+
+emo_status emo__model_init_weights(emo_model *m, uint64_t seed, const emo_progress *progress, emo_error *err) {
     int64_t *offsets = emo__malloc_array(&m->rt->mem, m->n_params, sizeof *offsets);
     if (offsets == NULL)
         return emo__fail_memory(err, m->n_params * sizeof *offsets);
     float *flat = NULL;
     int64_t count = 0;
-    emo_status status = emo__model_to_f32(m, 0, &flat, &count, offsets, err);
+    emo_status status = emo__model_to_f32(m, 0, &flat, &count, offsets, NULL, err);
     emo__free(&m->rt->mem, offsets);
-    if (status == EMO_OK) {
-        init_task task = {m, seed};
-        emo__parallel_for(m->rt, m->n_params, init_one, &task);
+    init_task task;
+    task.model = m;
+    task.seed = seed;
+    size_t param = 0;
+    int64_t first = 0;
+    while (status == EMO_OK && param < m->n_params) {
+        status = emo__report(progress, "initialise", param, m->n_params, err);
+        next_pieces(&task, &param, &first);
+        if (status == EMO_OK)
+            emo__parallel_for(m->rt, task.count, init_piece, &task);
     }
     return status;
 }

@@ -192,10 +192,3 @@ void emo__allowed_free(emo__allowed *a) {
     emo__free(a->mem, a->rows);
     a->rows = NULL;
 }
-
-int32_t emo__phase_report(void *opaque, const emo_progress_info *info) {
-    const emo__phase *phase = opaque;
-    (void)info;
-    emo_progress_info whole = {phase->name, phase->done, phase->total};
-    return phase->outer->report == NULL ? 0 : phase->outer->report(phase->outer->ctx, &whole);
-}

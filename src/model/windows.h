@@ -5,6 +5,7 @@
 
 #include <emo/data.h>
 
+#include "base/progress.h"
 #include "model/pass.h"
 
 /* A sequence: an optional first token (end-of-text), then `tokens`. Places count from the first of them all. */
@@ -73,14 +74,5 @@ EMO_MUST_CHECK emo_status emo__allowed_create(const emo_model *model, const emo_
 /* keep [routed] */
 void emo__allowed_set(emo__allowed *allowed, int32_t layer, int32_t routed, const uint8_t *keep);
 void emo__allowed_free(emo__allowed *allowed);
-
-/* Reports the whole of a long call while the passes report their steps. */
-typedef struct emo__phase {
-    const emo_progress *outer;
-    const char *name;
-    uint64_t done;
-    uint64_t total;
-} emo__phase;
-int32_t emo__phase_report(void *phase, const emo_progress_info *info);
 
 #endif

@@ -112,7 +112,7 @@ static emo_status select_held(emo_model *model, const emo__windows *w, const emo
     lw.model = model;
     lw.w = w;
     lw.options = options;
-    lw.phase = (emo__phase){&options->progress, "select", 0, (uint64_t)model->config.layers};
+    lw.phase = (emo__phase){&options->progress, "select", 0, (uint64_t)model->config.layers, 0, 0};
     bool first = true;
     emo_status status = create(&lw, err);
     for (int32_t l = 0; status == EMO_OK && l < model->config.layers; l++) {

@@ -216,7 +216,7 @@ emo_status emo__merge(const emo_model *parent, const emo_model *child, const emo
     }
     for (int32_t l = 0; status == EMO_OK && l < parent->config.layers; l++) {
         merge_layer(&mg, l, options);
-        status = emo__subset_report(&options->progress, "merge", (size_t)l + 1, (size_t)parent->config.layers, err);
+        status = emo__report(&options->progress, "merge", (uint64_t)l + 1, (uint64_t)parent->config.layers, err);
     }
     if (status == EMO_OK && options->rest != 0)
         status = merge_rest(&mg, err);

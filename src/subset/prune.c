@@ -190,14 +190,6 @@ static emo_status copy_router(emo_model *m, emo_exec *exec, const emo_model *fro
     return status;
 }
 
-emo_status emo__subset_report(const emo_progress *progress, const char *phase, size_t done, size_t total,
-                              emo_error *err) {
-    emo_progress_info info = {phase, done, total};
-    if (progress != NULL && progress->report != NULL && progress->report(progress->ctx, &info) != 0)
-        return emo__fail(err, EMO_E_CANCELLED, "cancelled after %zu of %zu (%s)", done, total, phase);
-    return EMO_OK;
-}
-
 /* A parameter's rows, one after the other, to `block` of the same device. */
 static emo_status copy_rows(const emo_model *m, emo_exec *exec, const emo__param *p, char *block, emo_error *err) {
     const emo_weight *view = p->view;
@@ -226,7 +218,7 @@ emo_status emo__model_own(emo_model *m, const emo_progress *progress, emo_error 
         status = m->backend->ops->exec_create(m->backend, NULL, &exec, err);
     for (size_t i = 0; status == EMO_OK && i < m->n_params; i++) {
         emo__param *p = &m->params[i];
-        status = emo__subset_report(progress, "copy", i, m->n_params, err);
+        status = emo__report(progress, "copy", i, m->n_params, err);
         if (status != EMO_OK || p->view->data == NULL)
             continue;
         status = copy_rows(m, exec, p, block, err);
@@ -235,7 +227,7 @@ emo_status emo__model_own(emo_model *m, const emo_progress *progress, emo_error 
         block += ((size_t)p->rows * row + ALIGN - 1) / ALIGN * ALIGN;
     }
     m->backend->ops->exec_destroy(exec); /* waits */
-    return status == EMO_OK ? emo__subset_report(progress, "copy", m->n_params, m->n_params, err) : status;
+    return status == EMO_OK ? emo__report(progress, "copy", m->n_params, m->n_params, err) : status;
 }
 
 emo_status emo__prune(const emo_model *model, const emo__keep_lists *keep, const char *method, bool borrow,

@@ -3,6 +3,7 @@
 #ifndef EMO_SRC_SUBSET_PRUNE_H
 #define EMO_SRC_SUBSET_PRUNE_H
 
+#include "base/progress.h"
 #include "model/model.h"
 
 /* Experts to keep per layer: ids [offsets[l], offsets[l + 1]), the routed ones ascending, then the shared ones
@@ -32,8 +33,5 @@ EMO_MUST_CHECK emo_status emo__merge(const emo_model *parent, const emo_model *c
 
 /* Copies every tensor that has data into memory of the model's own; views may have pointed anywhere. */
 EMO_MUST_CHECK emo_status emo__model_own(emo_model *model, const emo_progress *progress, emo_error *err);
-/* EMO_E_CANCELLED when the hook (there may be none) says so. */
-EMO_MUST_CHECK emo_status emo__subset_report(const emo_progress *progress, const char *phase, size_t done, size_t total,
-                                             emo_error *err);
 
 #endif

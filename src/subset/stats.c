@@ -253,7 +253,7 @@ static emo_status collect_batch(collector *c, const emo__batch *batch, int32_t o
 emo_status emo__stats_collect(emo_model *model, const emo__windows *w, const emo__allowed *allowed, int32_t only_layer,
                               emo_stats *stats, const emo_progress *progress, emo_error *err) {
     collector c;
-    emo__phase phase = {progress, "calibrate", 0, (uint64_t)w->tokens};
+    emo__phase phase = {progress, "calibrate", 0, (uint64_t)w->tokens, 0, 0};
     emo_progress inner = {&phase, emo__phase_report};
     emo_status status = collector_create(model, w, stats->easy != NULL, &c, err);
     for (size_t b = 0; status == EMO_OK && b < w->n_batches; b++) {

@@ -14,7 +14,13 @@ typedef struct work {
     emo__bpe_scratch bpe;
     emo__regex_scratch *regex;
     emo__buf spaced; /* a piece with a space in front */
+    const emo_progress *progress;
+    uint64_t total;
+    uint64_t seen; /* bytes of the pieces so far */
+    uint64_t next; /* when it is time for a report */
 } work;
+
+#define REPORT_BYTES 65536 /* a shorter text is done before anybody could ask */
 
 /* A step of the pre-tokenizer: which Split comes next. */
 typedef struct step {
@@ -24,6 +30,14 @@ typedef struct step {
 
 static emo_status on_last_piece(void *ctx, const char *piece, size_t length, emo_error *err) {
     work *w = ctx;
+    w->seen += length;
+    if (w->seen >= w->next) {
+        w->next = w->seen + REPORT_BYTES;
+        emo_status status =
+            emo__report(w->progress, "tokenize", w->seen < w->total ? w->seen : w->total, w->total, err);
+        if (status != EMO_OK)
+            return status;
+    }
     return emo__bpe_piece(w->tok, &w->bpe, piece, length, w->sink, err);
 }
 
@@ -207,6 +221,9 @@ emo_status emo__encode(const emo_tokenizer *tok, const emo__encode_flags *flags,
     w.tok = tok;
     w.parse_special = flags->parse_special;
     w.sink = sink;
+    w.progress = flags->progress;
+    w.total = length;
+    w.next = flags->progress != NULL ? REPORT_BYTES : UINT64_MAX;
     emo__bpe_scratch_init(&w.bpe, mem);
     emo__buf_init(&w.spaced, mem);
     emo__buf clean;

@@ -3,10 +3,12 @@
 #ifndef EMO_SRC_TEXT_ENCODE_H
 #define EMO_SRC_TEXT_ENCODE_H
 
+#include "base/progress.h"
 #include "text/bpe.h"
 
 typedef struct emo__encode_flags {
     bool parse_special, add_special; /* as in emo_tokenizer_encode_options */
+    const emo_progress *progress;    /* NULL: none */
 } emo__encode_flags;
 
 EMO_MUST_CHECK emo_status emo__encode(const emo_tokenizer *tok, const emo__encode_flags *flags, const char *text,

@@ -5,16 +5,6 @@
 
 #include "base/status.h"
 
-emo_status emo__train_progress(const emo_tokenizer_train_options *options, const char *phase, uint64_t done,
-                               uint64_t total, emo_error *err) {
-    if (options->progress.report == NULL)
-        return EMO_OK;
-    emo_progress_info info = {phase, done, total};
-    if (options->progress.report(options->progress.ctx, &info) != 0)
-        return emo__fail(err, EMO_E_CANCELLED, "training the tokenizer was cancelled in phase '%s'", phase);
-    return EMO_OK;
-}
-
 static emo_status train(emo_tokenizer *tok, emo__words *words, const emo_tokenizer_train_options *options,
                         const emo_text_reader *reader, emo_error *err) {
     const char *pattern = options->pattern != NULL ? options->pattern : EMO__PATTERN_CL100K;

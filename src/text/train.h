@@ -3,6 +3,7 @@
 #ifndef EMO_SRC_TEXT_TRAIN_H
 #define EMO_SRC_TEXT_TRAIN_H
 
+#include "base/progress.h"
 #include "text/vocab.h"
 
 /* Distinct pieces and how often each occurs. */
@@ -35,8 +36,5 @@ EMO_MUST_CHECK emo_status emo__train_merges(emo_tokenizer *tok, const emo__words
 
 EMO_MUST_CHECK emo_status emo__train(emo_runtime *rt, const emo_tokenizer_train_options *options,
                                      const emo_text_reader *reader, emo_tokenizer **out, emo_error *err);
-
-EMO_MUST_CHECK emo_status emo__train_progress(const emo_tokenizer_train_options *options, const char *phase,
-                                              uint64_t done, uint64_t total, emo_error *err);
 
 #endif

@@ -299,7 +299,7 @@ static emo_status learn(trainer *t, emo_tokenizer *tok, emo__words *known, int32
         if ((status = merge_pair(t, top.pair, result, err)) != EMO_OK)
             return status;
         if (++merges % REPORT_MERGES == 0 &&
-            (status = emo__train_progress(options, "merge", merges, total, err)) != EMO_OK)
+            (status = emo__report(&options->progress, "merge", merges, total, err)) != EMO_OK)
             return status;
     }
     return EMO_OK;

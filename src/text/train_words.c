@@ -101,7 +101,7 @@ emo_status emo__words_count(emo__words *words, const emo__split *split, const em
             status = emo__split_run(split, &scratch, text, length, count_piece, words, err);
         if (status == EMO_OK && (done - reported >= REPORT_BYTES || reported == 0)) {
             reported = done;
-            status = emo__train_progress(options, "count words", done, options->max_bytes, err);
+            status = emo__report(&options->progress, "count words", done, options->max_bytes, err);
         }
         if (options->max_bytes > 0 && done >= options->max_bytes)
             break;

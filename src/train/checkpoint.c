@@ -35,7 +35,7 @@ static emo_status add_moment(emo_trainer *t, emo__access *access, emo__st_writer
 }
 
 /* exp_avg.<name>, exp_avg_sq.<name> of every trained parameter, and the balancing counts. */
-static emo_status write_optimizer(emo_trainer *t, const char *path, emo_error *err) {
+static emo_status write_optimizer(emo_trainer *t, const char *path, emo__phase *phase, emo_error *err) {
     emo__st_writer *w = NULL;
     size_t n_params = t->model->n_params;
     size_t words = emo__balance_state_words(t->balance);
@@ -52,6 +52,10 @@ static emo_status write_optimizer(emo_trainer *t, const char *path, emo_error *e
         for (size_t i = 0; i < n_params; i++) {
             if (t->grad_offset[i] < 0)
                 continue;
+            if (data) {
+                EMO_TRY(status = emo__report(phase->outer, phase->name, phase->done, phase->total, err));
+                emo__phase_next(phase, 2);
+            }
             EMO_TRY(status = add_moment(t, &access, w, "exp_avg", i, data, t->m, err));
             EMO_TRY(status = add_moment(t, &access, w, "exp_avg_sq", i, data, t->v, err));
         }
@@ -120,15 +124,23 @@ static emo_status prune_old(emo_trainer *t, const char *state, emo_error *err) {
     return status;
 }
 
-static emo_status write_files(emo_trainer *t, const char *folder, emo__buf *path, emo_error *err) {
+/* The model, as a part of the phase. */
+static emo_status write_model(emo_trainer *t, const char *folder, emo__phase *phase, emo_error *err) {
     emo_model_save_options save = EMO_MODEL_SAVE_OPTIONS_INIT;
     save.extended = 1; /* a run must be able to go on */
+    save.progress = (emo_progress){phase, emo__phase_report};
+    emo__phase_next(phase, t->model->n_params);
+    return emo__model_save_into(t->model, folder, &save, err);
+}
+
+static emo_status write_files(emo_trainer *t, const char *folder, emo__phase *phase, emo__buf *path, emo_error *err) {
     emo_status status;
     EMO_TRY(status = emo__remove_tree(&t->rt->mem, folder, err));
     EMO_TRY(status = emo__mkdir(folder, err)); /* not its parents: a run folder that went away stays away */
-    EMO_TRY(status = emo__model_save_into(t->model, folder, &save, err));
+    EMO_TRY(status = write_model(t, folder, phase, err));
+    emo__phase_next(phase, 0);
     EMO_TRY(status = emo__path_join(path, folder, "optimizer.safetensors", err));
-    EMO_TRY(status = write_optimizer(t, path->data, err));
+    EMO_TRY(status = write_optimizer(t, path->data, phase, err));
     EMO_TRY(status = emo__path_join(path, folder, "trainer.json", err));
     EMO_TRY(status = write_state(t, path->data, err));
     status = emo__sync_dir(folder, err);
@@ -136,7 +148,23 @@ done:
     return status;
 }
 
-emo_status emo__checkpoint_write(emo_trainer *t, emo_error *err) {
+/* Tensors that a checkpoint writes: the model twice (in the checkpoint, and as the exported one), and the moments. */
+static uint64_t tensors_of(const emo_trainer *t) {
+    uint64_t n = 2 * (uint64_t)t->model->n_params;
+    for (size_t i = 0; i < t->model->n_params; i++)
+        n += t->grad_offset[i] >= 0 ? 2 : 0;
+    return n;
+}
+
+/* What there is of a checkpoint that was cancelled: `latest` names the one before. */
+static void sweep(emo_trainer *t, const char *folder) {
+    emo_error err = EMO_ERROR_INIT;
+    if (emo__remove_tree(&t->rt->mem, folder, &err) != EMO_OK)
+        emo__log(t->rt, EMO_LOG_WARNING, "a cancelled checkpoint could not be removed: %s", err.message);
+}
+
+emo_status emo__checkpoint_write(emo_trainer *t, const emo_progress *progress, emo_error *err) {
+    emo__phase phase = {progress, "checkpoint", 0, tensors_of(t), 0, 0};
     emo_status status = emo__run_check(t, err);
     if (status == EMO_OK) /* first the metrics: a resume keeps them up to its checkpoint */
         status = emo__metrics_record(t, err);
@@ -159,19 +187,19 @@ emo_status emo__checkpoint_write(emo_trainer *t, emo_error *err) {
     EMO_TRY(status = emo__path_join(&state, t->out, "state", err));
     EMO_TRY(status = emo__path_join(&partial, state.data, partial_name, err));
     EMO_TRY(status = emo__path_join(&final, state.data, name, err));
-    EMO_TRY(status = write_files(t, partial.data, &path, err));
+    EMO_TRY(status = write_files(t, partial.data, &phase, &path, err));
     EMO_TRY(status = emo__remove_tree(&t->rt->mem, final.data, err));
     EMO_TRY(status = emo__rename(partial.data, final.data, err));
     EMO_TRY(status = emo__sync_dir(state.data, err));
     /* first the exported model: a run whose last checkpoint is complete is complete altogether */
-    emo_model_save_options save = EMO_MODEL_SAVE_OPTIONS_INIT;
-    save.extended = 1;
-    EMO_TRY(status = emo__model_save_into(t->model, t->out, &save, err));
+    EMO_TRY(status = write_model(t, t->out, &phase, err));
     EMO_TRY(status = emo__path_join(&path, state.data, "latest", err));
     EMO_TRY(status = emo__file_write(&t->rt->mem, path.data, name, strlen(name), err));
     t->saved = t->step;
     status = prune_old(t, state.data, err);
 done:
+    if (status == EMO_E_CANCELLED)
+        sweep(t, partial.data);
     emo__buf_free(&state);
     emo__buf_free(&partial);
     emo__buf_free(&final);

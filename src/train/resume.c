@@ -267,6 +267,7 @@ static emo_status read_checkpoint(emo_trainer *t, const char *folder, int64_t st
     EMO_TRY(status = emo__st_set_from_source(t->rt, source, &moments, err));
     for (size_t i = 0; i < t->model->n_params; i++) {
         const emo__param *p = &t->model->params[i];
+        EMO_TRY(status = emo__report(&t->opt.progress, "resume", i, t->model->n_params, err));
         if (p->view->data != NULL)
             EMO_TRY(status = read_param(t, weights, "", i, (float *)(uintptr_t)p->view->data, room, err));
         if (t->grad_offset[i] < 0)

@@ -100,8 +100,14 @@ emo_status emo__trainer_advance(emo_trainer *t, emo_step_metrics *metrics, emo_e
         EMO_TRY(status = emo__metrics_record(t, err));
         emo__trainer_lap(t, EMO_TRAIN_PART_OTHER);
         if (due(t->opt.checkpoint_every, t->step, t->steps)) {
-            EMO_TRY(status = emo__checkpoint_write(t, err));
+            /* with several ranks, leaving must be agreed on: the checkpoint is finished first */
+            emo__note note = {&t->opt.progress, 0};
+            emo_progress noting = {&note, emo__note_report};
+            status = emo__checkpoint_write(t, t->ranks > 1 ? &noting : &t->opt.progress, err);
             emo__trainer_lap(t, EMO_TRAIN_PART_CHECKPOINT);
+            stop = stop || note.wanted != 0 || status == EMO_E_CANCELLED;
+            if (status != EMO_OK && status != EMO_E_CANCELLED)
+                goto done;
         }
     }
     if (t->opt.on_step != NULL) {
@@ -122,6 +128,7 @@ emo_status emo__trainer_run(emo_trainer *t, emo_error *err) {
         status = emo__trainer_advance(t, &metrics, err);
     }
     if (status == EMO_OK && t->out != NULL && t->rank == 0)
-        status = emo__checkpoint_write(t, err); /* had the last one failed; else there is nothing to do */
+        status = emo__checkpoint_write(t, t->ranks > 1 ? NULL : &t->opt.progress,
+                                       err); /* had the last one failed; else there is nothing to do */
     return status;
 }

@@ -22,19 +22,6 @@ static emo_status reduce(emo_trainer *t, void *data, size_t count, emo_dtype dty
     return t->ranks > 1 ? emo_comm_all_reduce_sum(t->comm, data, count, dtype, err) : EMO_OK;
 }
 
-/* With several ranks the hook only takes a note: all must leave the step at the same place. */
-typedef struct note {
-    const emo_progress *hook;
-    bool wanted;
-} note;
-
-static int32_t take_note(void *ctx, const emo_progress_info *info) {
-    note *n = ctx;
-    if (!n->wanted && n->hook->report(n->hook->ctx, info) != 0)
-        n->wanted = true;
-    return 0;
-}
-
 /* The load-balancing loss of a layer and its gradient with respect to the scores. */
 static emo_status balance_layer(emo_trainer *t, int32_t m, int32_t l, emo_error *err) {
     const emo__config *c = &t->model->config;
@@ -93,8 +80,8 @@ static emo_status micro_step(emo_trainer *t, int64_t step, int32_t m, emo_error 
     emo__limit limit = {0};
     bool done = false;
     bool stop = false;
-    note n = {&t->opt.progress, false};
-    emo_progress noting = {&n, take_note};
+    emo__note note = {&t->opt.progress, 0}; /* several ranks must leave the step at the same place */
+    emo_progress noting = {&note, emo__note_report};
     if (t->opt.progress.report != NULL)
         limit.progress = t->ranks > 1 ? &noting : &t->opt.progress;
     emo_status status;
@@ -104,7 +91,7 @@ static emo_status micro_step(emo_trainer *t, int64_t step, int32_t m, emo_error 
     emo__trainer_lap(t, EMO_TRAIN_PART_OTHER);
     EMO_TRY(status = emo__pass_advance(t->pass, &limit, &done, err));
     if (t->ranks > 1) {
-        EMO_TRY(status = emo__ranks_stop(t, n.wanted, &stop, err));
+        EMO_TRY(status = emo__ranks_stop(t, note.wanted != 0, &stop, err));
         emo__trainer_lap(t, EMO_TRAIN_PART_RANKS);
         if (stop)
             return emo__fail(err, EMO_E_CANCELLED, "cancelled by the progress hook of a rank");

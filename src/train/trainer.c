@@ -204,7 +204,7 @@ static emo_status create_compute(emo_trainer *t, emo_error *err) {
                          "made from, or load with a float type to train what is left of them",
                          name, emo_dtype_name(m->params[i].view->dtype));
     }
-    status = emo__model_to_f32(m, 1, &t->flat, &t->flat_count, offsets, err);
+    status = emo__model_to_f32(m, 1, &t->flat, &t->flat_count, offsets, &t->opt.progress, err);
     emo__free(&t->rt->mem, offsets);
     if (status != EMO_OK)
         return status;
@@ -322,6 +322,15 @@ done:
     return status;
 }
 
+/* What the options changed in a model of which no trainer came. */
+static void give_back(emo_trainer *t) {
+    emo__config *c = &t->model->config;
+    c->gating = t->was.gating;
+    c->train_seq_len = t->was.train_seq_len;
+    if (c->score_bias && !t->was.score_bias)
+        emo__model_drop_score_bias(t->model);
+}
+
 void emo__trainer_destroy(emo_trainer *t) {
     const emo__mem *mem = &t->rt->mem;
     emo_backend *be = t->model->backend;
@@ -359,6 +368,8 @@ void emo__trainer_destroy(emo_trainer *t) {
     emo_model *model = t->model;
     emo_runtime *rt = t->rt;
     model->told_few = false;
+    if (!t->made)
+        give_back(t);
     emo__free(mem, t);
     emo__guard_end_write(&model->guard);
     emo_model_release(model);
@@ -382,11 +393,15 @@ emo_status emo__trainer_create(emo_model *model, const emo_dataset *data, const 
     t->ops = model->backend->ops;
     t->opt = *options;
     t->lock.fd = -1;
+    t->was.gating = model->config.gating;
+    t->was.score_bias = model->config.score_bias;
+    t->was.train_seq_len = model->config.train_seq_len;
     emo_status status = build(t, data, err);
     if (status != EMO_OK) {
         emo__trainer_destroy(t);
         return status;
     }
+    t->made = true;
     *out = t;
     return EMO_OK;
 }

@@ -5,6 +5,7 @@
 
 #include <emo/train.h>
 
+#include "base/progress.h"
 #include "data/pack.h"
 #include "io/files.h"
 #include "model/pass.h"
@@ -68,7 +69,13 @@ struct emo_trainer {
     emo_mask *mask;
     uint8_t **keep;  /* [layers] -> [experts] what the mask leaves; NULL without a mask */
     int32_t *choose; /* [layers] experts that a token chooses: fewer than top-k where the mask leaves fewer; 0: dense */
-    emo_comm *comm;  /* NULL: single rank */
+    struct {
+        int32_t gating;
+        bool score_bias;
+        int32_t train_seq_len;
+    } was;          /* the model's, for when the trainer cannot be made */
+    bool made;      /* it could */
+    emo_comm *comm; /* NULL: single rank */
     int32_t ranks;
     int32_t rank;
     emo__packer *packer;
@@ -150,7 +157,8 @@ EMO_MUST_CHECK emo_status emo__ranks_stop(emo_trainer *t, bool mine, bool *stop,
 EMO_MUST_CHECK emo_status emo__ranks_share_start(emo_trainer *t, emo_error *err);
 
 /* The run folder (checkpoint.c, resume.c), on the first rank. */
-EMO_MUST_CHECK emo_status emo__checkpoint_write(emo_trainer *t, emo_error *err);
+/* Cancelled by the hook: the checkpoint before is as it was. */
+EMO_MUST_CHECK emo_status emo__checkpoint_write(emo_trainer *t, const emo_progress *progress, emo_error *err);
 EMO_MUST_CHECK emo_status emo__run_open(emo_trainer *t, emo_error *err);
 /* A number that two trainers share when they do the same run. */
 EMO_MUST_CHECK emo_status emo__run_hash(emo_trainer *t, uint64_t *hash, emo_error *err);

@@ -175,6 +175,11 @@ static void datasets(const things *t) {
     REFUSED(emo_dataset_from_text(t->rt, t->tok, NULL, NULL, 1, &data, e));
     REFUSED(emo_dataset_from_text(t->rt, t->tok, holes, NULL, 2, &data, e));
     REFUSED(emo_dataset_from_text(t->rt, t->tok, paths, NULL, 1, NULL, e));
+    REFUSED(emo_dataset_from_text_with(NULL, t->tok, paths, NULL, 1, NULL, &data, e));
+    REFUSED(emo_dataset_from_text_with(t->rt, NULL, paths, NULL, 1, NULL, &data, e));
+    REFUSED(emo_dataset_from_text_with(t->rt, t->tok, NULL, NULL, 1, NULL, &data, e));
+    REFUSED(emo_dataset_from_text_with(t->rt, t->tok, holes, NULL, 2, NULL, &data, e));
+    REFUSED(emo_dataset_from_text_with(t->rt, t->tok, paths, NULL, 1, NULL, NULL, e));
     REFUSED(emo_dataset_document(NULL, 0, &document, e));
     REFUSED(emo_dataset_document(t->data, 0, NULL, e));
     emo_texts *texts = NULL;

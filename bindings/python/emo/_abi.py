@@ -150,6 +150,7 @@ STRUCTS: Dict[str, Tuple[Tuple[str, str, str], ...]] = {
         ("struct_size", "uint32_t", ""),
         ("compute", "emo_dtype", "as in emo_model_load_options; EMO_DTYPE_F32"),
         ("seed", "uint64_t", "of the initial weights: normal, std initializer_range, cut at 3 std"),
+        ("progress", "emo_progress", "phase \"initialise\", tensors"),
     ),
     "emo_model_load_options": (
         ("struct_size", "uint32_t", ""),
@@ -307,7 +308,7 @@ STRUCTS: Dict[str, Tuple[Tuple[str, str, str], ...]] = {
         ("prepend_eos", "int32_t", "1: an empty sequence begins with eos when text is appended, as in training (default)"),
         ("stop", "const char **", "stop strings (UTF-8, 1..4096 bytes, at most 256), copied: text ends before the one that is complete first; text that may become one is held back"),
         ("n_stop", "size_t", ""),
-        ("progress", "emo_progress", "also called during long prompts; non-zero cancels the advance, not the session"),
+        ("progress", "emo_progress", "also called during long prompts and the encoding of long texts; non-zero cancels that call, not the session"),
     ),
     "emo_source_vtable": (
         ("struct_size", "uint32_t", ""),
@@ -329,6 +330,8 @@ STRUCTS: Dict[str, Tuple[Tuple[str, str, str], ...]] = {
         ("struct_size", "uint32_t", ""),
         ("parse_special", "int32_t", "0: special tokens in the text are plain text; 1: they become their ids (trusted text only)"),
         ("add_special", "int32_t", "1: what the file's post-processor puts around a text (begin and end marks) is added"),
+        ("reserved", "int32_t", "0"),
+        ("progress", "emo_progress", "for texts above 64 KiB: phase \"tokenize\", bytes; report NULL: none"),
     ),
     "emo_decoder_options": (
         ("struct_size", "uint32_t", ""),
@@ -412,7 +415,7 @@ STRUCTS: Dict[str, Tuple[Tuple[str, str, str], ...]] = {
         ("valid", "const emo_dataset *", "NULL: no validation"),
         ("mask", "const emo_mask *", "train the model restricted to these experts (see emo_mask); NULL: all"),
         ("comm", "emo_comm *", "NULL: a single rank"),
-        ("progress", "emo_progress", "non-zero cancels between micro-batches"),
+        ("progress", "emo_progress", "non-zero cancels: the creation, between micro-batches, a validation, a checkpoint (phase \"checkpoint\", tensors; the one before stays)"),
         ("on_step_ctx", "void *", ""),
         ("on_step", "int32_t (*)(void *, const emo_step_metrics *)", "after each step; non-zero stops with EMO_E_CANCELLED"),
         ("gating", "emo_router_gating", "how scores are made from logits; -1: as the model does. Else the model does so from here on, also when it is saved, loaded and run"),
@@ -452,6 +455,7 @@ FUNCTIONS: Dict[str, Tuple[str, Tuple[Tuple[str, str], ...]]] = {
     "emo_dataset_open": ("emo_status", (("emo_runtime *", "rt"), ("const char **", "paths"), ("size_t", "n_paths"), ("const emo_tokenizer *", "tokenizer"), ("const emo_dataset_options *", "options"), ("emo_dataset **", "out"), ("emo_error *", "err"),)),
     "emo_dataset_from_tokens": ("emo_status", (("emo_runtime *", "rt"), ("const int32_t *", "tokens"), ("const size_t *", "lengths"), ("const char **", "domains"), ("size_t", "n"), ("int32_t", "eos"), ("emo_dataset **", "out"), ("emo_error *", "err"),)),
     "emo_dataset_from_text": ("emo_status", (("emo_runtime *", "rt"), ("const emo_tokenizer *", "tokenizer"), ("const char **", "texts"), ("const char **", "domains"), ("size_t", "n"), ("emo_dataset **", "out"), ("emo_error *", "err"),)),
+    "emo_dataset_from_text_with": ("emo_status", (("emo_runtime *", "rt"), ("const emo_tokenizer *", "tokenizer"), ("const char **", "texts"), ("const char **", "domains"), ("size_t", "n"), ("const emo_dataset_options *", "options"), ("emo_dataset **", "out"), ("emo_error *", "err"),)),
     "emo_dataset_count": ("int64_t", (("const emo_dataset *", "dataset"),)),
     "emo_dataset_tokens": ("int64_t", (("const emo_dataset *", "dataset"),)),
     "emo_dataset_bytes": ("int64_t", (("const emo_dataset *", "dataset"),)),

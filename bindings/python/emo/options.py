@@ -70,6 +70,7 @@ class ModelCreateOptions(TypedDict, total=False):
 
     compute: Union[int, str]  # as in emo_model_load_options; EMO_DTYPE_F32
     seed: int  # of the initial weights: normal, std initializer_range, cut at 3 std
+    progress: Optional[Progress]  # phase "initialise", tensors
 
 
 class ModelLoadOptions(TypedDict, total=False):
@@ -185,7 +186,7 @@ class SessionOptions(TypedDict, total=False):
     ignore_eos: int
     prepend_eos: int  # 1: an empty sequence begins with eos when text is appended, as in training (default)
     stop: Union[str, Sequence[str]]  # stop strings (UTF-8, 1..4096 bytes, at most 256), copied: text ends before the one that is complete first; text that may become one is held back
-    progress: Optional[Progress]  # also called during long prompts; non-zero cancels the advance, not the session
+    progress: Optional[Progress]  # also called during long prompts and the encoding of long texts; non-zero cancels that call, not the session
 
 
 class StatsOptions(TypedDict, total=False):
@@ -203,6 +204,7 @@ class TokenizerEncodeOptions(TypedDict, total=False):
 
     parse_special: int  # 0: special tokens in the text are plain text; 1: they become their ids (trusted text only)
     add_special: int  # 1: what the file's post-processor puts around a text (begin and end marks) is added
+    progress: Optional[Progress]  # for texts above 64 KiB: phase "tokenize", bytes; report NULL: none
 
 
 class DecoderOptions(TypedDict, total=False):
@@ -260,7 +262,7 @@ class TrainOptions(TypedDict, total=False):
     valid: Optional[Dataset]  # NULL: no validation
     mask: Optional[Mask]  # train the model restricted to these experts (see emo_mask); NULL: all
     comm: Optional[Comm]  # NULL: a single rank
-    progress: Optional[Progress]  # non-zero cancels between micro-batches
+    progress: Optional[Progress]  # non-zero cancels: the creation, between micro-batches, a validation, a checkpoint (phase "checkpoint", tensors; the one before stays)
     on_step: Callable[[StepMetrics], object]  # after each step; non-zero stops with EMO_E_CANCELLED
     gating: Union[int, str]  # how scores are made from logits; -1: as the model does. Else the model does so from here on, also when it is saved, loaded and run
     score_bias_rate: float  # > 0: after each step, bias += rate * sign(mean(counts) - counts) over the experts of the mask; the model gets a score bias if it has none. 0: no update

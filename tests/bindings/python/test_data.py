@@ -17,6 +17,21 @@ def files(tmp_path, texts):
     return tmp_path
 
 
+def test_from_texts_reports_and_can_be_cancelled(texts, tokenizer):
+    seen = []
+
+    def progress(phase, done, total):
+        seen.append((phase, done, total))
+        return len(seen) == 3
+
+    many = list(texts) * 20
+    with pytest.raises(emo.Cancelled):
+        emo.Dataset.from_texts(many, tokenizer, progress=progress)
+    assert [phase for phase, _, _ in seen] == ["tokenize"] * 3
+    assert seen[0][1] == 0 and seen[2][1] <= seen[2][2]
+    assert len(emo.Dataset.from_texts(many, tokenizer, progress=lambda *at: False)) == len(many)
+
+
 def test_from_texts(texts, tokenizer):
     made = emo.Dataset.from_texts(iter(texts), tokenizer)
     assert len(made) == 40 and made.domains == ["river", "kitchen"] and made.eos == tokenizer.eos

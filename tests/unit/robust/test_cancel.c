@@ -5,6 +5,7 @@
  */
 #include <unistd.h>
 
+#include "model/model.h"
 #include "support/meter.h"
 #include "support/stages.h"
 
@@ -68,6 +69,78 @@ static emo_status tokenizer_train(watch *w, emo_error *err) {
     emo_status status = emo_tokenizer_train(rt, &o, &reader, &tok, err);
     assert_int_equal(tok != NULL, status == EMO_OK);
     emo_tokenizer_release(tok);
+    return status;
+}
+
+/* A text long enough for reports in its middle. */
+enum { LONG_TEXT = 300000 };
+static char *long_text(void) {
+    static const char words[] = "the cat sat on the mat 1234 and the rate of the loan, ";
+    char *text = malloc(LONG_TEXT + 1);
+    assert_non_null(text);
+    for (size_t i = 0; i < LONG_TEXT; i++)
+        text[i] = words[i % (sizeof words - 1)];
+    text[LONG_TEXT] = '\0';
+    return text;
+}
+
+static emo_status encode(watch *w, emo_error *err) {
+    emo_tokenizer_encode_options o = EMO_TOKENIZER_ENCODE_OPTIONS_INIT;
+    size_t n = 1;
+    char *text = long_text();
+    o.progress = watching(w);
+    emo_status status = emo_tokenizer_encode_with(emo_model_tokenizer(model), &o, text, LONG_TEXT, NULL, 0, &n, err);
+    assert_int_equal(n > 0, status == EMO_OK);
+    free(text);
+    return status;
+}
+
+static emo_status from_text(watch *w, emo_error *err) {
+    char *text = long_text();
+    const char *texts[3] = {"a cat", text, "a loan"};
+    emo_dataset_options o = EMO_DATASET_OPTIONS_INIT;
+    emo_dataset *got = NULL;
+    o.progress = watching(w);
+    emo_status status = emo_dataset_from_text_with(rt, emo_model_tokenizer(model), texts, NULL, 3, &o, &got, err);
+    assert_int_equal(got != NULL, status == EMO_OK);
+    emo_dataset_release(got);
+    free(text);
+    return status;
+}
+
+static emo_status create(watch *w, emo_error *err) {
+    static const char config[] = "{\"vocab_size\":150000,\"hidden_size\":16,\"intermediate_size\":8,"
+                                 "\"num_hidden_layers\":1,\"num_attention_heads\":2,\"num_experts\":4,"
+                                 "\"num_experts_per_tok\":2,\"eos_token_id\":1}"; /* two matrices in several pieces */
+    emo_model_create_options o = EMO_MODEL_CREATE_OPTIONS_INIT;
+    emo_model *got = NULL;
+    o.progress = watching(w);
+    emo_status status = emo_model_create_json(rt, config, sizeof config - 1, &o, &got, err);
+    assert_int_equal(got != NULL, status == EMO_OK);
+    emo_model_release(got);
+    return status;
+}
+
+static emo_status eval_logits(watch *w, emo_error *err) {
+    static const int32_t tokens[] = {3, 4, 5, 6};
+    static float logits[4 * STAGES_VOCAB];
+    emo_eval_options o = EMO_EVAL_OPTIONS_INIT;
+    o.progress = watching(w);
+    return emo_eval_logits(model, tokens, 4, &o, logits, 4 * STAGES_VOCAB, err);
+}
+
+static emo_status append_text(watch *w, emo_error *err) {
+    emo_session_options o = EMO_SESSION_OPTIONS_INIT;
+    emo_session *session = NULL;
+    char *text = long_text();
+    text[100000] = '\0';
+    o.progress = watching(w);
+    MUST(emo_session_create(model, &o, &session, err));
+    emo_status status = emo_session_append_text(session, text, err);
+    if (status == EMO_E_LIMIT) /* it is longer than the session: encoded it was */
+        status = EMO_OK;
+    emo_session_release(session);
+    free(text);
     return status;
 }
 
@@ -200,6 +273,29 @@ static emo_status merge(watch *w, emo_error *err) {
     return status;
 }
 
+/* A document of more than 4 MB: reports in its middle. */
+static emo_status open_long(watch *w, emo_error *err) {
+    static char path[800];
+    if (path[0] == '\0') {
+        (void)snprintf(path, sizeof path, "%s/../long.txt", stages_model());
+        char *text = long_text();
+        FILE *file = fopen(path, "wb");
+        assert_non_null(file);
+        for (int i = 0; i < 15; i++)
+            assert_int_equal(fwrite(text, 1, LONG_TEXT, file), LONG_TEXT);
+        assert_int_equal(fclose(file), 0);
+        free(text);
+    }
+    const char *paths[1] = {path};
+    emo_dataset_options o = EMO_DATASET_OPTIONS_INIT;
+    emo_dataset *got = NULL;
+    o.progress = watching(w);
+    emo_status status = emo_dataset_open(rt, paths, 1, emo_model_tokenizer(model), &o, &got, err);
+    assert_int_equal(got != NULL, status == EMO_OK);
+    emo_dataset_release(got);
+    return status;
+}
+
 static emo_status train(watch *w, emo_error *err) {
     static float want[STAGES_VOCAB * 16];
     static float got[STAGES_VOCAB * 16];
@@ -221,8 +317,10 @@ static emo_status train(watch *w, emo_error *err) {
     emo_status status = emo_trainer_create(own, data, &o, &trainer, err);
     if (status == EMO_OK)
         status = emo_trainer_run(trainer, err);
-    if (status == EMO_E_CANCELLED && trainer != NULL) {
+    if (status == EMO_E_CANCELLED) {
         w->cancel_at = -1;
+        if (trainer == NULL && emo_trainer_create(own, data, &o, &trainer, &ignored) != EMO_OK)
+            fail_msg("create again: %s", ignored.message);
         emo_status rest = emo_trainer_run(trainer, &ignored);
         if (rest != EMO_OK)
             fail_msg("run again: %s", ignored.message);
@@ -239,6 +337,131 @@ static emo_status train(watch *w, emo_error *err) {
     return status;
 }
 
+/* A run without a checkpoint before its last step but those that are asked for. */
+static emo_train_options three_steps(void) {
+    emo_train_options o = stages_train_options();
+    o.max_steps = 3;
+    o.checkpoint_every = 0;
+    return o;
+}
+
+/* What is in the run folder can be gone on with, to the weights of an uninterrupted run. */
+static void expect_resumable(int64_t at_least, emo_error *err) {
+    static float want[STAGES_VOCAB * 16];
+    static float got[STAGES_VOCAB * 16];
+    static int known;
+    size_t n = 0;
+    emo_model *own = NULL;
+    emo_trainer *trainer = NULL;
+    emo_error ignored = EMO_ERROR_INIT;
+    emo_train_options o = three_steps();
+    o.out = stages_run();
+    o.resume = 1;
+    err = &ignored;
+    MUST(stages_open_model(rt, &own, err));
+    MUST(emo_trainer_create(own, data, &o, &trainer, err));
+    assert_true(emo_trainer_at(trainer) >= at_least);
+    MUST(emo_trainer_run(trainer, err));
+    emo_trainer_release(trainer);
+    MUST(emo_model_tensor_f32(own, "model.embed_tokens.weight", got, STAGES_VOCAB * 16, &n, err));
+    if (known)
+        assert_memory_equal(got, want, sizeof want);
+    memcpy(want, got, sizeof want);
+    known = 1;
+    emo_model_release(own);
+}
+
+/* The second checkpoint of a run is cancelled: the first one is whole, and the trainer writes the second again. */
+static emo_status checkpoint(watch *w, emo_error *err) {
+    long cancel_at = w->cancel_at;
+    emo_model *own = NULL;
+    emo_trainer *trainer = NULL;
+    emo_train_options o = three_steps();
+    MUST(stages_open_model(rt, &own, err));
+    stages_clean();
+    o.out = stages_run();
+    o.progress = watching(w);
+    w->cancel_at = -1;
+    MUST(emo_trainer_create(own, data, &o, &trainer, err));
+    MUST(emo_trainer_step(trainer, NULL, err));
+    MUST(emo_trainer_checkpoint(trainer, err));
+    MUST(emo_trainer_step(trainer, NULL, err));
+    long before = w->calls;
+    w->calls = 0;
+    w->cancel_at = cancel_at;
+    emo_status status = emo_trainer_checkpoint(trainer, err);
+    if (status == EMO_E_CANCELLED && cancel_at % 2 == 0) {
+        w->cancel_at = -1;
+        emo_error ignored = EMO_ERROR_INIT;
+        if (emo_trainer_checkpoint(trainer, &ignored) != EMO_OK)
+            fail_msg("checkpoint again: %s", ignored.message);
+    }
+    emo_trainer_release(trainer);
+    emo_model_release(own);
+    expect_resumable(status == EMO_E_CANCELLED && cancel_at % 2 != 0 ? 1 : 2, err);
+    assert_true(before > 0);
+    return status;
+}
+
+/* Creating a trainer with options that change the model, and one that reads a checkpoint: cancelled, no trainer, the
+ * model keeps its options, and the folder is as it was. */
+static emo_status create_trainer(watch *w, emo_error *err) {
+    emo_model *own = NULL;
+    emo_trainer *trainer = NULL;
+    emo_train_options o = stages_train_options();
+    MUST(stages_open_model(rt, &own, err));
+    o.progress = watching(w);
+    o.gating = EMO_ROUTER_SIGMOID;
+    o.score_bias_rate = 0.01f;
+    size_t tensors = own->n_params;
+    emo_status status = emo_trainer_create(own, data, &o, &trainer, err);
+    assert_int_equal(trainer != NULL, status == EMO_OK);
+    assert_true((own->config.gating != 0) == (status == EMO_OK));
+    assert_int_equal(own->n_params, status == EMO_OK ? tensors + 2 : tensors);
+    emo_trainer_release(trainer);
+    if (status != EMO_OK) { /* as it was: it can be saved for others */
+        emo_error ignored = EMO_ERROR_INIT;
+        if (emo_model_save(own, folder, NULL, &ignored) != EMO_OK)
+            fail_msg("save: %s", ignored.message);
+    }
+    emo_model_release(own);
+    return status;
+}
+
+static emo_status resume(watch *w, emo_error *err) {
+    static int made;
+    emo_model *own = NULL;
+    emo_trainer *trainer = NULL;
+    emo_train_options o = three_steps();
+    o.out = stages_run();
+    if (!made) {
+        stages_clean();
+        MUST(stages_open_model(rt, &own, err));
+        MUST(emo_trainer_create(own, data, &o, &trainer, err));
+        MUST(emo_trainer_step(trainer, NULL, err));
+        MUST(emo_trainer_checkpoint(trainer, err));
+        emo_trainer_release(trainer);
+        emo_model_release(own);
+        trainer = NULL;
+        made = 1;
+    }
+    MUST(stages_open_model(rt, &own, err));
+    o.resume = 1;
+    o.progress = watching(w);
+    emo_status status = emo_trainer_create(own, data, &o, &trainer, err);
+    assert_int_equal(trainer != NULL, status == EMO_OK);
+    if (trainer == NULL) { /* the same model, again */
+        emo_error ignored = EMO_ERROR_INIT;
+        w->cancel_at = -1;
+        if (emo_trainer_create(own, data, &o, &trainer, &ignored) != EMO_OK)
+            fail_msg("resume again: %s", ignored.message);
+    }
+    assert_int_equal(emo_trainer_at(trainer), 1);
+    emo_trainer_release(trainer);
+    emo_model_release(own);
+    return status;
+}
+
 static emo_status advance(watch *w, emo_error *err) {
     static int32_t want[3];
     static int known;
@@ -249,11 +472,12 @@ static emo_status advance(watch *w, emo_error *err) {
     o.max_tokens = 3;
     o.ignore_eos = 1;
     MUST(emo_session_create(model, &o, &session, err));
-    MUST(emo_session_append_text(session, "the cat sat on the mat", err));
-    emo_status status = EMO_OK;
+    emo_status status = emo_session_append_text(session, "the cat sat on the mat", err);
+    emo_error ignored = EMO_ERROR_INIT;
+    if (status != EMO_OK && emo_session_append_text(session, "the cat sat on the mat", &ignored) != EMO_OK)
+        fail_msg("append again: %s", ignored.message);
     while (status == EMO_OK && state != EMO_STATE_DONE)
         status = emo_session_advance(session, NULL, &state, err);
-    emo_error ignored = EMO_ERROR_INIT;
     while (state != EMO_STATE_DONE) { /* it resumes where it was */
         if (emo_session_advance(session, NULL, &state, &ignored) != EMO_OK)
             fail_msg("advance again: %s", ignored.message);
@@ -274,7 +498,11 @@ static const struct {
     long least; /* calls of the hook that such tiny work must make */
 } calls[] = {
     {"tokenizer train", tokenizer_train, 2},
+    {"encode", encode, 4},
+    {"dataset from text", from_text, 5},
+    {"model create", create, 2},
     {"dataset open", dataset_open, 1},
+    {"dataset open, a long document", open_long, 20},
     {"load", load, 2},
     {"load from sources", load_sources, 2},
     {"save", save, 2},
@@ -286,7 +514,12 @@ static const struct {
     {"merge", merge, 4},
     {"eval", evaluate, 2},
     {"eval of choices", evaluate_choices, 2},
+    {"logits", eval_logits, 2},
     {"train", train, 4},
+    {"create a trainer", create_trainer, 4},
+    {"checkpoint", checkpoint, 8},
+    {"resume", resume, 8},
+    {"append text", append_text, 2},
     {"advance", advance, 4},
 };
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A rank that fails, stops, leaves or never comes is a status on every rank, and nobody waits for ever. */
 #include "ranks_support.h"
+#include "support/folder.h"
 
 static int32_t stop_at_three(void *ctx, const emo_step_metrics *m) {
     (void)ctx;
@@ -14,7 +15,8 @@ static int32_t never(void *ctx, const emo_progress_info *info) {
 }
 
 static int32_t at_hundred(void *ctx, const emo_progress_info *info) {
-    (void)info;
+    if (strcmp(info->phase, "copy") == 0) /* the trainer is not made yet */
+        return 0;
     return (*(int *)ctx)++ == 100;
 }
 
@@ -214,10 +216,61 @@ static void any_rank_may_cancel_anywhere(void **state) {
     }
 }
 
+/* In the phase that ctx names. */
+static int32_t in_phase(void *ctx, const emo_progress_info *info) { return strcmp(info->phase, ctx) == 0; }
+
+/* While trainers are made there is no step to agree on: the rank that is cancelled says so, and the others learn of it.
+ */
+static void cancelled_before_there_is_a_trainer(void **state) {
+    (void)state;
+    static char phase[] = "copy";
+    rank_job jobs[MOST];
+    prepare_many(jobs, MOST, tiny_options());
+    jobs[2].o.progress = (emo_progress){phase, in_phase};
+    run_many(jobs, MOST);
+    for (int r = 0; r < MOST; r++)
+        assert_int_equal(jobs[r].r.status, r == 2 ? EMO_E_CANCELLED : EMO_E_COMM);
+    finish_many(jobs, MOST);
+}
+
+/* The first rank writes; all leave after that step, with the checkpoint whole. */
+static void cancelled_in_a_checkpoint(void **state) {
+    (void)state;
+    static char phase[] = "checkpoint";
+    rank_job jobs[RANKS];
+    size_t size = 0;
+    emo_train_options o = tiny_options();
+    assert_non_null(test_folder());
+    o.out = test_path("run");
+    o.checkpoint_every = 2;
+    prepare(jobs, o);
+    jobs[0].o.progress = (emo_progress){phase, in_phase};
+    run_ranks(jobs);
+    for (int r = 0; r < RANKS; r++) {
+        assert_int_equal(jobs[r].r.status, EMO_E_CANCELLED);
+        assert_int_equal(jobs[r].r.done, 2);
+    }
+    unsigned char *latest = test_read(test_path("run/state/latest"), &size);
+    assert_true(size == 6 && memcmp(latest, "step-2", 6) == 0);
+    free(latest);
+    finish(jobs);
+    o.resume = 1;
+    prepare(jobs, o);
+    run_ranks(jobs);
+    for (int r = 0; r < RANKS; r++) {
+        assert_int_equal(jobs[r].r.status, EMO_OK);
+        assert_int_equal(jobs[r].r.done, TINY_STEPS);
+    }
+    finish(jobs);
+    test_folder_remove();
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_stops_all),
         cmocka_unit_test(any_rank_may_cancel_anywhere),
+        cmocka_unit_test(cancelled_before_there_is_a_trainer),
+        cmocka_unit_test(cancelled_in_a_checkpoint),
         cmocka_unit_test(a_failing_rank_fails_all),
         cmocka_unit_test(a_rank_without_memory_fails_all),
         cmocka_unit_test(what_is_not_finite_is_skipped_by_all),

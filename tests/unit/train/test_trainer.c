@@ -219,8 +219,7 @@ typedef struct canceller {
 
 static int32_t cancel_report(void *ctx, const emo_progress_info *info) {
     canceller *c = ctx;
-    (void)info;
-    return c->calls++ == c->at;
+    return strcmp(info->phase, "forward") == 0 && c->calls++ == c->at;
 }
 
 /* Cancelled in the middle of a step and run again: as if nothing had been. */

@@ -47,6 +47,16 @@ class dataset : public handle<emo_dataset, emo_dataset_release> {
                                          texts.size(), out, e);
         });
     }
+    [[nodiscard]] static outcome<dataset> from_text(const runtime &rt, const tokenizer_view &t,
+                                                    span<const char *const> texts, span<const char *const> domains,
+                                                    const dataset_options &o) {
+        return detail::make_with<dataset>(rt, o, false, [&](emo_dataset **out, emo_error *e) {
+            if (!domains.empty() && domains.size() != texts.size())
+                return detail::refuse(e, "there must be a domain for each text, or none");
+            return emo_dataset_from_text_with(rt.get(), t.get(), texts.data(),
+                                              domains.empty() ? nullptr : domains.data(), texts.size(), &o, out, e);
+        });
+    }
     [[nodiscard]] static outcome<dataset> from_text(const runtime &rt, const tokenizer_view &t, cstr text) {
         const char *const one[] = {text.get()};
         return from_text(rt, t, span<const char *const>(one));
