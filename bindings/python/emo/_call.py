@@ -6,6 +6,7 @@ The GIL is free while the library works: ctypes gives it back around every call.
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import sys
 import threading
@@ -18,6 +19,17 @@ from .enums import Status
 
 _T = TypeVar("_T", bound="Handle")
 _lock = threading.RLock()
+
+
+def _after_fork() -> None:
+    """A thread that is not in the child may have held the lock."""
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
 
 
 class _Reference:
@@ -259,8 +271,6 @@ def text(name: str, *arguments: Any, terminated: bool = True) -> str:
 
 def path_bytes(path: Any) -> bytes:
     """A path for the library: bytes without NUL."""
-    import os
-
     raw = os.fsencode(path)
     if b"\0" in raw:
         raise ValueError("a path holds a NUL: %r" % (path,))

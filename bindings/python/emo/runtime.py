@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-import weakref
 from typing import TYPE_CHECKING, Any, Callable, List, NamedTuple, Optional, Tuple, Union
 
 from ._call import Handle, call, create, get, path_bytes, unraisable
@@ -75,7 +74,6 @@ class Runtime(Handle):
         })
         filled.struct.log.level = enum_value("emo_log_level", log_level, "emo.Runtime: option log_level")
         self._adopt(create(Runtime, "emo_runtime_create", filled.struct), *keep)
-        _runtimes.add(self)
 
     @property
     def threads(self) -> int:
@@ -181,26 +179,18 @@ def _executor(struct: Any, value: Optional[Executor]) -> object:
     return struct.parallel_for
 
 
-_runtimes: "weakref.WeakSet[Runtime]" = weakref.WeakSet()
-_of_the_parent: List[object] = []
+_default: Optional[Runtime] = None
+_default_lock = threading.Lock()
 
 
 def _after_fork() -> None:
-    """Threads do not survive a fork. In the child the runtimes of the parent are never given back, which would wait for
-    theirs, and a new default one is made when it is needed."""
-    global _default, _default_lock
+    """A thread that is not in the child may have held the lock."""
+    global _default_lock
     _default_lock = threading.Lock()
-    _default = None
-    for runtime in list(_runtimes):
-        runtime._finalizer.detach()
-        _of_the_parent.append(runtime)
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-
-_default: Optional[Runtime] = None
-_default_lock = threading.Lock()
 
 
 def default_runtime() -> Runtime:

@@ -458,6 +458,18 @@ def test_hooks_of_the_host():
     assert any(level == emo.LogLevel.WARNING for level, _ in lines)
 
 
+def test_back_ends_are_plug_ins(tmp_path):
+    runtime = emo.Runtime(threads=1)
+    with pytest.raises(emo.InvalidArgument):
+        runtime.load_backend("relative.so")
+    with pytest.raises(emo.NotFound):
+        runtime.load_backend(tmp_path / "absent.so")
+    (tmp_path / "text.so").write_text("no library")
+    with pytest.raises(emo.FormatError):
+        runtime.load_backend(tmp_path / "text.so")
+    assert len(runtime.devices) == 1
+
+
 def test_an_executor_that_raises_leaves_no_piece_undone(capsys):
     class Lazy(emo.Executor):
         concurrency = 1
@@ -504,19 +516,23 @@ def test_the_interpreter_may_end_at_any_time(code):
     assert done.returncode == 0 and done.stderr == "", done.stderr
 
 
-def test_a_forked_child_may_end():
-    """Threads do not survive a fork; the child neither waits for them nor uses what the parent made."""
+def test_a_forked_child_goes_on():
+    """It uses and drops what it inherited, and makes new objects."""
     done = run_script(SETUP + """
-import os
-model.logits([1, 2, 3])
+import os, warnings
+warnings.simplefilter('ignore')
+expected = model.logits([1, 2, 3]).tolist()
 pid = os.fork()
 if pid == 0:
     fresh = emo.Model(CONFIG, tokenizer=emo.Tokenizer.bytes())
-    sys.exit(0 if len(fresh.logits([1, 2, 3])) == 3 else 1)
+    same = model.logits([1, 2, 3]).tolist() == fresh.logits([1, 2, 3]).tolist() == expected
+    with model.train(data, max_steps=1, batch_rows=2, seq_len=16) as trainer:
+        trainer.run()
+    sys.exit(0 if same else 1)
 _, status = os.waitpid(pid, 0)
-print(os.waitstatus_to_exitcode(status), len(model.logits([1, 2])))
-""".replace("import os\n", "import os, warnings\nwarnings.simplefilter('ignore')\n"))
-    assert done.stdout.split() == ["0", "2"], done.stderr
+print(os.waitstatus_to_exitcode(status), model.logits([1, 2, 3]).tolist() == expected)
+""")
+    assert done.stdout.split() == ["0", "True"], done.stderr
 
 
 def test_a_session_answers_within_its_budget(trained):
