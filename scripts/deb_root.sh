@@ -28,13 +28,16 @@ cp /etc/resolv.conf "$new/etc/resolv.conf"
 mkdir "$new/debs"
 cp "$debs"/*.deb "$new/debs/"
 rm -f "$new"/debs/*-dbgsym_*
+mkdir -p "$new/source/docs" "$new/source/tests/install"
+cp -r "$root/docs/tasks" "$root/docs/python.md" "$new/source/docs/"
+cp "$root/tests/install/test_docs.sh" "$new/source/tests/install/"
 cp "$root/tests/install/consumer.c" "$root/tests/install/consumer.cpp" "$new/debs/"
 for at in dev proc; do
     mount --bind "/$at" "$new/$at"
     mounted="$at $mounted"
 done
 cat >"$new/debs/use.sh" <<'EOT'
-set -eu
+set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive
 cd /debs
 apt-get update -qq
@@ -56,10 +59,22 @@ gcc -std=c11 consumer.c $(pkg-config --cflags --libs emo) -o c && ./c
 gcc -std=c11 consumer.c $(pkg-config --cflags emo) $(pkg-config --static --libs emo | sed 's/-lemo/-l:libemo.a/') -o cs && ./cs
 ! ldd cs | grep -q libemo
 g++ -std=c++17 consumer.cpp $(pkg-config --cflags --libs emo) -o cpp && ./cpp
+echo "== docs/tasks, as they stand"
+bash /source/tests/install/test_docs.sh /source installed | tail -n 5
 if ls python3-emo_*.deb >/dev/null 2>&1; then
     echo "== Python"
     apt-get install -qq -y --no-install-recommends ./python3-emo_*.deb >/dev/null
-    cd / && python3 -c 'import emo; print("python: ", emo.__name__, getattr(emo, "__version__", ""))'
+    mkdir /python
+    cd /python
+    head -n 1 /debs/docs.jsonl >note.txt
+    for i in 1 2 3 4 5 6 7 8; do
+        echo '{"text": "the oven and the flour and the butter, knead and bake", "domain": "kitchen"}'
+        echo '{"text": "the boat and the river, the bridge and the shore", "domain": "river"}'
+    done >corpus.jsonl
+    sed -n '/^[`]\{3\}python$/,/^[`]\{3\}$/p' /source/docs/python.md | grep -v '^[`][`][`]' >page.py
+    python3 page.py >out || { tail -n 5 out; exit 1; }
+    echo "docs/python.md runs: $(ls -d nano health-6 | tr '\n' ' ')"
+    cd /debs
 fi
 echo "== removed again"
 apt-get purge -qq -y libemo0 >/dev/null

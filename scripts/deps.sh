@@ -7,13 +7,14 @@ set -eu
 
 usage() {
     cat <<'EOF'
-usage: scripts/deps.sh [build|test|wheel|fuzz|check|deb|quickstart|documents]... [--dry-run]
+usage: scripts/deps.sh [build|test|wheel|fuzz|check|deb|extra|quickstart|documents]... [--dry-run]
   build       compiler, CMake, pkg-config and the four libraries libemo is built on (the default)
   test        wheel, and cmocka, a C++ compiler and pytest
   wheel       build, and what makes a wheel of the Python package: Python 3 with venv, setuptools and wheel
   fuzz        test, and clang with libFuzzer
   check       test, and what only development uses: clang-format, clang-tidy, doxygen, abigail-tools ...
   deb         what scripts/deb.sh builds Debian packages with
+  extra       what some tests want and others do without: abigail-tools, Mono
   quickstart  build, and Python 3 (standard library only)
   documents   packages whose texts the quick start trains on (scripts/documents.txt); those apt does not know are left out
   --dry-run   say what is missing, install nothing
@@ -58,13 +59,16 @@ fakeroot|command -v fakeroot
 dh-python|test -e /usr/share/perl5/Debian/Debhelper/Sequence/python3.pm
 man-db|command -v man
 lintian|command -v lintian'
+EXTRA='abigail-tools|command -v abidw
+mono-mcs|command -v mcs
+mono-runtime|command -v mono'
 QUICKSTART='python3|python3 -c "import json, html, gzip"'
 
 modes=
 dry=0
 for arg in "$@"; do
     case $arg in
-    build | test | wheel | fuzz | check | deb | quickstart | documents) modes="$modes $arg" ;;
+    build | test | wheel | fuzz | check | deb | extra | quickstart | documents) modes="$modes $arg" ;;
     --dry-run) dry=1 ;;
     -h | --help) usage && exit 0 ;;
     *) usage >&2 && exit 2 ;;
@@ -87,6 +91,8 @@ $TEST
 $CHECK" ;;
     deb) list="$list
 $DEB" ;;
+    extra) list="$list
+$EXTRA" ;;
     quickstart) list="$list
 $QUICKSTART" ;;
     documents) list="$list

@@ -65,6 +65,7 @@ if ! scripts/deps.sh test; then
     failed=1
     finish
 fi
+scripts/deps.sh extra >/dev/null 2>&1 || echo "some tests will be left out: $(scripts/deps.sh extra --dry-run || true)"
 
 say "release build"
 if ! emo_build build -DCMAKE_BUILD_TYPE=Release -DEMO_BUILD_TESTS=ON -DEMO_WERROR=ON; then

@@ -482,6 +482,46 @@ void hooks() {
     CHECK(*live == 0 && live.use_count() == 1);
 }
 
+/* ---- Memory that lacks, at every allocation of a small life: a status, nothing is left, and the next life is whole
+ * ---- */
+struct short_memory {
+    counting_memory memory;
+    std::shared_ptr<std::atomic<long>> left;
+    void *allocate(std::size_t size, std::size_t alignment) {
+        return left->fetch_sub(1) > 0 ? memory.allocate(size, alignment) : nullptr;
+    }
+    void deallocate(void *p, std::size_t size, std::size_t alignment) { memory.deallocate(p, size, alignment); }
+};
+
+void no_memory() {
+    auto live = std::make_shared<std::atomic<long>>(0);
+    auto left = std::make_shared<std::atomic<long>>(0);
+    emo_status status = EMO_E_OUT_OF_MEMORY;
+    long n = 0;
+    for (; status == EMO_E_OUT_OF_MEMORY && n < 2000; n++) {
+        *left = n;
+        emo::runtime_options o;
+        o.threads = 1;
+        o.use_allocator(short_memory{{live}, left});
+        emo::runtime rt;
+        emo::mask a;
+        status = code_of([&] { return emo::runtime::create(o); });
+        if (status != EMO_OK)
+            continue;
+        *left = 1000000;
+        rt = must(emo::runtime::create(o));
+        const std::int32_t experts[] = {9, 9};
+        a = must(emo::mask::create(rt, experts));
+        *left = n;
+        status = code_of([&] { return a | a; });
+        if (status == EMO_OK)
+            status = code_of([&] { return emo::model::create(rt, config); });
+        *left = 1000000;
+        CHECK(must(a | a) == a); /* everything stays usable */
+    }
+    CHECK(status == EMO_OK && n > 10 && *live == 0);
+}
+
 /* ---- Pools, the router alone, communicators ---- */
 void routing() {
     world w = make_world();
@@ -572,6 +612,7 @@ int main(int argc, char **argv) {
     sessions();
     training(argv[1]);
     hooks();
+    no_memory();
     routing();
     std::puts("ok");
     return 0;
