@@ -79,17 +79,27 @@ if [ -d ../shared/golden ]; then # the cases that go through the Python package
 fi
 run_ctest build 600
 
-if [ -d ../shared/golden ]; then
-    say "golden cases"
-    last=$(scripts/golden.sh ../shared/golden | tee build/golden.log | tail -n 1)
+# golden NAME ARGUMENT...: the golden program's cases count as tests.
+golden() {
+    local log=build/$1.log last
+    shift
+    last=$(scripts/golden.sh "$@" | tee "$log" | tail -n 1)
     if [[ $last =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed$ ]]; then
-        grep -iE '^(fail|FAIL)| FAIL' build/golden.log || true
+        grep -iE '^(fail|FAIL)| FAIL' "$log" || true
         echo "$last"
         passed=$((passed + BASH_REMATCH[1]))
         failed=$((failed + BASH_REMATCH[2]))
     else
         echo "the golden program did not finish: $last"
         failed=$((failed + 1))
+    fi
+}
+if [ -d ../shared/golden ]; then
+    say "golden cases"
+    golden golden ../shared/golden
+    if [ -e build/libemo_cuda_sim.so ]; then
+        say "golden cases through the CUDA back end on the simulator"
+        golden golden_cuda ../shared/golden build/libemo_cuda_sim.so cuda
     fi
 fi
 

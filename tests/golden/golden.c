@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "golden/golden.h"
+#include "support/mirror.h"
 
 typedef void (*checker)(const golden_case *c, golden_result *r);
 
@@ -22,12 +23,15 @@ static checker find_checker(const char *family) {
     return strcmp(family, "optim") == 0 ? golden_optim : NULL;
 }
 
+static const char *device; /* as in golden_case */
+
 static void check(emo_runtime *rt, const char *dir, const emo__json *json, golden_result *r) {
     golden_case c;
     memset(&c, 0, sizeof c);
     c.dir = dir;
     c.json = json;
     c.rt = rt;
+    c.device = device;
     const char *family = golden_text(emo__json_get(json, "family"));
     checker run = family != NULL ? find_checker(family) : NULL;
     char path[4096];
@@ -68,6 +72,13 @@ static int one(emo_runtime *rt, const char *dir) {
     (void)fflush(stdout);
     emo__json_free(json);
     return r.failed;
+}
+
+int golden_model(const golden_case *c, golden_result *r, emo_model **out) {
+    emo_error err = EMO_ERROR_INIT;
+    if (golden_call(r, emo_model_load_path(c->rt, c->dir, NULL, out, &err), &err, "loading the model") != 0)
+        return 1;
+    return c->device == NULL ? 0 : golden_call(r, emo_model_to_device(*out, c->device, &err), &err, "moving the model");
 }
 
 static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
@@ -112,8 +123,8 @@ static void walk(emo_runtime *rt, const char *dir, int depth, int *passed, int *
 }
 
 int main(int argc, char **argv) {
-    if (argc != 2) {
-        (void)fprintf(stderr, "usage: %s DIR\n", argv[0]);
+    if (argc != 2 && argc != 4) {
+        (void)fprintf(stderr, "usage: %s DIR [PLUGIN DEVICE]\n", argv[0]);
         return 2;
     }
     emo_error err = EMO_ERROR_INIT;
@@ -122,9 +133,15 @@ int main(int argc, char **argv) {
         (void)fprintf(stderr, "%s\n", err.message);
         return 2;
     }
+    if (argc == 4) { /* models on the device, and operators that are called by themselves */
+        device = argv[3];
+        mirror_install(rt, argv[2]);
+    }
     int passed = 0;
     int failed = 0;
     walk(rt, argv[1], 0, &passed, &failed);
+    if (device != NULL)
+        mirror_remove(rt);
     emo_runtime_release(rt);
     if (passed + failed == 0) {
         (void)printf("no case.json below %s\n", argv[1]);

@@ -44,6 +44,7 @@ typedef struct golden_case {
     const emo__json *json; /* case.json */
     golden_file file;      /* tensors.safetensors */
     emo_runtime *rt;
+    const char *device; /* where models go, or NULL */
 } golden_case;
 
 /* Reads a safetensors file; 0 on success, else a message in `why`. */
@@ -71,6 +72,9 @@ int64_t golden_int(const golden_case *c, golden_result *r, const char *key);
 double golden_number(const golden_case *c, golden_result *r, const char *key);
 int64_t golden_int_or(const golden_case *c, const char *key, int64_t fallback);
 double golden_number_or(const golden_case *c, const char *key, double fallback);
+
+/* Loads the model of the case and moves it to its device; 0, else the case has failed. */
+int golden_model(const golden_case *c, golden_result *r, emo_model **out);
 
 /* Records a failure that is no number. */
 void golden_fail(golden_result *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -288,9 +288,8 @@ static void check_generation(const golden_case *c, golden_result *r, emo_model *
 }
 
 void golden_infer(const golden_case *c, golden_result *r) {
-    emo_error err = EMO_ERROR_INIT;
     emo_model *model = NULL;
-    if (golden_call(r, emo_model_load_path(c->rt, c->dir, NULL, &model, &err), &err, "emo_model_load_path") != 0)
+    if (golden_model(c, r, &model) != 0)
         return;
     check_pass(c, r, model, 'A');
     if (!r->failed)

@@ -197,6 +197,22 @@ static void check_step(job *j, int64_t step) {
     }
 }
 
+/* Numbers of the trainer's device, malloc'ed; NULL and the case has failed, if not. */
+static float *fetch(job *j, const float *device, int64_t count) {
+    const emo_trainer *t = j->trainer;
+    emo_error err = EMO_ERROR_INIT;
+    size_t bytes = (size_t)count * sizeof(float);
+    float *host = malloc(bytes);
+    emo_status status = host != NULL ? t->ops->download(t->exec, host, device, bytes, &err) : EMO_E_OUT_OF_MEMORY;
+    if (status == EMO_OK)
+        status = t->ops->synchronize(t->exec, &err);
+    if (golden_call(j->r, status, &err, "reading from the device") != 0) {
+        free(host);
+        return NULL;
+    }
+    return host;
+}
+
 static void check_gradients(job *j) {
     for (size_t i = 0; i < j->model->n_params; i++) {
         const emo__param *p = &j->model->params[i];
@@ -205,8 +221,10 @@ static void check_gradients(job *j) {
         emo__param_name(p, name);
         (void)snprintf(what, sizeof what, "grad1.%s", name);
         int64_t count = emo__param_count(p);
-        golden_relative(j->r, what, j->trainer->g + j->trainer->grad_offset[i],
-                        golden_need(j->c, j->r, "F32", count, "%s", what), count, TOL_GRAD);
+        float *got = fetch(j, j->trainer->g + j->trainer->grad_offset[i], count);
+        if (got != NULL)
+            golden_relative(j->r, what, got, golden_need(j->c, j->r, "F32", count, "%s", what), count, TOL_GRAD);
+        free(got);
     }
 }
 
@@ -228,11 +246,12 @@ static void check_weights(job *j) {
         emo__param_name(p, name);
         int64_t count = emo__param_count(p);
         const float *want = golden_need(j->c, j->r, "F32", count, "final.%s", name);
-        const float *got = p->view->data;
-        for (int64_t k = 0; want != NULL && k < count; k++) {
+        float *got = fetch(j, p->view->data, count);
+        for (int64_t k = 0; want != NULL && got != NULL && k < count; k++) {
             float d = fabsf(got[k] - want[k]);
             off[n++] = isnan(d) ? INFINITY : d;
         }
+        free(got);
     }
     if (off == NULL || n != all) {
         golden_fail(j->r, "final weights: nothing to compare");
@@ -287,8 +306,14 @@ static void check_eval(job *j) {
     b.pool_size = sizes;
     if (golden_call(j->r, emo__pass_run(pass, &b, &err), &err, "the evaluation pass") == 0) {
         int64_t count = tokens * config->vocab;
-        golden_close(j->r, "eval.logits", emo__pass_logits(pass), golden_need(c, j->r, "F32", count, "eval.logits"),
-                     count, TOL_LOGITS);
+        float *logits = malloc((size_t)count * sizeof(float));
+        if (logits != NULL &&
+            golden_call(j->r,
+                        emo__pass_download(pass, logits, emo__pass_logits(pass), (size_t)count * sizeof(float), &err),
+                        &err, "the logits") == 0)
+            golden_close(j->r, "eval.logits", logits, golden_need(c, j->r, "F32", count, "eval.logits"), count,
+                         TOL_LOGITS);
+        free(logits);
     }
 done:
     emo__pass_destroy(pass);
@@ -299,7 +324,6 @@ done:
 
 void golden_train(const golden_case *c, golden_result *r) {
     job j = {0};
-    emo_error err = EMO_ERROR_INIT;
     j.c = c;
     j.r = r;
     j.steps = golden_int(c, r, "steps");
@@ -316,7 +340,7 @@ void golden_train(const golden_case *c, golden_result *r) {
     if (r->failed || rows < 1 || j.steps < 1)
         return;
     j.accumulate = j.batch / rows;
-    if (golden_call(r, emo_model_load_path(c->rt, c->dir, NULL, &j.model, &err), &err, "loading the model") != 0)
+    if (golden_model(c, r, &j.model) != 0)
         return;
     j.model->config.shared_mode = EMO_SHARED_ONE; /* these cases follow training */
     check_documents(&j, "router_docs", emo__router_documents);

@@ -3,6 +3,7 @@
 
 #include <dlfcn.h>
 #include <emo/device.h>
+#include <pthread.h>
 
 #include "backend/registry.h"
 #include "cudasim/control.h"
@@ -560,4 +561,44 @@ void mirror_close(test_device *d, const char *plugin) {
     mirror_expect_clean(plugin);
     d->exec->backend->ops->exec_destroy(d->exec);
     emo_runtime_release(d->rt);
+}
+
+/* ---- the CPU's operators on the device ---- */
+
+static struct {
+    pthread_mutex_t lock;
+    emo_exec *exec;
+    const emo_backend_ops *own;
+    emo_backend_ops table;
+} installed = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+#define REDIRECT(entry, type, map)                                                                                     \
+    static emo_status redirect_##entry(emo_exec *exec, const type *args, emo_error *err) {                             \
+        (void)exec;                                                                                                    \
+        (void)pthread_mutex_lock(&installed.lock);                                                                     \
+        emo_status status = mirror_##entry(installed.exec, args, err);                                                 \
+        (void)pthread_mutex_unlock(&installed.lock);                                                                   \
+        return status;                                                                                                 \
+    }
+#define REDIRECT_TABLE(entry, type, map, find) REDIRECT(entry, type, map)
+OPERATORS(REDIRECT, REDIRECT_TABLE)
+
+void mirror_install(emo_runtime *rt, const char *plugin) {
+    emo_error err = EMO_ERROR_INIT;
+    EXPECT_OK(emo_runtime_load_backend(rt, plugin, &err));
+    emo_backend *backend = emo__registry_get(rt->registry, 1);
+    assert_non_null(backend);
+    EXPECT_OK(backend->ops->exec_create(backend, NULL, &installed.exec, &err));
+    installed.own = rt->cpu->ops;
+    installed.table = *rt->cpu->ops;
+#define SEND(entry, type, map) installed.table.entry = redirect_##entry;
+#define SEND_TABLE(entry, type, map, find) installed.table.entry = redirect_##entry;
+    OPERATORS(SEND, SEND_TABLE)
+    rt->cpu->ops = &installed.table;
+}
+
+void mirror_remove(emo_runtime *rt) {
+    installed.exec->backend->ops->exec_destroy(installed.exec);
+    installed.exec = NULL;
+    rt->cpu->ops = installed.own;
 }

@@ -18,6 +18,12 @@ test_device mirror_open_as(const char *plugin, int32_t threads, emo_dtype comput
 /* Closes what mirror_open opened. Fails the test with the simulator's findings, where the plug-in runs on it. */
 void mirror_close(test_device *d, const char *plugin);
 
+/* Lets the runtime's CPU back end run every operator on the plug-in's device instead, one call at a time; its memory
+ * stays the host's. Until the runtime goes. */
+void mirror_install(emo_runtime *rt, const char *plugin);
+/* Undone, before the runtime is released. */
+void mirror_remove(emo_runtime *rt);
+
 struct cudasim_control_table;
 /* How to steer the simulator that a loaded plug-in runs on; NULL: it runs on a device. */
 const struct cudasim_control_table *mirror_simulator(const char *plugin);
