@@ -4,7 +4,7 @@
 
 /* The line of this file that holds the comment "bug: name". */
 static int line(const std::string &name) {
-    std::ifstream file(__FILE__);
+    std::ifstream file(EMO_THIS_SOURCE);
     std::string text;
     for (int n = 1; std::getline(file, text); n++)
         if (text.find("/* bug: " + name + " */") != std::string::npos)
