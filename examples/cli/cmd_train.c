@@ -290,7 +290,7 @@ static emo_status check_folder(cli *c, const train_arguments *a) {
 static emo_status dry_run_train(cli *c, const train_arguments *a) {
     emo_model_info info = EMO_MODEL_INFO_INIT;
     emo_pool_policy *pool = NULL;
-    char *own = NULL, *path = NULL, pool_words[64] = "none";
+    char *own = NULL, *path = NULL, pool_words[4096] = "none";
     size_t size = 0;
     const char *shape = a->config != NULL ? a->config : a->from != NULL ? a->from : a->recipe_path;
     EMO_TRY(emo_pool_policy_parse(c->rt, a->pool, &pool, &c->err));
@@ -316,7 +316,7 @@ static emo_status train(cli *c, train_arguments *a) {
     train_objects t;
     memset(&t, 0, sizeof(t));
     emo_model_info info = EMO_MODEL_INFO_INIT;
-    char pool_words[64] = "none", mask_words[160];
+    char pool_words[4096] = "none", mask_words[160];
     size_t size = 0;
     train_report report;
     train_report_begin(&report, c);
@@ -409,7 +409,8 @@ int cmd_train(int argc, char **argv) {
         {"tokens", OPTION_INT64, &o->max_tokens, "N", "or for so many tokens", NULL, 1, big, 0, 0},
         {"minutes", OPTION_DOUBLE, &o->max_minutes, "M", "or for about so long", NULL, 0.001, 1e6, 0, 0},
         {"pool", OPTION_STRING, &a.pool, "POLICY",
-         "document pools: none, fixed:P, uniform:A:B, mass:P:A:B or scheduled:P:STEPS; none trains a standard MoE",
+         "document pools: none, fixed:P, uniform:A:B, mass:P:A:B or scheduled:P:STEPS; none trains a standard MoE; "
+         ",forced:N keeps the last N experts in",
          "none", 0, 0, 0, 0},
         {"batch", OPTION_INT32, &o->batch_rows, "ROWS", "rows a step", "12", 1, 1 << 20, 0, 0},
         {"seq-len", OPTION_INT32, &o->seq_len, "S", "tokens a row", "256", 2, 1 << 20, 0, 0},

@@ -80,17 +80,20 @@ EMO_API EMO_MUST_CHECK emo_status emo_pool_policy_from_prompt(emo_runtime *runti
                                                               emo_error *err);
 
 /**
- * From text: `none`, `fixed:P`, `uniform:MIN:MAX`, `mass:M:MIN:MAX`, `scheduled:MIN:STEPS`, `prompt:P`.
+ * From text: `none`, `fixed:P`, `uniform:MIN:MAX`, `mass:M:MIN:MAX`, `scheduled:MIN:STEPS`, `prompt:P` (fixed, with
+ * EMO_POOL_SCOPE_PROMPT), `table:LAYERS:DOCUMENTS:SIZE:...`; behind it, in any order, what the setters set:
+ * `,forced:N`,
+ * `,eval:N`, `,scope:document`, `,scope:row` or `,scope:prompt`.
  * @return EMO_OK, EMO_E_INVALID_ARGUMENT (the message lists the forms), EMO_E_RANGE, EMO_E_OUT_OF_MEMORY.
  */
 EMO_API EMO_MUST_CHECK emo_status emo_pool_policy_parse(emo_runtime *runtime, const char *text, emo_pool_policy **out,
                                                         emo_error *err);
 
 /**
- * The policy as text, with a final NUL; emo_pool_policy_parse() reads it back (except `table`).
+ * All of the policy as text, with a final NUL; emo_pool_policy_parse() reads the same policy back.
  * @param buffer may be NULL when capacity is 0.
  * @param size bytes needed, the NUL included.
- * @return EMO_OK, EMO_E_LIMIT (capacity > 0 and too small).
+ * @return EMO_OK, EMO_E_LIMIT (capacity > 0 and too small), EMO_E_BUSY, EMO_E_OUT_OF_MEMORY.
  */
 EMO_API EMO_MUST_CHECK emo_status emo_pool_policy_describe(const emo_pool_policy *policy, char *buffer, size_t capacity,
                                                            size_t *size, emo_error *err);

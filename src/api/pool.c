@@ -1,15 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "moe/pool.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #include "base/checked.h"
-#include "base/parse.h"
 #include "base/status.h"
 
 #define MAX_POOL 1048576
-#define FORMS "none, fixed:P, uniform:MIN:MAX, mass:M:MIN:MAX, scheduled:MIN:STEPS or prompt:P"
 
 static emo_status create(emo_runtime *runtime, emo_pool_kind kind, int32_t min, int32_t max, emo_pool_policy **out,
                          emo_error *err) {
@@ -118,102 +115,6 @@ emo_status emo_pool_policy_from_prompt(emo_runtime *runtime, int32_t pool, emo_p
 }
 
 void emo_pool_policy_release(emo_pool_policy *policy) { emo__pool_release(policy); }
-
-/* ---- text ---- */
-
-/* name:number:number...; returns how many numbers, -1 when the text is not of this form. Numbers have no sign. */
-static int fields(const char *text, const char *name, double *values, bool *whole, int capacity) {
-    size_t length = strlen(name);
-    if (strncmp(text, name, length) != 0)
-        return -1;
-    text += length;
-    int count = 0;
-    while (*text == ':') {
-        size_t n = strcspn(++text, ":");
-        int64_t integer = 0;
-        if (count == capacity || *text == '-' || *text == '+')
-            return -1;
-        whole[count] = emo__parse_i64(text, n, &integer);
-        values[count] = (double)integer;
-        if (!whole[count] && !emo__parse_double(text, n, &values[count]))
-            return -1;
-        count++;
-        text += n;
-    }
-    return *text == '\0' ? count : -1;
-}
-
-static int32_t small(double value) { return value > 2e9 ? INT32_MAX : (int32_t)value; }
-
-emo_status emo_pool_policy_parse(emo_runtime *runtime, const char *text, emo_pool_policy **out, emo_error *err) {
-    emo__error_clear(err);
-    if (out == NULL)
-        return emo__fail(err, EMO_E_INVALID_ARGUMENT, "out is NULL");
-    *out = NULL;
-    if (runtime == NULL || text == NULL)
-        return emo__fail(err, EMO_E_INVALID_ARGUMENT, "%s is NULL", runtime == NULL ? "runtime" : "text");
-    double v[3] = {0.0, 0.0, 0.0};
-    bool whole[3] = {true, true, true};
-    if (fields(text, "none", v, whole, 3) == 0)
-        return emo_pool_policy_create_none(runtime, out, err);
-    if (fields(text, "fixed", v, whole, 3) == 1 && whole[0])
-        return emo_pool_policy_create_fixed(runtime, small(v[0]), out, err);
-    if (fields(text, "uniform", v, whole, 3) == 2 && whole[0] && whole[1])
-        return emo_pool_policy_create_uniform(runtime, small(v[0]), small(v[1]), out, err);
-    if (fields(text, "mass", v, whole, 3) == 3 && whole[1] && whole[2])
-        return emo_pool_policy_create_mass(runtime, (float)v[0], small(v[1]), small(v[2]), out, err);
-    if (fields(text, "scheduled", v, whole, 3) == 2 && whole[0] && whole[1])
-        return emo_pool_policy_create_scheduled(runtime, small(v[0]), (int64_t)v[1], out, err);
-    if (fields(text, "prompt", v, whole, 3) == 1 && whole[0])
-        return emo_pool_policy_from_prompt(runtime, small(v[0]), out, err);
-    return emo__fail(err, EMO_E_INVALID_ARGUMENT, "pool policy \"%.80s\"; it is one of " FORMS, text);
-}
-
-emo_status emo_pool_policy_describe(const emo_pool_policy *policy, char *buffer, size_t capacity, size_t *size,
-                                    emo_error *err) {
-    emo__error_clear(err);
-    if (size != NULL)
-        *size = 0;
-    if (policy == NULL || size == NULL || (capacity > 0 && buffer == NULL))
-        return emo__fail(err, EMO_E_INVALID_ARGUMENT, "%s is NULL",
-                         policy == NULL ? "policy"
-                         : size == NULL ? "size"
-                                        : "buffer");
-    char text[96];
-    char mass[EMO__NUMBER_TEXT];
-    emo__guard *guard = (emo__guard *)(uintptr_t)&policy->guard;
-    if (!emo__guard_try_read(guard))
-        return emo__fail(err, EMO_E_BUSY, "the pool policy is being changed by another thread");
-    switch (policy->kind) {
-    case EMO_POOL_FIXED:
-        (void)snprintf(text, sizeof text, "%s:%d", policy->scope == EMO_POOL_SCOPE_PROMPT ? "prompt" : "fixed",
-                       (int)policy->min);
-        break;
-    case EMO_POOL_UNIFORM:
-        (void)snprintf(text, sizeof text, "uniform:%d:%d", (int)policy->min, (int)policy->max);
-        break;
-    case EMO_POOL_MASS:
-        (void)emo__format_f32(mass, policy->mass);
-        (void)snprintf(text, sizeof text, "mass:%s:%d:%d", mass, (int)policy->min, (int)policy->max);
-        break;
-    case EMO_POOL_SCHEDULED:
-        (void)snprintf(text, sizeof text, "scheduled:%d:%lld", (int)policy->min, (long long)policy->decay_steps);
-        break;
-    case EMO_POOL_TABLE:
-        (void)snprintf(text, sizeof text, "table");
-        break;
-    default:
-        (void)snprintf(text, sizeof text, "none");
-        break;
-    }
-    emo__guard_end_read(guard);
-    *size = strlen(text) + 1;
-    if (capacity >= *size)
-        memcpy(buffer, text, *size);
-    else if (capacity > 0)
-        return emo__fail(err, EMO_E_LIMIT, "the description needs %zu bytes; there is room for %zu", *size, capacity);
-    return EMO_OK;
-}
 
 /* ---- setters ---- */
 

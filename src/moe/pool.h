@@ -5,6 +5,7 @@
 
 #include <emo/pool.h>
 
+#include "base/memory.h"
 #include "base/runtime.h"
 
 struct emo_pool_policy {
@@ -30,6 +31,11 @@ static inline emo_pool_policy *emo__pool_retain(emo_pool_policy *policy) {
     return policy;
 }
 void emo__pool_release(emo_pool_policy *policy); /* NULL is a no-op */
+
+/* Appends the policy as text, with a final NUL (pool_text.c). EMO_E_BUSY. */
+EMO_MUST_CHECK emo_status emo__pool_describe(const emo_pool_policy *policy, emo__buf *out, emo_error *err);
+/* The same rule for the sizes of pools in training; scope and forced experts are not looked at. */
+bool emo__pool_trains_alike(const emo_pool_policy *a, const emo_pool_policy *b);
 
 typedef struct emo__pool_request {
     uint64_t seed;

@@ -41,18 +41,11 @@ static void describe_mask(const emo_trainer *t, char text[24]) {
         (void)snprintf(text, 24, "all");
 }
 
-/* The options that decide what a run computes, as JSON: a resume must have the same. */
-static emo_status describe(emo_trainer *t, emo__buf *text, emo_error *err) {
+/* The options that decide what a run computes, as JSON: a resume must have the same. `pool` is their text. */
+static emo_status describe_with(emo_trainer *t, const char *pool, emo__buf *text, emo_error *err) {
     const emo_train_options *o = &t->opt;
-    char pool[256] = "none";
     char mask[24];
-    size_t size = 0;
     describe_mask(t, mask);
-    if (t->pool != NULL) {
-        emo_status status = emo_pool_policy_describe(t->pool, pool, sizeof pool, &size, err);
-        if (status != EMO_OK)
-            return status;
-    }
     emo__jw w;
     emo__jw_begin(&w, text, 2, err);
     emo__jw_object(&w, NULL);
@@ -95,6 +88,18 @@ static emo_status describe(emo_trainer *t, emo__buf *text, emo_error *err) {
     return emo__jw_end(&w);
 }
 
+static emo_status describe(emo_trainer *t, emo__buf *text, emo_error *err) {
+    emo__buf pool;
+    emo__buf_init(&pool, &t->rt->mem);
+    emo_status status = EMO_OK;
+    if (t->pool != NULL)
+        status = emo__pool_describe(t->pool, &pool, err);
+    if (status == EMO_OK)
+        status = describe_with(t, t->pool != NULL ? pool.data : "none", text, err);
+    emo__buf_free(&pool);
+    return status;
+}
+
 emo_status emo__run_store_plan(emo_trainer *t, emo_error *err) {
     emo__buf text;
     emo__buf path;
@@ -135,14 +140,36 @@ static bool same_scalar(const emo__json *a, const emo__json *b) {
     return emo__json_f64(a, &u) && emo__json_f64(b, &v) && !(u < v) && !(u > v);
 }
 
+/* The stored text of a pool against the trainer's. Runs that were begun with a library whose texts had less in them go
+ * on: scope and forced experts have keys of their own, evaluation pools play no part in a run, a table was just
+ * "table". */
+static emo_status same_pool(emo_trainer *t, const char *stored, bool *same, emo_error *err) {
+    emo_pool_policy *before = NULL;
+    if (t->pool == NULL || t->pool->kind == EMO_POOL_NONE) {
+        *same = strncmp(stored, "none", 4) == 0;
+        return EMO_OK;
+    }
+    if (strcmp(stored, "table") == 0) {
+        *same = t->pool->kind == EMO_POOL_TABLE;
+        return EMO_OK;
+    }
+    emo_status status = emo_pool_policy_parse(t->rt, stored, &before, err);
+    if (status == EMO_OK)
+        *same = emo__pool_trains_alike(t->pool, before);
+    emo_pool_policy_release(before);
+    return status == EMO_E_INVALID_ARGUMENT || status == EMO_E_RANGE
+               ? emo__fail_at(err, EMO_E_FORMAT, EMO_DOMAIN_FILE, 0, "state/run.json: \"%.60s\" is no pool", stored)
+               : status;
+}
+
 /* The stored options against this trainer's; the number of steps is taken over when this one has none yet. */
-static emo_status compare_plan(emo_trainer *t, const char *text, size_t size, emo_error *err) {
+static emo_status compare_plan(emo_trainer *t, const char *plan, size_t size, emo_error *err) {
     emo__json *stored = NULL;
     emo__json *mine = NULL;
     emo__buf own;
     emo__buf_init(&own, &t->rt->mem);
     emo_status status;
-    EMO_TRY(status = emo__json_parse(&t->rt->mem, text, size, "state/run.json", &stored, err));
+    EMO_TRY(status = emo__json_parse(&t->rt->mem, plan, size, "state/run.json", &stored, err));
     int64_t steps = 0;
     EMO_TRY(status = emo__json_need_i64(stored, "steps", "state/run.json", 0, MAX_STEPS, &steps, err));
     if (t->steps == 0)
@@ -150,7 +177,13 @@ static emo_status compare_plan(emo_trainer *t, const char *text, size_t size, em
     EMO_TRY(status = describe(t, &own, err));
     EMO_TRY(status = emo__json_parse(&t->rt->mem, own.data, own.size, "run options", &mine, err));
     for (emo__json_iter it = emo__json_members(mine); emo__json_next(&it);) {
-        if (!same_scalar(it.value, emo__json_get(stored, it.key))) {
+        const char *text = strcmp(it.key, "pool") == 0 ? emo__json_string(emo__json_get(stored, "pool"), NULL) : NULL;
+        bool same = text == NULL && same_scalar(it.value, emo__json_get(stored, it.key));
+        if (strcmp(it.key, "compute") == 0 && emo__json_get(stored, it.key) == NULL) /* of before there was a choice */
+            same = t->model->compute == EMO_DTYPE_F32;
+        if (text != NULL)
+            EMO_TRY(status = same_pool(t, text, &same, err));
+        if (!same) {
             status = emo__fail(err, EMO_E_MISMATCH, "the run in '%s' was started with another %s (see state/run.json)",
                                t->out, it.key);
             break;

@@ -155,7 +155,7 @@ void fuzz_pool(const uint8_t *data, size_t size) {
     emo_pool_policy *pool = NULL;
     emo_pool_policy *again = NULL;
     char words[256];
-    char text[2][256];
+    char text[2][1024]; /* more than what 255 bytes can say */
     size_t n = size < sizeof words ? size : sizeof words - 1;
     if (n > 0)
         memcpy(words, data, n);

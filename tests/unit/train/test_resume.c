@@ -176,6 +176,60 @@ static void other_options_are_named(void **state) {
 }
 
 /* Nothing half written is left. */
+/* Puts another text of the pool into the run's file; `from` stands there now. */
+static void say_pool(const char *out, const char *from, const char *to) {
+    char path[1100];
+    char text[8192];
+    size_t size = 0;
+    (void)snprintf(path, sizeof path, "%s/state/run.json", out);
+    char *plan = (char *)test_read(path, &size);
+    plan[size] = '\0'; /* there is room */
+    char *at = strstr(plan, from);
+    assert_non_null(at);
+    int n = snprintf(text, sizeof text, "%.*s%s%s", (int)(at - plan), plan, to, at + strlen(from));
+    assert_true(n > 0 && (size_t)n < sizeof text);
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    assert_int_equal(fwrite(text, 1, (size_t)n, file), (size_t)n);
+    assert_int_equal(fclose(file), 0);
+    free(plan);
+}
+
+/* The pool's text has all of the policy; a shorter one, as it was written once, is understood. */
+static void pools_are_compared_by_what_they_mean(void **state) {
+    (void)state;
+    static const char pool[] = "uniform:3:8,forced:2,eval:5";
+    int64_t stop = 2;
+    emo_train_options o = folder_options(test_path("pools"));
+    tiny_result whole = tiny_run_ok(1, TINY, pool, folder_options(NULL));
+    o.on_step_ctx = &stop;
+    o.on_step = stop_at;
+    tiny_result first = tiny_run(1, TINY, pool, o);
+    assert_int_equal(first.status, EMO_E_CANCELLED);
+    tiny_free(&first);
+    o.on_step = NULL;
+    o.resume = 1;
+    say_pool(o.out, pool, "uniform:3:8");
+    static const char *const others[] = {"uniform:3:7,forced:2", "uniform:3:8", "uniform:3:8,forced:2,scope:row",
+                                         "fixed:3,forced:2", "none"};
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+        tiny_result r = tiny_run(1, TINY, others[i], o);
+        if (r.status != EMO_E_MISMATCH || strstr(r.err.message, "another pool") == NULL)
+            fail_msg("%s: %s: %s", others[i], emo_status_name(r.status), r.err.message);
+        tiny_free(&r);
+    }
+    say_pool(o.out, "uniform:3:8", "no pool at all");
+    tiny_result broken = tiny_run(1, TINY, pool, o);
+    assert_int_equal(broken.status, EMO_E_FORMAT);
+    tiny_free(&broken);
+    say_pool(o.out, "no pool at all", "uniform:3:8");
+    say_pool(o.out, "\"compute\"", "\"of another day\""); /* a run from before there was a choice */
+    tiny_result rest = tiny_run_ok(1, TINY, "uniform:3:8,eval:7,forced:2", o); /* evaluation is no part of a run */
+    tiny_same(&whole, &rest, stop + 1);
+    tiny_free(&whole);
+    tiny_free(&rest);
+}
+
 static void check_clean(const char *out) {
     emo_error err = EMO_ERROR_INIT;
     emo_runtime *rt = test_runtime(1, EMO_ISA_AUTO);
@@ -394,6 +448,7 @@ int main(void) {
         cmocka_unit_test(stopped_and_resumed_is_uninterrupted),
         cmocka_unit_test(a_checkpoint_by_hand),
         cmocka_unit_test(other_options_are_named),
+        cmocka_unit_test(pools_are_compared_by_what_they_mean),
         cmocka_unit_test(killed_at_any_moment),
         cmocka_unit_test(minutes_become_steps_once),
         cmocka_unit_test(bf16_models_train),
