@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Any, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from ._call import Handle, Hooks, Pin, call, create, get, make, path_bytes, text_bytes
 from ._lib import STRUCTS
@@ -79,8 +79,11 @@ class Dataset(Handle):
 
     @classmethod
     def from_texts(cls, texts: Iterable[Union[str, Tuple[str, str]]], tokenizer: Tokenizer, *,
-                   runtime: Optional[Runtime] = None, progress: Optional[Callable[..., Any]] = None) -> "Dataset":
-        """Each text is a document; (text, domain) pairs label them. Any iterable will do."""
+                   runtime: Optional[Runtime] = None, **options: "Unpack[DatasetOptions]") -> "Dataset":
+        """Each text is a document; (text, domain) pairs label them. Any iterable will do.
+
+        Options are skip_broken, max_documents, domain, eos and progress of Dataset().
+        """
         rt = runtime_or_default(runtime)
         if isinstance(texts, str):
             texts = [texts]
@@ -92,10 +95,8 @@ class Dataset(Handle):
             domains.append(text_bytes(domain, "the domain of text %d" % number))
         n = len(raw)
         arrays = ((ctypes.c_char_p * max(n, 1))(*raw), (ctypes.c_char_p * max(n, 1))(*domains))
-        if progress is None:
-            return make(cls, "emo_dataset_from_text", rt, tokenizer, *arrays, n, keep=(rt,))
         hooks = Hooks()
-        filled = Options("emo_dataset_options", "emo.Dataset.from_texts", {"progress": progress}, hooks=hooks)
+        filled = Options("emo_dataset_options", "emo.Dataset.from_texts", options, hooks=hooks)
         return make(cls, "emo_dataset_from_text_with", rt, tokenizer, *arrays, n, filled.struct, hooks=hooks, keep=(rt,))
 
     @classmethod

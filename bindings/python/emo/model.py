@@ -95,9 +95,10 @@ class Model(Handle):
         rt = runtime_or_default(runtime)
         if tokenizer is not None and isinstance(config, dict):
             config = dict({"vocab_size": tokenizer.vocab_size, "eos_token_id": tokenizer.eos}, **config)
-        filled = Options("emo_model_create_options", "emo.Model", options)
+        hooks = Hooks()
+        filled = Options("emo_model_create_options", "emo.Model", options, hooks=hooks)
         raw = _config_bytes(config)
-        self._adopt(create(Model, "emo_model_create_json", rt, raw, len(raw), filled.struct), rt)
+        self._adopt(create(Model, "emo_model_create_json", rt, raw, len(raw), filled.struct, hooks=hooks), rt)
         if tokenizer is not None:
             self.tokenizer = tokenizer
 

@@ -66,7 +66,7 @@ class Session(Handle):
                     raise ValueError("the model has no tokenizer")
                 what = tokenizer.encode(what)
             else:
-                call("emo_session_append_text", self, text_bytes(what))
+                call("emo_session_append_text", self, text_bytes(what), hooks=self._hooks)
                 return self
         memory = borrow(what, "i32", "tokens")
         call("emo_session_append_tokens", self, integer("int32_t", sequence, "sequence"), memory.address, memory.size)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["Tokenizer", "Decoder"]
 
 
+_LONG = 65536  # bytes from which on the library reports how far encoding is
+
+
 class Tokenizer(Handle):
     """A vocabulary with its merges.
 
@@ -143,7 +146,10 @@ class Tokenizer(Handle):
 
     def _encode(self, text: Any, options: Any) -> Any:
         raw = text.encode("utf-8", "replace") if isinstance(text, str) else memoryview(text).tobytes()
-        filled = Options("emo_tokenizer_encode_options", "emo.Tokenizer.encode", options) if options else None
+        hooks = Hooks()
+        filled = None
+        if options or len(raw) > _LONG:
+            filled = Options("emo_tokenizer_encode_options", "emo.Tokenizer.encode", options, hooks=hooks)
         count = ctypes.c_size_t()
         capacity = len(raw) + 16
         while True:
@@ -153,7 +159,7 @@ class Tokenizer(Handle):
                     call("emo_tokenizer_encode", self, raw, len(raw), ids, capacity, ctypes.byref(count))
                 else:
                     call("emo_tokenizer_encode_with", self, filled.struct, raw, len(raw), ids, capacity,
-                         ctypes.byref(count))
+                         ctypes.byref(count), hooks=hooks)
                 break
             except Exception:
                 if count.value <= capacity:

@@ -130,7 +130,7 @@ class Trainer(Handle):
 
     def checkpoint(self) -> None:
         """Writes a checkpoint into the run folder (option out) now."""
-        call("emo_trainer_checkpoint", self)
+        call("emo_trainer_checkpoint", self, hooks=self._hooks)
 
     def profile(self) -> List[ProfileEntry]:
         """Where the time went so far, with option profile=1."""

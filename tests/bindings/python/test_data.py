@@ -43,6 +43,9 @@ def test_from_texts(texts, tokenizer):
     assert [d.domain for d in made][:2] == ["river", "kitchen"] and made[-1].domain == "kitchen"
     with pytest.raises(IndexError):
         made[40]
+    assert len(emo.Dataset.from_texts(texts, tokenizer, domain="river", max_documents=3)) == 3
+    with pytest.raises(emo.Cancelled):
+        emo.Dataset.from_texts(texts * 40, tokenizer, progress=lambda *at: True)
     with pytest.raises(ValueError, match="text 1 holds a NUL"):
         emo.Dataset.from_texts(["a", "b\0"], tokenizer)
     with pytest.raises(emo.FormatError):

@@ -20,6 +20,7 @@ NOT_WRAPPED = {
     "emo_version_number": "emo.version()",
     "emo_dtype_name": "emo.Dtype",
     "emo_struct_size": "checked at import",
+    "emo_dataset_from_text": "emo.Dataset.from_texts(), which has options",
 }
 
 

@@ -180,7 +180,7 @@ def test_export(trained, tmp_path):
 
 def test_progress_everywhere(trained, folder, data, tmp_path):
     stop = lambda *at: True  # noqa: E731
-    work = [lambda: emo.load(folder, progress=stop), lambda: trained.save(tmp_path / "x", progress=stop),
+    work = [lambda: emo.Model(trained.config, progress=stop), lambda: emo.load(folder, progress=stop), lambda: trained.save(tmp_path / "x", progress=stop),
             lambda: trained.prune(trained.mask(), progress=stop), lambda: trained.merge(trained.prune(trained.mask()), progress=stop),
             lambda: trained.select(data, keep=4, progress=stop), lambda: trained.stats(data, progress=stop),
             lambda: trained.evaluate(data, progress=stop)]

@@ -55,6 +55,17 @@ def test_progress_of_training_can_cancel(texts):
         emo.Tokenizer.train((t for t, _ in texts), progress=lambda *at: 1 // 0)
 
 
+def test_long_texts_report_and_can_be_cancelled(texts, tokenizer):
+    text = " ".join(t for t, _ in texts) * 40
+    seen = []
+    assert tokenizer.encode(text, progress=lambda *at: seen.append(at)) == tokenizer.encode(text)
+    assert seen and seen[-1][0] == "tokenize" and seen[-1][2] == len(text)
+    with pytest.raises(emo.Cancelled):
+        tokenizer.encode(text, progress=lambda *at: True)
+    with pytest.raises(ZeroDivisionError):
+        tokenizer.encode(text, progress=lambda *at: 1 // 0)
+
+
 def test_decoder_gives_whole_characters():
     tok = emo.Tokenizer.bytes()
     with tok.decoder() as decoder:

@@ -121,6 +121,25 @@ def test_run_folder_and_resume(new_model, data, tmp_path):
         emo.Run(tmp_path)
 
 
+def test_a_checkpoint_can_be_cancelled(new_model, data, tmp_path):
+    phases, refuse = [], []
+
+    def progress(phase, done, total):
+        phases.append(phase)
+        return bool(refuse)
+
+    with new_model().train(data, max_steps=3, out=tmp_path / "run", progress=progress, **SMALL) as trainer:
+        trainer.step()
+        refuse.append(1)
+        with pytest.raises(emo.Cancelled):
+            trainer.checkpoint()
+        assert emo.Run(tmp_path / "run").latest is None
+        refuse.clear()
+        trainer.checkpoint()
+        assert "checkpoint" in phases and emo.Run(tmp_path / "run").latest.name == "step-1"
+        trainer.run()
+
+
 def test_validation_and_profile(new_model, data):
     with new_model().train(data.filter("river"), max_steps=2, valid=data.filter("kitchen"), valid_every=1, profile=1,
                            **SMALL) as trainer:
