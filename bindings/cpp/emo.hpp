@@ -27,6 +27,7 @@
 #include <emo/cpp/session.hpp>
 #include <emo/cpp/source.hpp>
 #include <emo/cpp/subset.hpp>
+#include <emo/cpp/task.hpp>
 #include <emo/cpp/tokenizer.hpp>
 #include <emo/cpp/train.hpp>
 

@@ -18,7 +18,7 @@ LICENSE = "# SPDX-License-Identifier: Apache-2.0\n"
 NOTE = "# Written by generate.py from the C headers. Do not edit.\n"
 
 # Fields that are no options of a Python call: the binding fills them in, or another option stands for them.
-HIDDEN = re.compile(r"^(struct_size|reserved\w*|\w+_ctx|ctx|n_stop|n_always|keep_offsets|always_offsets)$")
+HIDDEN = re.compile(r"^(struct_size|reserved\w*|\w+_ctx|ctx|n_stop|n_keep|n_masks|n_always|keep_offsets|always_offsets)$")
 # Parameters of the Python call by themselves.
 PARAMETERS = {("emo_router_batch", name) for name in ("x", "n_documents", "document_begin", "document_ids")}
 # Options that are something else in Python than their C type says.
@@ -26,6 +26,8 @@ SPECIAL = {
     ("emo_prune_options", "keep"): "Optional[Sequence[Sequence[int]]]",
     ("emo_router_options", "always"): "Sequence[int]",
     ("emo_session_options", "stop"): "Union[str, Sequence[str]]",
+    ("emo_task_run_options", "keep"): "Sequence[int]",
+    ("emo_task_run_options", "masks"): 'Sequence["Mask"]',
     ("emo_train_options", "on_step"): 'Callable[["StepMetrics"], object]',
 }
 PYTHON = {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* emo eval: loss on documents, accuracy on multiple-choice items. */
+/* emo eval: loss on documents, accuracy on multiple-choice items, scores of tasks. */
 #include "cli.h"
 #include "dataset.h"
+#include "eval_tasks.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -9,18 +10,24 @@
 #include <string.h>
 
 static const command_text text = {
-    "emo eval", "--model DIR (--data PATH... | --choices FILE) [--mask FILE] [--eval-pool P] [--by domain]",
-    "Measures a model: cross-entropy, perplexity and bits per byte on documents, or accuracy on multiple-choice items.",
+    "emo eval",
+    "--model DIR (--data PATH... | --choices FILE | --tasks FILE) [--mask FILE] [--eval-pool P] [--by domain]",
+    "Measures a model: cross-entropy, perplexity and bits per byte on documents, accuracy on multiple-choice items, "
+    "or\n"
+    "scores of tasks that a JSON file describes, with all experts and with subsets chosen for each task.",
     "A document is scored as end-of-text + text in disjoint windows of --context tokens; bits per byte count all its "
     "bytes.\nOf a prompt and its completion only the completion is scored and its bytes are counted; give a --context "
     "that\nboth fit into, or the windows after the first see nothing of the prompt.\nA choice is scored by its "
-    "log-likelihood after the context, divided by its bytes.",
+    "log-likelihood after the context, divided by its bytes."
+    "\nWith --tasks, --keep all,50%,25%,12.5% gives the table of scores over shares of experts: each task's subset is\n"
+    "chosen from its validation items, with random ones beside it as control. docs/evaluation.md has the file's form.",
     0};
 
 typedef struct eval_arguments {
-    const char *folder, *choices, *mask, *pool, *domain, *by;
-    string_list data;
+    const char *folder, *choices, *pool, *domain, *by;
+    string_list data, masks;
     int32_t skip_broken;
+    tasks_request tasks;
     emo_eval_options options;
 } eval_arguments;
 
@@ -279,8 +286,8 @@ static emo_status evaluate(cli *c, eval_arguments *a) {
     emo_mask *mask = NULL;
     emo_pool_policy *pool = NULL;
     emo_model *model = NULL;
-    if (a->mask != NULL)
-        EMO_TRY(emo_mask_load(c->rt, a->mask, &mask, &c->err));
+    if (a->masks.count > 0)
+        EMO_TRY(emo_mask_load(c->rt, a->masks.items[0], &mask, &c->err));
     if (a->pool != NULL)
         EMO_TRY(parse_pool(c, a->pool, &pool));
     EMO_TRY(cli_load_model(c, a->folder, NULL, &model));
@@ -295,17 +302,54 @@ done:
     return c->err.code;
 }
 
+/* Options that belong to --tasks, and those that do not go with it. */
+static const char *misplaced(const cli *c, int tasks) {
+    static const char *const own[] = {"keep", "method", "examples", "seed", "random", "limit", "items", "dry-run"};
+    static const char *const others[] = {"eval-pool", "domain", "by", "skip-broken"};
+    const char *const *names = tasks ? others : own;
+    size_t n = tasks ? sizeof(others) / sizeof(others[0]) : sizeof(own) / sizeof(own[0]);
+    for (size_t i = 0; i < n; i++) {
+        if (cli_given(c, names[i]))
+            return names[i];
+    }
+    return NULL;
+}
+
+static void check_and_run(cli *c, eval_arguments *a) {
+    int tasks = a->tasks.file != NULL;
+    const char *wrong = misplaced(c, tasks);
+    if ((a->data.count > 0) + (a->choices != NULL) + tasks != 1)
+        cli_usage(c, "give one of --data PATH... (documents), --choices FILE (multiple choice) and --tasks FILE.");
+    else if (wrong != NULL)
+        cli_usage(c, "--%s %s --tasks.", wrong, tasks ? "does not go with" : "goes with");
+    else if (a->folder == NULL && !a->tasks.dry_run)
+        cli_usage(c, "--model DIR is required: the model folder.");
+    else if (!tasks && a->masks.count > 1)
+        cli_usage(c, "one --mask FILE goes with --data and --choices; 'emo mask union' makes one of several.");
+    else if (tasks) {
+        a->tasks.folder = a->folder;
+        a->tasks.masks = &a->masks;
+        a->tasks.context = a->options.seq_len;
+        (void)eval_tasks(c, &a->tasks);
+    } else
+        (void)evaluate(c, a);
+}
+
 int cmd_eval(int argc, char **argv) {
     eval_arguments a;
     memset(&a, 0, sizeof(a));
     const emo_eval_options defaults = EMO_EVAL_OPTIONS_INIT;
     a.options = defaults;
+    a.tasks.method = "layerwise";
+    a.tasks.random = 1;
     option table[] = {
-        {"model", OPTION_STRING, &a.folder, "DIR", "the model folder", NULL, 0, 0, 1, 0},
+        {"model", OPTION_STRING, &a.folder, "DIR", "the model folder (not needed with --dry-run)", NULL, 0, 0, 0, 0},
         {"data", OPTION_LIST, &a.data, "PATH", "documents to score", NULL, 0, 0, 0, 0},
         {"choices", OPTION_STRING, &a.choices, "FILE", "or multiple-choice items (.jsonl, .jsonl.gz)", NULL, 0, 0, 0,
          0},
-        {"mask", OPTION_STRING, &a.mask, "FILE", "use only these experts", "all experts", 0, 0, 0, 0},
+        {"tasks", OPTION_STRING, &a.tasks.file, "FILE", "or tasks, described in JSON", NULL, 0, 0, 0, 0},
+        {"mask", OPTION_REPEAT, &a.masks, "FILE", "use only these experts; with --tasks a column for each mask",
+         "all experts", 0, 0, 0, 0},
         {"eval-pool", OPTION_STRING, &a.pool, "P",
          "a pool of P routed experts per layer, chosen by each window of text; or a policy such as mass:0.9:4:32",
          "none", 0, 0, 0, 0},
@@ -313,14 +357,27 @@ int cmd_eval(int argc, char **argv) {
         {"by", OPTION_CHOICE, &a.by, "domain", "a row for every domain (JSON always has them)", NULL, 0, 0, 0, 0},
         {"context", OPTION_INT32, &a.options.seq_len, "N", "tokens a window", "the row length of the training", 2,
          1 << 24, 0, 0},
+        {"keep", OPTION_STRING, &a.tasks.keep, "LIST",
+         "with --tasks: columns, such as all,50%,9: shares of the routed experts, or numbers with the shared ones",
+         "all", 0, 0, 0, 0},
+        {"method", OPTION_CHOICE, &a.tasks.method, "usage|layerwise|easy-ep|random",
+         "how subsets are chosen, as in emo select", "layerwise", 0, 0, 0, 0},
+        {"examples", OPTION_INT64, &a.tasks.examples, "N", "choose from so many validation items; 0: all", "0", 0, 9e15,
+         0, 0},
+        {"seed", OPTION_SEED, &a.tasks.seed, "N", "of the drawn examples and the random subsets", "0", 0, 0, 0, 0},
+        {"random", OPTION_INT32, &a.tasks.random, "N", "random subsets beside each chosen one; 0: none", "1", 0, 1000,
+         0, 0},
+        {"limit", OPTION_INT64, &a.tasks.limit, "N", "items of each task at most; 0: as the file says", "0", 0, 9e15, 0,
+         0},
+        {"items", OPTION_STRING, &a.tasks.items, "FILE", "write what came of each item, a JSON object a line", NULL, 0,
+         0, 0, 0},
+        {"dry-run", OPTION_FLAG, &a.tasks.dry_run, NULL, "with --tasks: show what would be run, and a prompt", NULL, 0,
+         0, 0, 0},
         {"skip-broken", OPTION_FLAG, &a.skip_broken, NULL, "leave malformed documents out", NULL, 0, 0, 0, 0},
         OPTION_END};
     cli c;
     if (!cli_begin(&c, &text, table, argc, argv))
         return c.code;
-    if ((a.data.count > 0) == (a.choices != NULL))
-        cli_usage(&c, "give one of --data PATH... (documents) and --choices FILE (multiple choice).");
-    else
-        (void)evaluate(&c, &a);
+    check_and_run(&c, &a);
     return cli_end(&c);
 }

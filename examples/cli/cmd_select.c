@@ -2,6 +2,7 @@
 /* emo select: the experts for a few documents. */
 #include "cli.h"
 #include "dataset.h"
+#include "eval_tasks.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -15,16 +16,6 @@ static const command_text text = {
     "\neasy-ep: gate times output times how much the block turns the token. random: the control; it needs no "
     "documents.",
     0};
-
-static emo_select_method method_of(const char *name) {
-    if (strcmp(name, "usage") == 0)
-        return EMO_SELECT_USAGE;
-    if (strcmp(name, "easy-ep") == 0)
-        return EMO_SELECT_EASY_EP;
-    if (strcmp(name, "random") == 0)
-        return EMO_SELECT_RANDOM;
-    return EMO_SELECT_LAYERWISE;
-}
 
 static void print_result(cli *c, const emo_mask *mask, const emo_dataset *documents, const char *method,
                          const char *out) {
@@ -78,7 +69,7 @@ int cmd_select(int argc, char **argv) {
     emo_dataset *all = NULL, *documents = NULL;
     emo_mask *mask = NULL;
     const emo_tokenizer *tokenizer = NULL;
-    options.method = method_of(method);
+    options.method = select_method_of(method);
     options.seed = seed;
     options.progress = cli_progress(&c);
     if (options.method != EMO_SELECT_RANDOM && calibration.count == 0) {

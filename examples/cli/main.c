@@ -13,7 +13,7 @@ static const struct {
 } commands[] = {
     {"tokenizer", cmd_tokenizer, "train a tokenizer; encode and decode with one"},
     {"train", cmd_train, "train a model with document pools (or without), go on, fine-tune a subset"},
-    {"eval", cmd_eval, "loss, perplexity and bits per byte by domain; multiple choice"},
+    {"eval", cmd_eval, "loss, perplexity and bits per byte by domain; multiple choice; tasks"},
     {"select", cmd_select, "choose experts for a domain from a few documents"},
     {"prune", cmd_prune, "write the smaller model that has only a mask's experts"},
     {"merge", cmd_merge, "put a tuned subset back into its parent"},

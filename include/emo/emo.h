@@ -22,6 +22,7 @@
 #include <emo/session.h>
 #include <emo/source.h>
 #include <emo/stats.h>
+#include <emo/task.h>
 #include <emo/tokenizer.h>
 #include <emo/train.h>
 #include <emo/version.h>

@@ -297,6 +297,70 @@ AT(emo_eval_result, loss_sum, 24);
 AT(emo_eval_result, items, 32);
 AT(emo_eval_result, correct, 40);
 
+SIZE(emo_task_set_options, 40);
+AT(emo_task_set_options, struct_size, 0);
+AT(emo_task_set_options, reserved, 4);
+AT(emo_task_set_options, limit, 8);
+AT(emo_task_set_options, root, 16);
+AT(emo_task_set_options, progress, 24);
+
+SIZE(emo_task_info, 48);
+AT(emo_task_info, name, 0);
+AT(emo_task_info, type, 8);
+AT(emo_task_info, metrics, 12);
+AT(emo_task_info, items, 16);
+AT(emo_task_info, validation, 24);
+AT(emo_task_info, examples, 32);
+AT(emo_task_info, most_choices, 40);
+AT(emo_task_info, lower_is_better, 44);
+
+SIZE(emo_task_group, 24);
+AT(emo_task_group, name, 0);
+AT(emo_task_group, members, 8);
+AT(emo_task_group, count, 16);
+AT(emo_task_group, by_items, 20);
+
+SIZE(emo_task_run_options, 88);
+AT(emo_task_run_options, struct_size, 0);
+AT(emo_task_run_options, method, 4);
+AT(emo_task_run_options, keep, 8);
+AT(emo_task_run_options, n_keep, 16);
+AT(emo_task_run_options, masks, 24);
+AT(emo_task_run_options, n_masks, 32);
+AT(emo_task_run_options, random, 40);
+AT(emo_task_run_options, seq_len, 44);
+AT(emo_task_run_options, examples, 48);
+AT(emo_task_run_options, seed, 56);
+AT(emo_task_run_options, sequences, 64);
+AT(emo_task_run_options, batch_tokens, 68);
+AT(emo_task_run_options, progress, 72);
+
+SIZE(emo_task_column, 24);
+AT(emo_task_column, kind, 0);
+AT(emo_task_column, keep, 4);
+AT(emo_task_column, mask, 8);
+AT(emo_task_column, draws, 12);
+AT(emo_task_column, share, 16);
+
+SIZE(emo_task_score, 32);
+AT(emo_task_score, value, 0);
+AT(emo_task_score, error, 8);
+AT(emo_task_score, items, 16);
+AT(emo_task_score, truncated, 24);
+
+SIZE(emo_task_item, 72);
+AT(emo_task_item, source, 0);
+AT(emo_task_item, line, 8);
+AT(emo_task_item, choices, 16);
+AT(emo_task_item, answer, 20);
+AT(emo_task_item, chosen, 24);
+AT(emo_task_item, truncated, 28);
+AT(emo_task_item, logprobs, 32);
+AT(emo_task_item, unconditional, 40);
+AT(emo_task_item, tokens, 48);
+AT(emo_task_item, text, 56);
+AT(emo_task_item, value, 64);
+
 SIZE(emo_budget, 16);
 AT(emo_budget, ns, 0);
 AT(emo_budget, steps, 8);

@@ -40,6 +40,13 @@
     X(emo_source_vtable)                                                                                               \
     X(emo_stats_options)                                                                                               \
     X(emo_step_metrics)                                                                                                \
+    X(emo_task_column)                                                                                                 \
+    X(emo_task_group)                                                                                                  \
+    X(emo_task_info)                                                                                                   \
+    X(emo_task_item)                                                                                                   \
+    X(emo_task_run_options)                                                                                            \
+    X(emo_task_score)                                                                                                  \
+    X(emo_task_set_options)                                                                                            \
     X(emo_text_document)                                                                                               \
     X(emo_text_reader)                                                                                                 \
     X(emo_tokenizer_encode_options)                                                                                    \

@@ -16,6 +16,7 @@ enum {
     EMO__RNG_SAMPLE = 5,  /* a = sequence, b = position */
     EMO__RNG_SELECT = 6,  /* random expert subsets: a = layer */
     EMO__RNG_EXAMPLE = 7, /* drawing calibration documents */
+    EMO__RNG_SHOTS = 8,   /* examples in prompts: a = item or 0, b = attempt */
     EMO__RNG_TEST = 99
 };
 

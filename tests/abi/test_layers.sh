@@ -19,7 +19,8 @@ declare -A may=(
     [train]="base tensor io text data backend moe model infer"
     [subset]="base tensor io text data backend moe model"
     [analyze]="base tensor io text data backend moe model subset"
-    [api]="base tensor io text data backend cpu moe model infer train subset analyze"
+    [eval]="base tensor io text data backend moe model infer subset"
+    [api]="base tensor io text data backend cpu moe model infer train subset analyze eval"
 )
 bad=0
 count=0

@@ -36,6 +36,8 @@ typedef struct things {
     emo_session *session;
     emo_trainer *trainer;
     emo_model *trained;
+    emo_task_set *tasks;
+    emo_task_results *results;
 } things;
 
 static const char *path; /* of a folder that may be written */
@@ -520,6 +522,56 @@ static void evaluation_and_sessions(const things *t) {
     assert_true(session == NULL && mask == NULL);
 }
 
+static void tasks(const things *t) {
+    emo_task_set *set = NULL;
+    emo_task_results *results = NULL;
+    emo_mask *mask = NULL;
+    emo_task_info info;
+    emo_task_group group;
+    emo_task_column column;
+    emo_task_score score;
+    emo_task_item item;
+    char text[64];
+    size_t n = 0;
+    emo_task_set_options_init(NULL);
+    emo_task_run_options_init(NULL);
+    REFUSED(emo_task_set_open(NULL, "x", NULL, &set, e));
+    REFUSED(emo_task_set_open(t->rt, NULL, NULL, &set, e));
+    REFUSED(emo_task_set_open(t->rt, "x", NULL, NULL, e));
+    REFUSED(emo_task_set_from_json(NULL, "{}", 2, NULL, &set, e));
+    REFUSED(emo_task_set_from_json(t->rt, NULL, 2, NULL, &set, e));
+    REFUSED(emo_task_set_from_json(t->rt, "{}", 2, NULL, NULL, e));
+    assert_int_equal(emo_task_set_tasks(NULL), 0);
+    assert_int_equal(emo_task_set_groups(NULL), 0);
+    assert_null(emo_task_set_metric(NULL, 0, 0));
+    REFUSED(emo_task_set_task(NULL, 0, &info, e));
+    REFUSED(emo_task_set_task(t->tasks, 0, NULL, e));
+    REFUSED(emo_task_set_group(NULL, 0, &group, e));
+    REFUSED(emo_task_set_group(t->tasks, 0, NULL, e));
+    REFUSED(emo_task_set_prompt(NULL, 0, 0, 0, text, sizeof text, &n, e));
+    REFUSED(emo_task_set_prompt(t->tasks, 0, 0, 0, NULL, sizeof text, &n, e));
+    REFUSED(emo_task_set_prompt(t->tasks, 0, 0, 0, text, sizeof text, NULL, e));
+    REFUSED(emo_task_set_continuation(NULL, 0, 0, 0, text, sizeof text, &n, e));
+    REFUSED(emo_task_set_continuation(t->tasks, 0, 0, 0, NULL, sizeof text, &n, e));
+    REFUSED(emo_task_set_continuation(t->tasks, 0, 0, 0, text, sizeof text, NULL, e));
+    REFUSED(emo_task_run(NULL, t->tasks, NULL, &results, e));
+    REFUSED(emo_task_run(t->model, NULL, NULL, &results, e));
+    REFUSED(emo_task_run(t->model, t->tasks, NULL, NULL, e));
+    assert_int_equal(emo_task_results_columns(NULL), 0);
+    REFUSED(emo_task_results_column(NULL, 0, &column, e));
+    REFUSED(emo_task_results_column(t->results, 0, NULL, e));
+    REFUSED(emo_task_results_score(NULL, 0, 0, 0, &score, e));
+    REFUSED(emo_task_results_score(t->results, 0, 0, 0, NULL, e));
+    REFUSED(emo_task_results_group(NULL, 0, 0, &score, e));
+    REFUSED(emo_task_results_group(t->results, 0, 0, NULL, e));
+    REFUSED(emo_task_results_item(NULL, 0, 0, 0, &item, e));
+    REFUSED(emo_task_results_item(t->results, 0, 0, 0, NULL, e));
+    REFUSED(emo_task_results_mask(NULL, 0, 0, &mask, e));
+    REFUSED(emo_task_results_mask(t->results, 0, 0, NULL, e));
+    emo_task_results_release(NULL);
+    emo_task_set_release(NULL);
+}
+
 static void training(const things *t) {
     emo_trainer *trainer = NULL;
     emo_train_options options = EMO_TRAIN_OPTIONS_INIT;
@@ -555,6 +607,7 @@ static void all(const things *t) {
     routers_and_comms(t);
     statistics(t);
     evaluation_and_sessions(t);
+    tasks(t);
     training(t);
 }
 
@@ -574,6 +627,8 @@ static void null_arguments_are_refused(void **state) {
     EXPECT_OK(stages_open_model(t.rt, &t.model, &err));
     EXPECT_OK(stages_open_model(t.rt, &t.trained, &err));
     EXPECT_OK(emo_choices_open(t.rt, items_path, &t.items, &err));
+    EXPECT_OK(stages_open_tasks(t.rt, NULL, &t.tasks, &err));
+    EXPECT_OK(emo_task_run(t.model, t.tasks, NULL, &t.results, &err));
     EXPECT_OK(emo_tokenizer_create_bytes(t.rt, &t.tok, &err));
     EXPECT_OK(emo_decoder_create(t.tok, NULL, &t.decoder, &err));
     EXPECT_OK(emo_model_mask(t.model, &t.mask, &err));
@@ -603,6 +658,8 @@ static void null_arguments_are_refused(void **state) {
     emo_mask_release(t.mask);
     emo_decoder_release(t.decoder);
     emo_tokenizer_release(t.tok);
+    emo_task_results_release(t.results);
+    emo_task_set_release(t.tasks);
     emo_choices_release(t.items);
     emo_model_release(t.trained);
     emo_model_release(t.model);

@@ -323,6 +323,37 @@ void subsets(const char *folder) {
           code_of([&] { return emo::logits(w.model, ids, emo::span<float>(out.data(), 1)); }) == EMO_E_LIMIT);
 }
 
+/* ---- Tasks ---- */
+void tasks(const char *folder) {
+    world w = make_world();
+    const std::string where = path(folder, "items.jsonl");
+    std::FILE *file = std::fopen(where.c_str(), "wb");
+    CHECK(file != nullptr);
+    std::fputs("{\"q\": \"a fox\", \"choices\": [\"runs\", \"is\"], \"answer\": 1}\n", file);
+    std::fclose(file);
+    emo::task_set_options so;
+    so.root = folder;
+    const emo::task_set set = must(emo::task_set::from_json(
+        w.rt,
+        "{\"tasks\": [{\"name\": \"t\", \"type\": \"multiple_choice\", \"data\": \"items.jsonl\", \"prompt\": "
+        "\"{q}\"}], \"groups\": [{\"name\": \"g\", \"tasks\": [\"t\"]}]}",
+        so));
+    CHECK(set.tasks() == 1 && set.groups() == 1 && must(set.task(0)).items == 1);
+    CHECK(must(set.group(0)).count == 1 && std::string(set.metric(0, 0)) == "accuracy");
+    CHECK(must(set.prompt(0, 0)) == "a fox" && must(set.continuation(0, 0, 1)) == " is");
+    CHECK(code_of([&] { return emo::task_set::open(w.rt, path(folder, "none.json")); }) == EMO_E_NOT_FOUND);
+    emo::task_run_options o;
+    const std::int32_t keep[] = {0, 4};
+    o.keep = keep;
+    o.n_keep = 2;
+    o.method = EMO_SELECT_RANDOM;
+    const emo::task_results results = must(emo::run(w.model, set, o));
+    CHECK(results.columns() == 2 && must(results.column(1)).keep == 4);
+    CHECK(must(results.score(0, 0)).items == 1 && must(results.group(0, 1)).items == 1);
+    CHECK(must(results.item(0, 1, 0)).choices == 2);
+    CHECK(must(results.mask(0, 1)).count(0) == 4 && !must(results.mask(0, 0)));
+}
+
 /* ---- Sessions ---- */
 void sessions() {
     world w = make_world();
@@ -609,6 +640,7 @@ int main(int argc, char **argv) {
     text(argv[1]);
     models(argv[1]);
     subsets(argv[1]);
+    tasks(argv[1]);
     sessions();
     training(argv[1]);
     hooks();

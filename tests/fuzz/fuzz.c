@@ -17,7 +17,7 @@ static const fuzz_target targets[] = {
     {"index", fuzz_index},     {"folder", fuzz_model_folder},
     {"mix", fuzz_mix},         {"recipe", fuzz_recipe},
     {"options", fuzz_options}, {"api", fuzz_api},
-    {"gguf", fuzz_gguf},
+    {"gguf", fuzz_gguf},       {"tasks", fuzz_tasks},
 };
 
 const fuzz_target *fuzz_find(const char *name) {

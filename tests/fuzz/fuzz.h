@@ -30,6 +30,7 @@ void fuzz_gzip(const uint8_t *data, size_t size);
 void fuzz_npy(const uint8_t *data, size_t size);
 void fuzz_mask(const uint8_t *data, size_t size);
 void fuzz_stats(const uint8_t *data, size_t size);
+void fuzz_tasks(const uint8_t *data, size_t size);
 void fuzz_pool(const uint8_t *data, size_t size);
 void fuzz_index(const uint8_t *data, size_t size);
 void fuzz_model_folder(const uint8_t *data, size_t size);

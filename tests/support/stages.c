@@ -434,17 +434,12 @@ done:
 long stages_stride(long calls, long most) { return test_soak() || calls <= most ? 1 : (calls + most - 1) / most; }
 
 const stage stages[] = {
-    {"tokenizer", stage_tokenizer, 0},
-    {"data", stage_data, 0},
-    {"model", stage_model, 0},
-    {"train", stage_train, 0},
-    {"subset", stage_subset, 0},
-    {"eval", stage_eval, 0},
-    {"session", stage_session, 0},
-    {"masks", stage_masks, 0},
-    {"router", stage_router, 0},
-    {"round trip", stage_round_trip, 1},
-    {NULL, NULL, 0},
+    {"tokenizer", stage_tokenizer, 0},   {"data", stage_data, 0},
+    {"model", stage_model, 0},           {"train", stage_train, 0},
+    {"subset", stage_subset, 0},         {"eval", stage_eval, 0},
+    {"tasks", stages_tasks, 1},          {"session", stage_session, 0},
+    {"masks", stage_masks, 0},           {"router", stage_router, 0},
+    {"round trip", stage_round_trip, 1}, {NULL, NULL, 0},
 };
 
 static int remove_one(const char *path, const struct stat *st, int type, struct FTW *where) {
@@ -472,6 +467,7 @@ void stages_setup(void) {
     (void)snprintf(out_folder, sizeof out_folder, "%.500s", test_path("out"));
     (void)snprintf(text_path, sizeof text_path, "%.500s", test_write("d.jsonl", lines, sizeof lines - 1));
     (void)snprintf(choices_path, sizeof choices_path, "%.500s", test_write("mc.jsonl", items, sizeof items - 1));
+    stages_tasks_setup();
     emo_tokenizer *tok = NULL;
     emo_model *model = NULL;
     EXPECT_OK(train_tokenizer(rt, &tok, &err));

@@ -51,4 +51,11 @@ emo_status stages_open_data(emo_runtime *rt, emo_dataset **out, emo_error *err);
 emo_status stages_open_model(emo_runtime *rt, emo_model **out, emo_error *err);
 emo_train_options stages_train_options(void);
 
+/* stages_tasks.c: tasks of every type, written by the setup; their stage. `progress` may be NULL. */
+void stages_tasks_setup(void);
+emo_status stages_open_tasks(emo_runtime *rt, const emo_progress *progress, emo_task_set **out, emo_error *err);
+emo_status stages_run_tasks(emo_model *model, const emo_task_set *set, emo_select_method method,
+                            const emo_progress *progress, emo_task_results **out, emo_error *err);
+emo_status stages_tasks(emo_runtime *rt, emo_error *err);
+
 #endif

@@ -10,7 +10,7 @@ Every object is a context manager and may be closed early, in any order. Options
 defaults of the C library; errors are exceptions by status, all of them emo.Error. Progress callbacks get (phase, done,
 total) and cancel with a true result; Ctrl-C stops what runs on the main thread. The GIL is free while the library works.
 """
-from . import checkpoint, comm, enums, errors, evaluate, select, stats, train
+from . import checkpoint, comm, enums, errors, evaluate, select, stats, tasks, train
 from ._call import status_name, status_text
 from ._lib import library, load_if_there, load_library
 from .array import Array, from_dlpack
@@ -18,8 +18,8 @@ from .checkpoint import Run
 from .comm import Comm, CommPlugin
 from .data import Choices, ChoiceItem, Dataset, Document, TextDocument, Texts
 from .enums import (BalanceScope, DeviceKind, Dtype, ErrorDomain, ExportFormat, Isa, LogLevel, PoolKind, PoolScope, RouterGating,
-                    RouterMode, RouterSharedMode, Schedule, SelectMethod, State, Status, StopReason, TokenType, TrainOnly,
-                    TrainPart)
+                    RouterMode, RouterSharedMode, Schedule, SelectMethod, State, Status, StopReason, TaskColumnKind,
+                    TaskType, TokenType, TrainOnly, TrainPart)
 from .errors import (BackendError, Busy, Cancelled, CommError, Error, Exists, FormatError, InternalError, InvalidArgument,
                      IoError, LimitError, Mismatch, NotFound, NumericError, OutOfMemory, RangeError, Unsupported)
 from .evaluate import ChoiceScores, EvalResult, Evaluation
@@ -31,6 +31,7 @@ from .runtime import Allocator, Device, Executor, Runtime, default_runtime, set_
 from .session import Session
 from .source import Source
 from .stats import Stats
+from .tasks import TaskColumn, TaskGroup, TaskInfo, TaskItem, TaskResults, Tasks, TaskScore
 from .tokenizer import Decoder, Tokenizer
 from .train import ProfileEntry, StepMetrics, Trainer, schedule_lr
 
@@ -55,8 +56,9 @@ __all__ = [
     "IoError", "Isa", "LimitError", "LogLevel", "Mask", "Mismatch", "Model", "ModelInfo", "NotFound", "NumericError",
     "OutOfMemory", "Pool", "PoolKind", "PoolScope", "ProfileEntry", "RangeError", "Router", "RouterGating", "RouterMode",
     "RouterSharedMode", "Routing", "Run", "Runtime", "Schedule", "SelectMethod", "Session", "Source", "State", "Stats",
-    "Status", "StepMetrics", "StopReason", "TextDocument", "Texts", "TokenType", "Tokenizer", "TrainOnly", "TrainPart",
+    "Status", "StepMetrics", "StopReason", "TaskColumn", "TaskColumnKind", "TaskGroup", "TaskInfo", "TaskItem",
+    "TaskResults", "TaskScore", "TaskType", "Tasks", "TextDocument", "Texts", "TokenType", "Tokenizer", "TrainOnly", "TrainPart",
     "Trainer", "Unsupported", "checkpoint", "comm", "default_runtime", "enums", "errors", "evaluate", "from_dlpack",
     "library", "load", "load_library", "schedule_lr", "select", "set_default_runtime", "stats", "status_name",
-    "status_text", "train", "version",
+    "status_text", "tasks", "train", "version",
 ]

@@ -22,6 +22,8 @@ __all__ = [
     "SelectMethod",
     "State",
     "StopReason",
+    "TaskType",
+    "TaskColumnKind",
     "Schedule",
     "TrainOnly",
     "TrainPart",
@@ -190,6 +192,23 @@ class StopReason(enum.IntEnum):
     EOS = 1  # it generated eos
     LENGTH = 2  # max_tokens or the capacity
     STRING = 3  # a stop string; the tokens that spell it remain in the sequence
+
+
+class TaskType(enum.IntEnum):
+    """Constants of emo_task_type."""
+
+    CHOICE = 0  # the likeliest of several continuations
+    GENERATION = 1  # a text generated greedily, compared with the right answers
+    PERPLEXITY = 2  # how likely a text is
+
+
+class TaskColumnKind(enum.IntEnum):
+    """Constants of emo_task_column_kind."""
+
+    ALL = 0  # every expert
+    SUBSET = 1  # `keep` experts by the run's method, chosen for each task
+    RANDOM = 2  # `keep` experts drawn by the seed
+    MASK = 3  # the mask of index `mask`
 
 
 class Schedule(enum.IntEnum):

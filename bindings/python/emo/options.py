@@ -199,6 +199,29 @@ class StatsOptions(TypedDict, total=False):
     progress: Optional[Progress]
 
 
+class TaskSetOptions(TypedDict, total=False):
+    """Options of emo_task_set_open()."""
+
+    limit: int  # items of each task at most, whatever its file says; 0: as it says
+    root: Optional[Path]  # folder that relative paths of data files begin in; NULL: the task file's own
+    progress: Optional[Progress]  # phase "read tasks", units are tasks of the file
+
+
+class TaskRunOptions(TypedDict, total=False):
+    """Options of emo_task_run()."""
+
+    method: Union[int, str]  # of the subsets in `keep`: usage (default), layerwise, EASY-EP or random
+    keep: Sequence[int]  # [n_keep] columns: experts kept per MoE layer, shared ones included; 0: all
+    masks: Sequence[Mask]  # [n_masks] columns after those, the same mask for every task
+    random: int  # after each subset a column of the control: so many random subsets of its size, scores over all of them; 0: none
+    seq_len: int  # most tokens of a context with its continuation, as emo_eval_options
+    examples: int  # validation items that experts are chosen from, at most; drawn by `seed` as emo_dataset_filter() does; 0: all
+    seed: int  # of that draw and of random subsets
+    sequences: int  # items worked on at once, 1 to 1024: memory against speed, never results; 0: by size
+    batch_tokens: int  # tokens per forward pass; 0: 2048
+    progress: Optional[Progress]  # phase "evaluate tasks", units are items of all columns; also called inside of them
+
+
 class TokenizerEncodeOptions(TypedDict, total=False):
     """Options of emo_tokenizer_encode_with()."""
 

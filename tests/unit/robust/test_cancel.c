@@ -492,6 +492,29 @@ static emo_status advance(watch *w, emo_error *err) {
     return status;
 }
 
+static emo_status tasks_open(watch *w, emo_error *err) {
+    emo_progress progress = watching(w);
+    emo_task_set *set = NULL;
+    emo_status status = stages_open_tasks(rt, &progress, &set, err);
+    assert_int_equal(set != NULL, status == EMO_OK);
+    emo_task_set_release(set);
+    return status;
+}
+
+static emo_status tasks_run(emo_select_method method, watch *w, emo_error *err) {
+    emo_progress progress = watching(w);
+    emo_task_set *set = NULL;
+    emo_task_results *results = NULL;
+    MUST(stages_open_tasks(rt, NULL, &set, err));
+    emo_status status = stages_run_tasks(model, set, method, &progress, &results, err);
+    assert_int_equal(results != NULL, status == EMO_OK);
+    emo_task_results_release(results);
+    emo_task_set_release(set);
+    return status;
+}
+static emo_status tasks_usage(watch *w, emo_error *err) { return tasks_run(EMO_SELECT_USAGE, w, err); }
+static emo_status tasks_layerwise(watch *w, emo_error *err) { return tasks_run(EMO_SELECT_LAYERWISE, w, err); }
+
 static const struct {
     const char *name;
     long_call call;
@@ -515,6 +538,9 @@ static const struct {
     {"eval", evaluate, 2},
     {"eval of choices", evaluate_choices, 2},
     {"logits", eval_logits, 2},
+    {"tasks open", tasks_open, 4},
+    {"tasks run, subsets by usage", tasks_usage, 20},
+    {"tasks run, subsets layerwise", tasks_layerwise, 20},
     {"train", train, 4},
     {"create a trainer", create_trainer, 4},
     {"checkpoint", checkpoint, 8},
