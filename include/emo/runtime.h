@@ -3,9 +3,9 @@
  * @file runtime.h
  * @brief The runtime: memory, log, threads and back ends that all other objects share.
  *
- * A child of fork() may go on using and releasing what it inherited: its one thread then does the work of the pool, with
- * the same results. Objects that another thread was using at the moment of the fork give EMO_E_BUSY there; the folder of
- * a run stays locked until parent and child are done with it; objects on devices belong to the parent.
+ * A child of fork() may go on using and releasing what it inherited: its one thread then does the work of the pool,
+ * with the same results. Objects that another thread was using at the moment of the fork give EMO_E_BUSY there; the
+ * folder of a run stays locked until parent and child are done with it; objects on devices belong to the parent.
  */
 #ifndef EMO_RUNTIME_H
 #define EMO_RUNTIME_H

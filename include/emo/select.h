@@ -46,7 +46,8 @@ EMO_API void emo_select_options_init(emo_select_options *options);
  * @param calibration one document or many; may be NULL for EMO_SELECT_RANDOM.
  * @return EMO_E_RANGE (keep above the experts or not above the shared ones; another option), EMO_E_INVALID_ARGUMENT (no
  *         tokens, a dense model, fewer shared experts than a mask must have), EMO_E_UNSUPPORTED (EASY-EP with
- *         always-active experts), EMO_E_CANCELLED, EMO_E_OUT_OF_MEMORY.
+ *         always-active experts), EMO_E_NUMERIC (a router says what is not finite, by layer), EMO_E_CANCELLED,
+ *         EMO_E_OUT_OF_MEMORY.
  */
 EMO_API EMO_MUST_CHECK emo_status emo_select(emo_model *model, const emo_dataset *calibration,
                                              const emo_select_options *options, emo_mask **out, emo_error *err);

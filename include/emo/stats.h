@@ -39,8 +39,8 @@ EMO_API void emo_stats_options_init(emo_stats_options *options);
  * routed to an expert of weight * |its output| * max(0, 1 - cos(x, x + y)), x the normed input and y the output of the
  * block.
  * @return EMO_E_INVALID_ARGUMENT (no tokens), EMO_E_RANGE (an option, a token id), EMO_E_UNSUPPORTED (EASY-EP with
- *         always-active experts), EMO_E_MISMATCH (the mask), EMO_E_CANCELLED, EMO_E_OUT_OF_MEMORY. The caller owns
- * *out.
+ *         always-active experts), EMO_E_MISMATCH (the mask), EMO_E_NUMERIC (a router says what is not finite, by
+ * layer), EMO_E_CANCELLED, EMO_E_OUT_OF_MEMORY. The caller owns *out.
  */
 EMO_API EMO_MUST_CHECK emo_status emo_stats_collect(emo_model *model, const emo_dataset *documents,
                                                     const emo_stats_options *options, emo_stats **out, emo_error *err);

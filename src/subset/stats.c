@@ -103,6 +103,18 @@ static void add_softmax(const float *logits, int64_t rows, int32_t columns, int3
     }
 }
 
+/* Experts cannot be ranked by sums that are no numbers: whatever came out would look like a choice. */
+static emo_status check_finite(const double *sums, int32_t n, int32_t layer, emo_error *err) {
+    for (int32_t j = 0; j < n; j++) {
+        if (!isfinite(sums[j]))
+            return emo__fail(err, EMO_E_NUMERIC,
+                             "layer %d: what its router says of the calibration documents is not finite; the model has "
+                             "weights that are not (emo_model_info.non_finite counts them)",
+                             (int)layer);
+    }
+    return EMO_OK;
+}
+
 size_t emo__stats_scratch(const emo_model *model, int64_t tokens) {
     int32_t most = 1;
     for (int32_t l = 0; l < model->config.layers; l++)
@@ -126,7 +138,7 @@ emo_status emo__stats_add_probs(emo__pass *pass, int32_t layer, int64_t tokens, 
         if (status == EMO_OK)
             add_softmax(scratch, tokens, r->columns, n, r->shared, sums + n);
     }
-    return status;
+    return status == EMO_OK ? check_finite(sums, n + r->shared, layer, err) : status;
 }
 
 /* Host buffers of one collection. */
@@ -245,6 +257,8 @@ static emo_status collect_batch(collector *c, const emo__batch *batch, int32_t o
             limit.stop_layer = l + 1 < layers ? l + 1 : -1;
             limit.stop_stage = l + 1 < layers ? EMO__STAGE_ATTN_NORM : EMO__STAGE_FINAL_NORM;
             status = add_easy(c, l, batch->tokens, stats->easy + stats->offset[l], &limit, &done, err);
+            if (status == EMO_OK)
+                status = check_finite(stats->easy + stats->offset[l], stats->experts[l], l, err);
         }
     }
     return status;

@@ -302,6 +302,7 @@ static void weights_that_are_not_finite(void **state) {
         norm[0] = NAN;
         norm[1] = INFINITY;
         ((float *)(uintptr_t)bad->embed.data)[5] = -INFINITY;
+        ((float *)(uintptr_t)bad->layers[0].w[EMO__W_FFN_NORM].data)[2] = NAN; /* what the router of layer 0 sees */
         emo_model_save_options save = EMO_MODEL_SAVE_OPTIONS_INIT;
         save.dtype = types[i];
         EXPECT_OK(emo_model_save(bad, test_path("bad"), &save, &err));
@@ -311,7 +312,18 @@ static void weights_that_are_not_finite(void **state) {
         assert_int_equal(info.non_finite, 0); /* not asked for */
         info.non_finite = 1;
         EXPECT_OK(emo_model_get_info(back, &info, &err));
-        assert_int_equal(info.non_finite, 3);
+        assert_int_equal(info.non_finite, 4);
+        for (int32_t method = EMO_SELECT_USAGE; method <= EMO_SELECT_EASY_EP; method++) { /* nothing to choose by */
+            emo_select_options select = EMO_SELECT_OPTIONS_INIT;
+            emo_mask *mask = NULL;
+            select.method = method;
+            select.keep = 4;
+            EXPECT_STATUS(emo_select(back, data, &select, &mask, &err), EMO_E_NUMERIC, "layer 0");
+            assert_null(mask);
+        }
+        emo_stats *stats = NULL;
+        EXPECT_STATUS(emo_stats_collect(back, data, NULL, &stats, &err), EMO_E_NUMERIC, "layer 0");
+        assert_null(stats);
         emo_model_release(back);
         emo_model_release(bad);
     }
