@@ -95,7 +95,7 @@ __device__ static inline void load_keys(const emo_attention_args &a, const emo_a
 }
 
 template <int D>
-__global__ static void __launch_bounds__(EMO_AT_BLOCK)
+__global__ static void __launch_bounds__(EMO_AT_BLOCK, 2)
     keys_k(emo_attention_args a, emo_at_shape shape, const emo_at_work *list, const float *delta_in) {
     constexpr int ROWS = tile<D>::ROWS, RT = tile<D>::RT, LINE = tile<D>::LINE;
     EMO_DYN_SHARED(float, q);
@@ -137,7 +137,7 @@ __global__ static void __launch_bounds__(EMO_AT_BLOCK)
 }
 
 template <int D>
-__global__ static void __launch_bounds__(EMO_AT_BLOCK)
+__global__ static void __launch_bounds__(EMO_AT_BLOCK, 2)
     queries_k(emo_attention_args a, emo_at_shape shape, const emo_at_work *list, const float *delta_in) {
     constexpr int ROWS = tile<D>::ROWS, RT = tile<D>::RT, LINE = tile<D>::LINE;
     EMO_DYN_SHARED(float, q);

@@ -98,7 +98,7 @@ __device__ static inline void emo_xf_finish(const emo_experts_job<float> &job, c
 }
 
 template <int KIND>
-__global__ static void __launch_bounds__(EMO_XF_BLOCK) experts_f32_k(emo_experts_job<float> job) {
+__global__ static void __launch_bounds__(EMO_XF_BLOCK, 1) experts_f32_k(emo_experts_job<float> job) {
     constexpr bool A_STEPS = KIND == EMO_X_WEIGHT_UP || KIND == EMO_X_WEIGHT_DOWN;
     constexpr bool B_STEPS = KIND != EMO_X_GATE_UP && KIND != EMO_X_DOWN;
     EMO_SHARED(float, left, EMO_XF_STEP *EMO_XF_LINE); /* [step][line] */
