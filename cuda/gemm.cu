@@ -7,6 +7,7 @@
 #include "device.h"
 #include "kernel.h"
 #include "libraries.h"
+#include "ops/few_rows.h"
 
 enum { PLAN_SLOTS = 1024, PLAN_LIMIT = 768, THREADS = 256 };
 #define WORKSPACE_BYTES ((size_t)32 << 20)
@@ -258,21 +259,24 @@ static emo_status gemm(emo_exec *exec, const emo_gemm_args *args, int bf16, emo_
         return emo_cuda_launched(EMO_LAUNCH((scale_kernel), emo_blocks(g.m * g.n, THREADS), THREADS, 0,
                                             emo_cuda_stream(exec), g.c, g.beta, g.m, g.n, g.ldc),
                                  "scale", err);
-    if (g.b_dtype != EMO_DTYPE_F32 && g.b_dtype != EMO_DTYPE_BF16 && g.b_dtype != EMO_DTYPE_F16)
-        return emo_cuda_unsupported(err, "multiply by a weight of this data type; f32, f16 and bf16 are supported");
+    if (!emo_is_weight_type(g.b_dtype) || (emo_is_quantised(g.b_dtype) && !g.trans_b))
+        return emo_cuda_unsupported(err,
+                                    "multiply by a weight of this data type; it can by f32, f16 and bf16, and from "
+                                    "the rows of quantised ones");
+    if (emo_cuda_few_rows_takes(&g))
+        return emo_cuda_few_rows(exec, &g, err);
     const void *a = g.a;
     EMO_CUDA_TRY(operand(exec, &a, EMO_DTYPE_F32, &g.lda, g.trans_a ? g.k : g.m, g.trans_a ? g.m : g.k, bf16, err));
     g.a = (const float *)a;
     /* Converted weights are taken a few columns of C at a time, each piece into the same scratch. */
     int converts = g.b_dtype != (bf16 ? EMO_DTYPE_BF16 : EMO_DTYPE_F32);
     int64_t step = converts && g.k < CONVERTED_ELEMENTS ? CONVERTED_ELEMENTS / g.k : g.n;
-    size_t item = g.b_dtype == EMO_DTYPE_F32 ? 4 : 2;
     emo_cuda_arena &arena = emo_cuda_of(exec)->arena;
     for (int64_t at = 0; at < args->n; at += step) {
         emo_gemm_args piece = g;
         emo_cuda_arena mark = arena;
         int64_t left = args->n - at;
-        const void *b = (const char *)g.b + (size_t)(g.trans_b ? at * g.ldb : at) * item;
+        const void *b = (const char *)g.b + emo_run_bytes(g.b_dtype, g.trans_b ? at * g.ldb : at);
         piece.n = left < step ? left : step;
         piece.c = g.c + at;
         EMO_CUDA_TRY(

@@ -7,6 +7,7 @@
 #include <emo/sys/backend.h>
 
 #include "emo_gpu.h"
+#include "quant.h"
 
 /* ceil(n / d) for n >= 0, d > 0. */
 __host__ __device__ static inline int64_t emo_ceil_div(int64_t n, int64_t d) { return (n + d - 1) / d; }
@@ -30,12 +31,22 @@ static inline emo_cuda_weight emo_cuda_weight_of(const emo_weight *w) {
     return out;
 }
 
-__device__ static inline float emo_element(const void *data, int32_t dtype, int64_t i) {
+/* Of a float type. */
+__device__ static inline float emo_plain_element(const void *data, int32_t dtype, int64_t i) {
     if (dtype == EMO_DTYPE_F32)
         return ((const float *)data)[i];
     if (dtype == EMO_DTYPE_BF16)
         return __bfloat162float(((const __nv_bfloat16 *)data)[i]);
     return __half2float(((const __half *)data)[i]);
+}
+
+/* Of any type a weight can have. */
+__device__ static inline float emo_element(const void *data, int32_t dtype, int64_t i) {
+    if (!emo_is_quantised(dtype))
+        return emo_plain_element(data, dtype, i);
+    float v[1];
+    emo_dequantise<1>(data, dtype, i, v);
+    return v[0];
 }
 
 __device__ static inline void emo_store_element(float *dst, int64_t i, float v) { dst[i] = v; }

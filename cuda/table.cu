@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "device.h"
+#include "kernel.h"
 #include "ops.h"
 
 /* ---- memory ---- */
@@ -112,8 +113,9 @@ static emo_status table_sync(emo_exec *exec, emo_expert_table *table, emo_error 
 
 static int32_t supports(const emo_backend *backend, int32_t op, emo_dtype weight_dtype) {
     (void)backend;
-    return op >= EMO_OP_EMBED && op <= EMO_OP_ROWS &&
-           (weight_dtype == EMO_DTYPE_F32 || weight_dtype == EMO_DTYPE_F16 || weight_dtype == EMO_DTYPE_BF16);
+    return op >= EMO_OP_EMBED && op <= EMO_OP_ROWS && emo_is_weight_type(weight_dtype) &&
+           (!emo_is_quantised(weight_dtype) || op == EMO_OP_EMBED || op == EMO_OP_LINEAR || op == EMO_OP_EXPERTS ||
+            op == EMO_OP_HEAD); /* forward only */
 }
 
 /* ---- operators ---- */

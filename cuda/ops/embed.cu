@@ -13,9 +13,8 @@ __global__ static void embed_forward_kernel(const int32_t *ids, emo_cuda_weight 
 }
 
 emo_status emo_cuda_embed_forward(emo_exec *exec, const emo_embed_args *args, emo_error *err) {
-    emo_dtype dtype = args->weight.dtype;
-    if (dtype != EMO_DTYPE_F32 && dtype != EMO_DTYPE_F16 && dtype != EMO_DTYPE_BF16)
-        return emo_cuda_unsupported(err, "look up an embedding of this data type; f32, f16 and bf16 are supported");
+    if (!emo_is_weight_type(args->weight.dtype))
+        return emo_cuda_unsupported(err, "look up an embedding of this data type");
     int64_t n = args->tokens * args->hidden;
     if (n <= 0)
         return EMO_OK;

@@ -52,7 +52,7 @@ struct emo_x_matrix {
 };
 
 __device__ static inline emo_x_matrix emo_x_matrix_of(const emo_weight &w) {
-    emo_x_matrix m = {(const char *)w.data, w.stride * (w.dtype == EMO_DTYPE_F32 ? 4 : 2), w.dtype};
+    emo_x_matrix m = {(const char *)w.data, emo_run_bytes(w.dtype, w.stride), w.dtype};
     return m;
 }
 

@@ -67,6 +67,9 @@ emo_status emo_cuda_experts_backward(emo_exec *exec, const emo_experts_args *arg
     void *x, *dy;
     if (args->saved == NULL)
         return emo_cuda_fail(err, EMO_E_INTERNAL, "experts_backward needs the pre-activations that the forward saved");
+    for (int32_t e = 0; e < args->experts; e++)
+        if (emo_is_quantised(args->table.slots[e].gate.dtype) || emo_is_quantised(args->table.slots[e].down.dtype))
+            return emo_cuda_unsupported(err, "go back through quantised experts");
     if (args->tokens == 0)
         return EMO_OK;
     if (!s.narrow)

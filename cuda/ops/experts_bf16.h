@@ -73,9 +73,14 @@ __device__ static inline int emo_x_valid(int64_t col, int64_t limit) {
     return left <= 0 ? 0 : left < 8 ? (int)left : 8;
 }
 
-/* Eight elements of a weight's line from `col`, those past `valid` 0. */
+/* Eight elements of a weight's line from `col`, those past `valid` 0. Quantised weights only go forward. */
+template <bool QUANTISED>
 __device__ static inline void emo_x_fetch(const char *line, int32_t dtype, int64_t col, int valid, float (&v)[8]) {
-    const char *p = line + col * (dtype == EMO_DTYPE_F32 ? 4 : 2);
+    if (QUANTISED && valid == 8 && emo_is_quantised(dtype)) {
+        emo_dequantise<8>(line, dtype, col, v);
+        return;
+    }
+    const char *p = line + col * 4;
     if (valid == 8 && dtype == EMO_DTYPE_F32 && ((uintptr_t)p & 15u) == 0) {
         float4 a = ((const float4 *)p)[0], b = ((const float4 *)p)[1];
         v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w;
@@ -84,7 +89,9 @@ __device__ static inline void emo_x_fetch(const char *line, int32_t dtype, int64
     }
 #pragma unroll
     for (int i = 0; i < 8; i++)
-        v[i] = i < valid ? emo_element(p, dtype, i) : 0.0f;
+        v[i] = i >= valid  ? 0.0f
+               : QUANTISED ? emo_element(line, dtype, col + i)
+                           : emo_plain_element(line, dtype, col + i);
 }
 
 __device__ static inline uint4 emo_x_narrow(const float (&v)[8]) {
@@ -262,7 +269,7 @@ __global__ static void __launch_bounds__(S::THREADS) experts_bf16_k(emo_experts_
             if (FAST || GRADIENT)
                 emo_cp_async16(to, valid > 0 ? line + col * 2 : (const char *)job.x, valid * 2);
             else
-                emo_x_fetch(line, type, col, valid, late[FAST || GRADIENT ? 0 : q]);
+                emo_x_fetch<!B_STEPS>(line, type, col, valid, late[FAST || GRADIENT ? 0 : q]);
         }
     };
     constexpr bool LATE = !FAST && !GRADIENT;

@@ -29,8 +29,12 @@ __device__ static inline float emo_xf_left(const emo_experts_job<float> &job, co
     return job.d_pre[row * 2 * job.inner + k];
 }
 
+template <int KIND>
 __device__ static inline float emo_xf_weight(const emo_x_matrix &w, int64_t row, int64_t col) {
-    return w.data != NULL ? emo_element(w.data + row * w.stride, w.dtype, col) : 0.0f;
+    if (w.data == NULL)
+        return 0.0f;
+    return KIND == EMO_X_GATE_UP || KIND == EMO_X_DOWN ? emo_element(w.data + row * w.stride, w.dtype, col)
+                                                       : emo_plain_element(w.data + row * w.stride, w.dtype, col);
 }
 
 /* Element (step k, column n of the tile) of the right operand. */
@@ -44,17 +48,18 @@ __device__ static inline float emo_xf_right(const emo_experts_job<float> &job, c
         int64_t row = at.n0 + emo_x_paired(n, 4, &up);
         if (row >= job.inner)
             return 0.0f;
-        return up ? emo_xf_weight(at.up, row, k) : emo_xf_weight(at.first_weight, row, k);
+        return up ? emo_xf_weight<KIND>(at.up, row, k) : emo_xf_weight<KIND>(at.first_weight, row, k);
     }
     int64_t col = at.n0 + n;
     if (col >= emo_x_columns<KIND>(job))
         return 0.0f;
     if (KIND == EMO_X_DOWN)
-        return emo_xf_weight(at.first_weight, col, k);
+        return emo_xf_weight<KIND>(at.first_weight, col, k);
     if (KIND == EMO_X_DOWN_INPUT)
-        return emo_xf_weight(at.first_weight, k, col);
+        return emo_xf_weight<KIND>(at.first_weight, k, col);
     if (KIND == EMO_X_INPUT)
-        return k < job.inner ? emo_xf_weight(at.first_weight, k, col) : emo_xf_weight(at.up, k - job.inner, col);
+        return k < job.inner ? emo_xf_weight<KIND>(at.first_weight, k, col)
+                             : emo_xf_weight<KIND>(at.up, k - job.inner, col);
     if (KIND == EMO_X_WEIGHT_UP)
         return job.x[(int64_t)job.token[at.first + k] * job.hidden + col];
     return job.h[(at.first + k) * job.inner + col];
