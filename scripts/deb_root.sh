@@ -42,7 +42,7 @@ export DEBIAN_FRONTEND=noninteractive
 cd /debs
 apt-get update -qq
 echo "== the program alone"
-apt-get install -qq -y --no-install-recommends ./libemo0_*.deb ./emo_*.deb >/dev/null
+apt-get -o Dpkg::Use-Pty=0 install -qq -y --no-install-recommends ./libemo0_*.deb ./emo_*.deb >/dev/null
 ! dpkg -l gcc 2>/dev/null | grep -q ^ii
 emo --version
 for i in 1 2 3 4 5 6; do echo '{"text": "the oven and the flour and the butter"}'; done >docs.jsonl
@@ -54,7 +54,7 @@ emo train --config config.json --tokenizer tok.json --data docs.jsonl --pool uni
 emo generate --model model --prompt "the oven" --tokens 8
 test -e /usr/share/man/man1/emo.1.gz || grep -q path-exclude /etc/dpkg/dpkg.cfg.d/* 2>/dev/null
 echo "== consumers"
-apt-get install -qq -y --no-install-recommends ./libemo-dev_*.deb gcc g++ libc6-dev pkg-config >/dev/null
+apt-get -o Dpkg::Use-Pty=0 install -qq -y --no-install-recommends ./libemo-dev_*.deb gcc g++ libc6-dev pkg-config >/dev/null
 gcc -std=c11 consumer.c $(pkg-config --cflags --libs emo) -o c && ./c
 gcc -std=c11 consumer.c $(pkg-config --cflags emo) $(pkg-config --static --libs emo | sed 's/-lemo/-l:libemo.a/') -o cs && ./cs
 ! ldd cs | grep -q libemo
@@ -63,7 +63,7 @@ echo "== docs/tasks, as they stand"
 bash /source/tests/install/test_docs.sh /source installed | tail -n 5
 if ls python3-emo_*.deb >/dev/null 2>&1; then
     echo "== Python"
-    apt-get install -qq -y --no-install-recommends ./python3-emo_*.deb >/dev/null
+    apt-get -o Dpkg::Use-Pty=0 install -qq -y --no-install-recommends ./python3-emo_*.deb >/dev/null
     mkdir /python
     cd /python
     head -n 1 /debs/docs.jsonl >note.txt
@@ -77,7 +77,7 @@ if ls python3-emo_*.deb >/dev/null 2>&1; then
     cd /debs
 fi
 echo "== removed again"
-apt-get purge -qq -y libemo0 >/dev/null
+apt-get -o Dpkg::Use-Pty=0 purge -qq -y libemo0 >/dev/null
 ! ls /usr/lib/*/libemo* /usr/bin/emo 2>/dev/null
 EOT
 chroot "$new" bash /debs/use.sh || { echo "FAILED in the new root"; exit 1; }
