@@ -43,7 +43,10 @@ def wants_library():
 class BuildWithLibrary(build_py):
     def run(self):
         super().run()
-        if not wants_library() or getattr(self, "editable_mode", False):
+        if getattr(self, "editable_mode", False):  # EMO_LIBRARY names the library then
+            return
+        shutil.copyfile(ROOT / "LICENSE", pathlib.Path(self.build_lib) / "emo" / "LICENSE")
+        if not wants_library():
             return
         target = pathlib.Path(self.build_lib) / "emo" / "lib"
         shutil.rmtree(target, ignore_errors=True)
@@ -75,7 +78,7 @@ class BuildWithLibrary(build_py):
 
     def get_outputs(self, include_bytecode=1):
         target = pathlib.Path(self.build_lib) / "emo" / "lib"
-        return super().get_outputs(include_bytecode) + [str(p) for p in target.rglob("*") if p.is_file()]
+        return super().get_outputs(include_bytecode) + [str(target.parent / "LICENSE")] + [str(p) for p in target.rglob("*") if p.is_file()]
 
 
 def bundle(library, target, with_companions):

@@ -33,7 +33,7 @@ version=$(sed -n 's/^project(emo VERSION \([0-9.]*\).*/\1/p' "$source/CMakeLists
 wheel=$work/dist/emo-$version-py3-none-$("$python" -c 'import sysconfig; print(sysconfig.get_platform().replace("-", "_"))').whl
 [ -e "$wheel" ] || { echo "FAILED: no $wheel"; ls "$work/dist"; exit 1; }
 listed=$("$python" -m zipfile -l "$wheel" | awk '{print $1}')
-for wanted in emo/__init__.py emo/_abi.py emo/py.typed "emo/lib/libemo.so.${version%%.*}"; do
+for wanted in emo/__init__.py emo/LICENSE emo/_abi.py emo/py.typed "emo/lib/libemo.so.${version%%.*}"; do
     grep -qxF "$wanted" <<<"$listed" || { echo "FAILED: $wanted is not in the wheel"; echo "$listed"; exit 1; }
 done
 PYTHON=$python bash "$source/tests/bindings/try_wheel.sh" "$source" "$wheel" "$work" --short
