@@ -1,58 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The router's forward pass on the CPU: logits, pools, selection. Formulas: emo/sys/backend.h. */
+/* The router's forward pass on the CPU: its phases, the logits, the pools. Formulas: emo/sys/backend.h. */
 #include <string.h>
 
 #include "base/checked.h"
 #include "base/status.h"
-#include "cpu/route.h"
 #include "cpu/route_ops.h"
+#include "cpu/route_task.h"
 #include "tensor/philox.h"
-
-/* What one worker needs for a row: compacted values and ids. */
-typedef struct row_space {
-    float *z;
-    float *key; /* selection keys: scores plus bias */
-    int32_t *ids;
-    float *best;
-    int32_t *best_at;
-    int32_t *who; /* places of the competitors */
-} row_space;
-
-typedef struct route_task {
-    const emo_route_args *a;
-    const emo__route_piece *pieces;
-    float *sums;                /* [pieces, n] partial usage or score sums */
-    int32_t *counts;            /* [pieces, n] */
-    double *z_sums;             /* [pieces] */
-    const uint8_t *sets;        /* [segments, n] allowed sets that the rows see, or NULL */
-    const int32_t *first_piece; /* [segments + 1] */
-    char *space;
-    size_t space_stride;
-} route_task;
-
-static size_t align64(size_t n) { return (n + 63u) & ~(size_t)63u; }
-
-static size_t space_bytes(int32_t n) {
-    size_t row = align64(emo__route_pad((size_t)n) * sizeof(float));
-    return 6 * row;
-}
-
-static row_space space_of(const route_task *t, size_t worker) {
-    char *base = t->space + worker * t->space_stride;
-    size_t row = align64(emo__route_pad((size_t)t->a->experts) * sizeof(float));
-    row_space s;
-    s.z = (float *)(void *)base;
-    s.key = (float *)(void *)(base + row);
-    s.ids = (int32_t *)(void *)(base + 2 * row);
-    s.best = (float *)(void *)(base + 3 * row);
-    s.best_at = (int32_t *)(void *)(base + 4 * row);
-    s.who = (int32_t *)(void *)(base + 5 * row);
-    return s;
-}
-
-static const uint8_t *set_of(const uint8_t *sets, int32_t segment, int32_t n) {
-    return sets != NULL ? sets + (size_t)segment * (size_t)n : NULL;
-}
 
 /* ---- logits ---- */
 
@@ -116,14 +70,14 @@ static emo_status logits_phase(emo__cpu_exec *cpu, const emo_route_args *a, emo_
 /* ---- pools ---- */
 
 static void usage_piece(void *task, size_t index, size_t worker) {
-    const route_task *t = task;
+    const emo__route_task *t = task;
     const emo_route_args *a = t->a;
     const emo__route_piece *piece = &t->pieces[index];
-    row_space s = space_of(t, worker);
+    emo__route_space s = emo__route_space_of(t, worker);
     int32_t n = a->experts;
     float *sum = t->sums + index * (size_t)n;
     memset(sum, 0, (size_t)n * sizeof *sum);
-    size_t m = emo__route_allowed(set_of(t->sets, piece->segment, n), n, s.ids);
+    size_t m = emo__route_allowed(emo__route_set(t->sets, piece->segment, n), n, s.ids);
     if (m == 0)
         return;
     float *acc = s.key; /* compact sums, so that the additions vectorise */
@@ -139,7 +93,7 @@ static void usage_piece(void *task, size_t index, size_t worker) {
 
 /* Number of experts with cumulative mean mass below pool_mass, plus one, clamped. usage over `tokens` tokens. */
 static int32_t mass_size(const emo_route_args *a, const float *usage, const int32_t *ids, size_t m, int32_t tokens,
-                         row_space *s) {
+                         emo__route_space *s) {
     for (size_t i = 0; i < m; i++)
         s->key[i] = usage[ids[i]];
     double limit = (double)a->pool_mass * tokens;
@@ -167,7 +121,7 @@ static int32_t mass_size(const emo_route_args *a, const float *usage, const int3
 
 /* Removes the least used unprotected experts until `size` are left; ties keep the lower id. */
 static void narrow(const emo_route_args *a, const float *usage, const int32_t *ids, size_t m, int32_t size,
-                   uint8_t *allowed, row_space *s) {
+                   uint8_t *allowed, emo__route_space *s) {
     int32_t n = a->experts;
     size_t competing = 0;
     int32_t *who = s->who;
@@ -199,9 +153,9 @@ static void narrow(const emo_route_args *a, const float *usage, const int32_t *i
 }
 
 static void pool_segment(void *task, size_t index, size_t worker) {
-    const route_task *t = task;
+    const emo__route_task *t = task;
     const emo_route_args *a = t->a;
-    row_space s = space_of(t, worker);
+    emo__route_space s = emo__route_space_of(t, worker);
     int32_t n = a->experts;
     size_t at = index * (size_t)n;
     uint8_t *allowed = a->allowed + at;
@@ -230,210 +184,6 @@ static void pool_segment(void *task, size_t index, size_t worker) {
         narrow(a, usage, s.ids, m, mass_size(a, usage, s.ids, m, tokens, &s), allowed, &s);
     } else if (a->pool_size != NULL) {
         narrow(a, usage, s.ids, m, a->pool_size[index], allowed, &s);
-    }
-}
-
-/* ---- selection ---- */
-
-/* The k largest keys, descending, ties to the lower place; returns how many there are (k or m). */
-static size_t top_k(const float *key, size_t m, size_t k, float *best, int32_t *best_at) {
-    size_t have = 0;
-    for (size_t i = 0; i < m; i++) {
-        float v = key[i];
-        size_t j;
-        if (have < k)
-            j = have++;
-        else if (v > best[k - 1])
-            j = k - 1;
-        else
-            continue;
-        while (j > 0 && v > best[j - 1]) {
-            best[j] = best[j - 1];
-            best_at[j] = best_at[j - 1];
-            j--;
-        }
-        best[j] = v;
-        best_at[j] = (int32_t)i;
-    }
-    return have;
-}
-
-static float norm_of(const float *w, size_t k, float p) {
-    double sum = 0.0;
-    if (p == 1.0f) {
-        for (size_t j = 0; j < k; j++)
-            sum += w[j];
-        return (float)sum;
-    }
-    for (size_t j = 0; j < k; j++)
-        sum += pow((double)w[j], (double)p);
-    return (float)pow(sum, 1.0 / (double)p);
-}
-
-/* Keys for the choice: scores, plus the bias; always-active experts do not compete. Returns the number of competitors;
- * `who` maps them to places in z. */
-static size_t competitors(const emo_route_args *a, const float *z, const int32_t *ids, size_t m, float *key,
-                          int32_t *who) {
-    size_t c = 0;
-    for (size_t i = 0; i < m; i++) {
-        int32_t e = ids[i];
-        int skip = 0;
-        for (int32_t j = 0; j < a->n_always; j++)
-            skip |= a->always[j] == e;
-        if (skip)
-            continue;
-        key[c] = a->score_bias != NULL ? z[i] + a->score_bias[e] : z[i];
-        who[c++] = (int32_t)i;
-    }
-    return c;
-}
-
-static void shared_part(const emo_route_args *a, const float *logits, const float *z, const int32_t *ids, size_t m,
-                        int32_t *indices, float *weights) {
-    if (a->n_always > 0) {
-        for (int32_t j = 0; j < a->n_always; j++) {
-            indices[j] = -1;
-            weights[j] = 0.0f;
-            for (size_t i = 0; i < m; i++) {
-                if (ids[i] == a->always[j]) {
-                    indices[j] = ids[i];
-                    weights[j] = z[i];
-                }
-            }
-        }
-        return;
-    }
-    int32_t h = a->shared;
-    for (int32_t j = 0; j < h; j++) {
-        indices[j] = a->experts + j;
-        weights[j] = 1.0f;
-    }
-    if (a->shared_mode == EMO_SHARED_SOFTMAX && h > 1) {
-        const float *own = logits + a->experts;
-        float top = own[0];
-        for (int32_t j = 1; j < h; j++)
-            top = own[j] > top ? own[j] : top;
-        float sum = 0.0f;
-        for (int32_t j = 0; j < h; j++) {
-            weights[j] = emo__exp(own[j] - top);
-            sum += weights[j];
-        }
-        for (int32_t j = 0; j < h; j++)
-            weights[j] /= sum;
-    }
-}
-
-static void select_piece(void *task, size_t index, size_t worker) {
-    const route_task *t = task;
-    const emo_route_args *a = t->a;
-    const emo__route_piece *piece = &t->pieces[index];
-    row_space s = space_of(t, worker);
-    int32_t n = a->experts;
-    size_t k = (size_t)a->k;
-    size_t k_total = (size_t)emo__route_chosen(a);
-    float *sum = t->sums != NULL ? t->sums + index * (size_t)n : NULL;
-    int32_t *counts = t->counts != NULL ? t->counts + index * (size_t)n : NULL;
-    double z_sum = 0.0;
-    if (sum != NULL)
-        memset(sum, 0, (size_t)n * sizeof *sum);
-    if (counts != NULL)
-        memset(counts, 0, (size_t)n * sizeof *counts);
-    size_t m = emo__route_allowed(set_of(t->sets, piece->segment, n), n, s.ids);
-    int64_t begin = piece->begin > a->first ? piece->begin : a->first;
-    int64_t end = piece->end < a->last ? piece->end : a->last;
-    int plain = a->n_always == 0 && a->score_bias == NULL;
-    for (int64_t token = begin; token < end; token++) {
-        const float *logits = a->logits + (size_t)token * (size_t)a->columns;
-        int32_t *indices = a->indices + (size_t)token * k_total;
-        float *weights = a->weights + (size_t)token * k_total;
-        float lse = m > 0 ? emo__route_softmax(logits, s.ids, m, s.z) : 0.0f;
-        float total = 1.0f;
-        if (a->gating == EMO_GATING_SIGMOID && m > 0) {
-            for (size_t i = 0; i < m; i++) {
-                float v = logits[s.ids[i]];
-                float e = emo__exp(v > 0.0f ? -v : v);
-                s.z[i] = (v > 0.0f ? 1.0f : e) / (1.0f + e) + EMO__SIGMOID_FLOOR;
-            }
-            total = emo__route_sum(s.z, emo__route_pad(m)); /* the softmax left zeros in the padding */
-        }
-        size_t got;
-        if (plain) {
-            got = top_k(s.z, m, k, s.best, s.best_at);
-        } else {
-            size_t c = competitors(a, s.z, s.ids, m, s.key, s.who);
-            got = top_k(s.key, c, k, s.best, s.best_at);
-            for (size_t j = 0; j < got; j++)
-                s.best_at[j] = s.who[s.best_at[j]];
-        }
-        for (size_t j = 0; j < k; j++) {
-            indices[j] = j < got ? s.ids[s.best_at[j]] : -1;
-            weights[j] = j < got ? s.z[s.best_at[j]] : 0.0f;
-        }
-        if (a->norm_p > 0.0f) {
-            float norm = norm_of(weights, got, a->norm_p);
-            for (size_t j = 0; j < got && norm > 0.0f; j++)
-                weights[j] /= norm;
-        }
-        shared_part(a, logits, s.z, s.ids, m, indices + k, weights + k);
-        if (counts != NULL) {
-            for (size_t j = 0; j < k_total; j++) {
-                if (indices[j] >= 0 && indices[j] < n)
-                    counts[indices[j]]++;
-            }
-        }
-        if (a->scores != NULL) {
-            float *row = a->scores + (size_t)token * (size_t)n;
-            if (m < (size_t)n)
-                memset(row, 0, (size_t)n * sizeof *row);
-            for (size_t i = 0; i < m; i++)
-                row[s.ids[i]] = s.z[i];
-        }
-        if (sum != NULL) {
-            float scale = 1.0f / total;
-            for (size_t i = 0; i < m; i++)
-                sum[s.ids[i]] += s.z[i] * scale;
-        }
-        if (a->lse != NULL)
-            a->lse[token] = lse;
-        z_sum += (double)lse * (double)lse;
-    }
-    if (t->z_sums != NULL)
-        t->z_sums[index] = z_sum;
-}
-
-/* Ordered sums of the pieces that [first, last) touches. */
-static void reduce_selection(const route_task *t, size_t pieces) {
-    const emo_route_args *a = t->a;
-    int32_t n = a->experts;
-    int64_t rows = 0;
-    for (size_t p = 0; p < pieces; p++) {
-        const emo__route_piece *piece = &t->pieces[p];
-        int64_t begin = piece->begin > a->first ? piece->begin : a->first;
-        int64_t end = piece->end < a->last ? piece->end : a->last;
-        if (begin >= end)
-            continue;
-        rows += end - begin;
-        size_t at = (size_t)piece->segment * (size_t)n;
-        for (int32_t e = 0; e < n && t->counts != NULL; e++) {
-            int32_t c = t->counts[p * (size_t)n + (size_t)e];
-            if (a->counts != NULL)
-                a->counts[e] += c;
-            if (a->segment_counts != NULL)
-                a->segment_counts[at + (size_t)e] += c;
-        }
-        for (int32_t e = 0; e < n && t->sums != NULL; e++) {
-            float v = t->sums[p * (size_t)n + (size_t)e];
-            if (a->score_sum != NULL)
-                a->score_sum[e] += v;
-            if (a->segment_score_sum != NULL)
-                a->segment_score_sum[at + (size_t)e] += v;
-        }
-        if (a->z_sum != NULL)
-            a->z_sum[0] += t->z_sums[p];
-    }
-    if (a->counts != NULL) {
-        for (int32_t h = 0; h < a->shared && a->n_always == 0; h++)
-            a->counts[n + h] += (int32_t)rows;
     }
 }
 
@@ -471,16 +221,16 @@ emo_status emo__cpu_route_forward(emo_exec *exec, const emo_route_args *a, emo_e
     size_t segments = (size_t)a->n_segments;
     size_t pieces = make_pieces(a, NULL, NULL);
     size_t workers = cpu->workers;
-    size_t at_first = align64(pieces * sizeof(emo__route_piece));
-    size_t at_sums = at_first + align64((segments + 1) * sizeof(int32_t));
-    size_t at_counts = at_sums + align64(pieces * n * sizeof(float));
-    size_t at_z = at_counts + align64(pieces * n * sizeof(int32_t));
-    size_t at_space = at_z + align64(pieces * sizeof(double));
-    size_t stride = space_bytes(a->experts);
+    size_t at_first = emo__route_align(pieces * sizeof(emo__route_piece));
+    size_t at_sums = at_first + emo__route_align((segments + 1) * sizeof(int32_t));
+    size_t at_counts = at_sums + emo__route_align(pieces * n * sizeof(float));
+    size_t at_z = at_counts + emo__route_align(pieces * n * sizeof(int32_t));
+    size_t at_space = at_z + emo__route_align(pieces * sizeof(double));
+    size_t stride = emo__route_space_bytes(a->experts);
     char *scratch = emo__cpu_scratch(cpu, at_space + workers * stride, err);
     if (scratch == NULL)
         return EMO_E_OUT_OF_MEMORY;
-    route_task t;
+    emo__route_task t;
     memset(&t, 0, sizeof t);
     t.a = a;
     t.pieces = (emo__route_piece *)(void *)scratch;
@@ -503,8 +253,8 @@ emo_status emo__cpu_route_forward(emo_exec *exec, const emo_route_args *a, emo_e
         t.counts = want_counts ? (int32_t *)(void *)(scratch + at_counts) : NULL;
         t.z_sums = (double *)(void *)(scratch + at_z);
         t.sets = a->allowed;
-        emo__parallel_for(cpu->rt, pieces, select_piece, &t);
-        reduce_selection(&t, pieces);
+        emo__parallel_for(cpu->rt, pieces, emo__route_select_piece, &t);
+        emo__route_select_reduce(&t, pieces);
     }
     return EMO_OK;
 }

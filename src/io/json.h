@@ -96,9 +96,12 @@ typedef struct emo__jw {
     unsigned depth;
     bool fresh;        /* nothing written yet at this level */
     uint64_t row_bits; /* bit d: the level d is a one-line array */
+    emo__buf *keys;    /* set after emo__jw_begin(), for emo__jw_has(): keeps the outermost object's keys */
 } emo__jw;
 void emo__jw_begin(emo__jw *w, emo__buf *buf, int indent, emo_error *err);
 emo_status emo__jw_end(emo__jw *w);
+/* Whether the outermost object has the key already; w->keys must have been set. */
+bool emo__jw_has(const emo__jw *w, const char *key);
 void emo__jw_object(emo__jw *w, const char *key);
 void emo__jw_object_end(emo__jw *w);
 void emo__jw_array(emo__jw *w, const char *key);

@@ -60,7 +60,17 @@ static void lead(emo__jw *w, const char *key) {
     if (key != NULL) {
         put_escaped(w, key, strlen(key));
         put(w, ": ", 2);
+        if (w->keys != NULL && w->depth == 1 && w->status == EMO_OK)
+            w->status = emo__buf_append(w->keys, key, strlen(key) + 1, w->err);
     }
+}
+
+bool emo__jw_has(const emo__jw *w, const char *key) {
+    for (size_t at = 0; at < w->keys->size; at += strlen(w->keys->data + at) + 1) {
+        if (strcmp(w->keys->data + at, key) == 0)
+            return true;
+    }
+    return false;
 }
 
 static void open_level(emo__jw *w, const char *key, const char *bracket, bool row) {

@@ -56,18 +56,7 @@ emo_status emo__beside_read(emo__beside *b, const char *folder, emo_error *err) 
     return status;
 }
 
-/* Whether the outermost object written so far has the key: its members stand on lines of their own, two spaces in, and
- * no string holds a line break. */
-static bool is_written(const char *text, const char *key) {
-    size_t n = strlen(key);
-    for (const char *line = strstr(text, "\n  \""); line != NULL; line = strstr(line + 1, "\n  \"")) {
-        if (strncmp(line + 4, key, n) == 0 && line[4 + n] == '"')
-            return true;
-    }
-    return false;
-}
-
-emo_status emo__beside_write_config(const emo__beside *b, emo__jw *w, size_t begin, emo_error *err) {
+emo_status emo__beside_write_config(const emo__beside *b, emo__jw *w, emo_error *err) {
     emo__json *root = NULL;
     const char *type = NULL;
     if (b == NULL || w->status != EMO_OK)
@@ -79,8 +68,7 @@ emo_status emo__beside_write_config(const emo__beside *b, emo__jw *w, size_t beg
     bool renamed = status == EMO_OK && strcmp(type, "flex_olmo_noqknorm_prenorm") == 0;
     if (status == EMO_OK) {
         for (emo__json_iter it = emo__json_members(root); emo__json_next(&it);) {
-            if (w->status == EMO_OK && !is_written(w->buf->data + begin, it.key) &&
-                !(renamed && strcmp(it.key, "auto_map") == 0))
+            if (w->status == EMO_OK && !emo__jw_has(w, it.key) && !(renamed && strcmp(it.key, "auto_map") == 0))
                 emo__jw_node(w, it.key, it.value);
         }
     }

@@ -39,8 +39,8 @@ void emo__beside_release(emo__beside *beside); /* NULL is fine */
 const char *emo__beside_name(int which);
 /* Reads the files of a folder that are there. */
 EMO_MUST_CHECK emo_status emo__beside_read(emo__beside *beside, const char *folder, emo_error *err);
-/* Writes the members of the old config.json whose keys are not in the open outermost object that `w` began at
- * w->buf[begin]. NULL: none. */
-EMO_MUST_CHECK emo_status emo__beside_write_config(const emo__beside *beside, emo__jw *w, size_t begin, emo_error *err);
+/* Writes the members of the old config.json whose keys are not in the open outermost object of `w`, which keeps its
+ * keys. NULL: none. */
+EMO_MUST_CHECK emo_status emo__beside_write_config(const emo__beside *beside, emo__jw *w, emo_error *err);
 
 #endif

@@ -78,8 +78,10 @@ static void write_experts(emo__jw *w, const emo__config *c) {
 
 emo_status emo__config_write(const emo__config *c, emo_dtype dtype, emo__buf *out, emo_error *err) {
     emo__jw w;
-    size_t begin = out->size;
+    emo__buf keys;
+    emo__buf_init(&keys, out->mem);
     emo__jw_begin(&w, out, 2, err);
+    w.keys = &keys;
     emo__jw_object(&w, NULL);
     emo__jw_row(&w, "architectures");
     emo__jw_string(&w, NULL,
@@ -131,8 +133,9 @@ emo_status emo__config_write(const emo__config *c, emo_dtype dtype, emo__buf *ou
         emo__jw_bool(&w, "emo_router_score_bias", true);
     if (c->train_seq_len > 0)
         emo__jw_i64(&w, "emo_train_seq_len", c->train_seq_len);
-    emo_status status = emo__beside_write_config(c->beside, &w, begin, err);
+    emo_status status = emo__beside_write_config(c->beside, &w, err);
     emo__jw_object_end(&w);
     emo_status written = emo__jw_end(&w);
+    emo__buf_free(&keys);
     return status != EMO_OK ? status : written;
 }
