@@ -24,7 +24,7 @@ __device__ static inline const float *key_row(const emo_attention_args &a, const
 }
 
 template <int D>
-__global__ static void __launch_bounds__(FORWARD_THREADS)
+__global__ static void __launch_bounds__(FORWARD_THREADS, 2)
     forward_k(emo_attention_args a, emo_at_shape shape, const emo_at_work *list) {
     EMO_DYN_SHARED(__nv_bfloat16, q); /* [EMO_AB_ROWS][D], then keys, then values [KEYS][D] */
     __nv_bfloat16 *k = q + EMO_AB_ROWS * D, *v = k + KEYS * D;

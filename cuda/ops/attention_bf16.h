@@ -44,7 +44,7 @@ __device__ static inline void emo_ab_dots(const __nv_bfloat16 *a, int row, const
 #pragma unroll
         for (int q = 0; q < 4; q++)
             s[0][j][q] = 0.0f;
-#pragma unroll
+#pragma unroll 2 /* more would keep fragments of later steps in registers */
     for (int step = 0; step < D / 16; step++) {
         uint32_t u[1][4], v[N / 8][2];
         emo_left_fragments<false, D / 8, 1>(a, row, step, lane, u);
