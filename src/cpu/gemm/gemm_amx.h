@@ -3,7 +3,7 @@
 #ifndef EMO_SRC_CPU_GEMM_GEMM_AMX_H
 #define EMO_SRC_CPU_GEMM_GEMM_AMX_H
 
-#if defined(__AMX_BF16__)
+#if defined(__AMX_BF16__) || defined(__AMXBF16__) /* clang before 16 */
 #include <immintrin.h>
 #include <stdint.h>
 #include <string.h>
