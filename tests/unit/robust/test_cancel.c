@@ -3,54 +3,7 @@
  * same objects do the same work afterwards. Progress itself: a phase, never more done than there is, never backwards
  * but to the beginning.
  */
-#include <unistd.h>
-
-#include "model/model.h"
-#include "support/meter.h"
-#include "support/stages.h"
-
-/* Many small files are written: a disk that is asked to keep each of them would take long. */
-int fsync(int fd) { return fd < 0 ? -1 : 0; }
-
-static meter hook = METER_INIT;
-
-typedef struct watch {
-    long calls;
-    long cancel_at; /* -1: never */
-    const char *phase;
-    uint64_t done;
-} watch;
-
-static int32_t report(void *ctx, const emo_progress_info *info) {
-    watch *w = ctx;
-    assert_non_null(info->phase);
-    assert_true(info->phase[0] != '\0');
-    assert_true(info->total == 0 || info->done <= info->total);
-    if (w->phase == info->phase && info->done != 0) /* a phase may begin anew: the next micro-batch */
-        assert_true(info->done >= w->done);
-    w->phase = info->phase;
-    w->done = info->done;
-    return w->calls++ == w->cancel_at;
-}
-
-static emo_progress watching(watch *w) {
-    emo_progress progress = {w, report};
-    return progress;
-}
-
-/* What the calls work on; made once, by a healthy library. */
-static emo_runtime *rt;
-static emo_model *model;
-static emo_dataset *data;
-static char folder[700];
-
-#define MUST(call)                                                                                                     \
-    do {                                                                                                               \
-        if ((call) != EMO_OK)                                                                                          \
-            fail_msg("%s: %s", #call, err->message);                                                                   \
-    } while (0)
-
-typedef emo_status (*long_call)(watch *w, emo_error *err);
+#include "cancel_support.h"
 
 static int32_t next_text(void *ctx, const char **text, size_t *length) {
     int *left = ctx;
@@ -296,172 +249,6 @@ static emo_status open_long(watch *w, emo_error *err) {
     return status;
 }
 
-static emo_status train(watch *w, emo_error *err) {
-    static float want[STAGES_VOCAB * 16];
-    static float got[STAGES_VOCAB * 16];
-    static int known;
-    size_t n = 0;
-    emo_model *own = NULL;
-    emo_trainer *trainer = NULL;
-    emo_train_options o = stages_train_options();
-    emo_error ignored = EMO_ERROR_INIT;
-    MUST(stages_open_model(rt, &own, err));
-    stages_clean();
-    o.progress = watching(w);
-    o.accumulate = 2;
-    o.balance_scope = EMO_BALANCE_WINDOW; /* counts of a micro-batch that was cancelled must not stay */
-    o.out = stages_run();
-    o.checkpoint_every = 1;
-    o.valid = data;
-    o.valid_every = 1;
-    emo_status status = emo_trainer_create(own, data, &o, &trainer, err);
-    if (status == EMO_OK)
-        status = emo_trainer_run(trainer, err);
-    if (status == EMO_E_CANCELLED) {
-        w->cancel_at = -1;
-        if (trainer == NULL && emo_trainer_create(own, data, &o, &trainer, &ignored) != EMO_OK)
-            fail_msg("create again: %s", ignored.message);
-        emo_status rest = emo_trainer_run(trainer, &ignored);
-        if (rest != EMO_OK)
-            fail_msg("run again: %s", ignored.message);
-        assert_int_equal(emo_trainer_at(trainer), 2);
-    }
-    emo_trainer_release(trainer);
-    if (emo_model_tensor_f32(own, "model.embed_tokens.weight", got, STAGES_VOCAB * 16, &n, &ignored) != EMO_OK)
-        fail_msg("weights: %s", ignored.message);
-    if (known)
-        assert_memory_equal(got, want, sizeof want);
-    memcpy(want, got, sizeof want);
-    known = 1;
-    emo_model_release(own);
-    return status;
-}
-
-/* A run without a checkpoint before its last step but those that are asked for. */
-static emo_train_options three_steps(void) {
-    emo_train_options o = stages_train_options();
-    o.max_steps = 3;
-    o.checkpoint_every = 0;
-    return o;
-}
-
-/* What is in the run folder can be gone on with, to the weights of an uninterrupted run. */
-static void expect_resumable(int64_t at_least, emo_error *err) {
-    static float want[STAGES_VOCAB * 16];
-    static float got[STAGES_VOCAB * 16];
-    static int known;
-    size_t n = 0;
-    emo_model *own = NULL;
-    emo_trainer *trainer = NULL;
-    emo_error ignored = EMO_ERROR_INIT;
-    emo_train_options o = three_steps();
-    o.out = stages_run();
-    o.resume = 1;
-    err = &ignored;
-    MUST(stages_open_model(rt, &own, err));
-    MUST(emo_trainer_create(own, data, &o, &trainer, err));
-    assert_true(emo_trainer_at(trainer) >= at_least);
-    MUST(emo_trainer_run(trainer, err));
-    emo_trainer_release(trainer);
-    MUST(emo_model_tensor_f32(own, "model.embed_tokens.weight", got, STAGES_VOCAB * 16, &n, err));
-    if (known)
-        assert_memory_equal(got, want, sizeof want);
-    memcpy(want, got, sizeof want);
-    known = 1;
-    emo_model_release(own);
-}
-
-/* The second checkpoint of a run is cancelled: the first one is whole, and the trainer writes the second again. */
-static emo_status checkpoint(watch *w, emo_error *err) {
-    long cancel_at = w->cancel_at;
-    emo_model *own = NULL;
-    emo_trainer *trainer = NULL;
-    emo_train_options o = three_steps();
-    MUST(stages_open_model(rt, &own, err));
-    stages_clean();
-    o.out = stages_run();
-    o.progress = watching(w);
-    w->cancel_at = -1;
-    MUST(emo_trainer_create(own, data, &o, &trainer, err));
-    MUST(emo_trainer_step(trainer, NULL, err));
-    MUST(emo_trainer_checkpoint(trainer, err));
-    MUST(emo_trainer_step(trainer, NULL, err));
-    long before = w->calls;
-    w->calls = 0;
-    w->cancel_at = cancel_at;
-    emo_status status = emo_trainer_checkpoint(trainer, err);
-    if (status == EMO_E_CANCELLED && cancel_at % 2 == 0) {
-        w->cancel_at = -1;
-        emo_error ignored = EMO_ERROR_INIT;
-        if (emo_trainer_checkpoint(trainer, &ignored) != EMO_OK)
-            fail_msg("checkpoint again: %s", ignored.message);
-    }
-    emo_trainer_release(trainer);
-    emo_model_release(own);
-    expect_resumable(status == EMO_E_CANCELLED && cancel_at % 2 != 0 ? 1 : 2, err);
-    assert_true(before > 0);
-    return status;
-}
-
-/* Creating a trainer with options that change the model, and one that reads a checkpoint: cancelled, no trainer, the
- * model keeps its options, and the folder is as it was. */
-static emo_status create_trainer(watch *w, emo_error *err) {
-    emo_model *own = NULL;
-    emo_trainer *trainer = NULL;
-    emo_train_options o = stages_train_options();
-    MUST(stages_open_model(rt, &own, err));
-    o.progress = watching(w);
-    o.gating = EMO_ROUTER_SIGMOID;
-    o.score_bias_rate = 0.01f;
-    size_t tensors = own->n_params;
-    emo_status status = emo_trainer_create(own, data, &o, &trainer, err);
-    assert_int_equal(trainer != NULL, status == EMO_OK);
-    assert_true((own->config.gating != 0) == (status == EMO_OK));
-    assert_int_equal(own->n_params, status == EMO_OK ? tensors + 2 : tensors);
-    emo_trainer_release(trainer);
-    if (status != EMO_OK) { /* as it was: it can be saved for others */
-        emo_error ignored = EMO_ERROR_INIT;
-        if (emo_model_save(own, folder, NULL, &ignored) != EMO_OK)
-            fail_msg("save: %s", ignored.message);
-    }
-    emo_model_release(own);
-    return status;
-}
-
-static emo_status resume(watch *w, emo_error *err) {
-    static int made;
-    emo_model *own = NULL;
-    emo_trainer *trainer = NULL;
-    emo_train_options o = three_steps();
-    o.out = stages_run();
-    if (!made) {
-        stages_clean();
-        MUST(stages_open_model(rt, &own, err));
-        MUST(emo_trainer_create(own, data, &o, &trainer, err));
-        MUST(emo_trainer_step(trainer, NULL, err));
-        MUST(emo_trainer_checkpoint(trainer, err));
-        emo_trainer_release(trainer);
-        emo_model_release(own);
-        trainer = NULL;
-        made = 1;
-    }
-    MUST(stages_open_model(rt, &own, err));
-    o.resume = 1;
-    o.progress = watching(w);
-    emo_status status = emo_trainer_create(own, data, &o, &trainer, err);
-    assert_int_equal(trainer != NULL, status == EMO_OK);
-    if (trainer == NULL) { /* the same model, again */
-        emo_error ignored = EMO_ERROR_INIT;
-        w->cancel_at = -1;
-        if (emo_trainer_create(own, data, &o, &trainer, &ignored) != EMO_OK)
-            fail_msg("resume again: %s", ignored.message);
-    }
-    assert_int_equal(emo_trainer_at(trainer), 1);
-    emo_trainer_release(trainer);
-    emo_model_release(own);
-    return status;
-}
-
 static emo_status advance(watch *w, emo_error *err) {
     static int32_t want[3];
     static int known;
@@ -515,90 +302,39 @@ static emo_status tasks_run(emo_select_method method, watch *w, emo_error *err) 
 static emo_status tasks_usage(watch *w, emo_error *err) { return tasks_run(EMO_SELECT_USAGE, w, err); }
 static emo_status tasks_layerwise(watch *w, emo_error *err) { return tasks_run(EMO_SELECT_LAYERWISE, w, err); }
 
-static const struct {
-    const char *name;
-    long_call call;
-    long least; /* calls of the hook that such tiny work must make */
-} calls[] = {
-    {"tokenizer train", tokenizer_train, 2},
-    {"encode", encode, 4},
-    {"dataset from text", from_text, 5},
-    {"model create", create, 2},
-    {"dataset open", dataset_open, 1},
-    {"dataset open, a long document", open_long, 20},
-    {"load", load, 2},
-    {"load from sources", load_sources, 2},
-    {"save", save, 2},
-    {"stats", collect, 2},
-    {"select by usage", select_usage, 2},
-    {"select layerwise", select_layerwise, 2},
-    {"select by EASY-EP", select_easy_ep, 2},
-    {"prune", prune, 2},
-    {"merge", merge, 4},
-    {"eval", evaluate, 2},
-    {"eval of choices", evaluate_choices, 2},
-    {"logits", eval_logits, 2},
-    {"tasks open", tasks_open, 4},
-    {"tasks run, subsets by usage", tasks_usage, 20},
-    {"tasks run, subsets layerwise", tasks_layerwise, 20},
-    {"train", train, 4},
-    {"create a trainer", create_trainer, 4},
-    {"checkpoint", checkpoint, 8},
-    {"resume", resume, 8},
-    {"append text", append_text, 2},
-    {"advance", advance, 4},
-};
-
 static void every_long_call_can_be_cancelled_anywhere(void **state) {
+    static const cancelled_call calls[] = {
+        {"tokenizer train", tokenizer_train, 2},
+        {"encode", encode, 4},
+        {"dataset from text", from_text, 5},
+        {"model create", create, 2},
+        {"dataset open", dataset_open, 1},
+        {"dataset open, a long document", open_long, 20},
+        {"load", load, 2},
+        {"load from sources", load_sources, 2},
+        {"save", save, 2},
+        {"stats", collect, 2},
+        {"select by usage", select_usage, 2},
+        {"select layerwise", select_layerwise, 2},
+        {"select by EASY-EP", select_easy_ep, 2},
+        {"prune", prune, 2},
+        {"merge", merge, 4},
+        {"eval", evaluate, 2},
+        {"eval of choices", evaluate_choices, 2},
+        {"logits", eval_logits, 2},
+        {"tasks open", tasks_open, 4},
+        {"tasks run, subsets by usage", tasks_usage, 20},
+        {"tasks run, subsets layerwise", tasks_layerwise, 20},
+        {"append text", append_text, 2},
+        {"advance", advance, 4},
+    };
     (void)state;
-    for (size_t i = 0; i < sizeof calls / sizeof calls[0]; i++) {
-        emo_error err = EMO_ERROR_INIT;
-        watch w = {0, -1, NULL, 0};
-        if (calls[i].call(&w, &err) != EMO_OK)
-            fail_msg("%s: %s", calls[i].name, err.message);
-        long total = w.calls;
-        print_message("%s: %ld reports\n", calls[i].name, total);
-        assert_true(total >= calls[i].least);
-        long live = atomic_load(&hook.live);
-        long stride = 1 + total / 60; /* every call of short work, and a sample of long work */
-        for (long k = 0; k < total; k += stride) {
-            w = (watch){0, k, NULL, 0};
-            emo_status status = calls[i].call(&w, &err);
-            if (status != EMO_E_CANCELLED)
-                fail_msg("%s, report %ld of %ld: %s: %s", calls[i].name, k, total, emo_status_name(status),
-                         err.message);
-            if (atomic_load(&hook.live) != live)
-                fail_msg("%s, report %ld: %ld blocks more", calls[i].name, k, atomic_load(&hook.live) - live);
-        }
-        w = (watch){0, -1, NULL, 0};
-        if (calls[i].call(&w, &err) != EMO_OK)
-            fail_msg("%s, again: %s", calls[i].name, err.message);
-    }
-}
-
-static int setup(void **state) {
-    (void)state;
-    emo_error err = EMO_ERROR_INIT;
-    stages_setup();
-    rt = meter_runtime(&hook, 2);
-    EXPECT_OK(stages_open_model(rt, &model, &err));
-    EXPECT_OK(stages_open_data(rt, &data, &err));
-    (void)snprintf(folder, sizeof folder, "%s-saved", stages_model());
-    return 0;
-}
-static int teardown(void **state) {
-    (void)state;
-    emo_dataset_release(data);
-    emo_model_release(model);
-    emo_runtime_release(rt);
-    meter_check(&hook, "at the end");
-    stages_teardown();
-    return 0;
+    cancel_anywhere(calls, sizeof calls / sizeof calls[0]);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_long_call_can_be_cancelled_anywhere),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, cancel_setup, cancel_teardown);
 }
