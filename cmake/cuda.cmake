@@ -115,8 +115,9 @@ function(emo_cuda_tests)
       if(kind STREQUAL "hooked")
         target_compile_definitions(${name}${suffix} PRIVATE CUDASIM_HOOKS)
       endif()
+      target_compile_definitions(${name}${suffix} PRIVATE CUDASIM_TESTS="${PROJECT_SOURCE_DIR}/tests/cudasim")
       add_test(NAME ${name}${suffix} COMMAND ${name}${suffix})
-      set_tests_properties(${name}${suffix} PROPERTIES TIMEOUT 300 LABELS cuda
+      set_tests_properties(${name}${suffix} PROPERTIES TIMEOUT 900 LABELS cuda
         ENVIRONMENT "ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0")
     endforeach()
   endforeach()
@@ -136,7 +137,7 @@ function(emo_cuda_tests)
       endif()
       add_dependencies(${name} emo_cuda_sim${suffix})
       add_test(NAME ${name}${suffix} COMMAND ${name})
-      set_tests_properties(${name}${suffix} PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 300 LABELS cuda ENVIRONMENT
+      set_tests_properties(${name}${suffix} PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 900 LABELS cuda ENVIRONMENT
         "EMO_CUDA_PLUGIN=$<TARGET_FILE:emo_cuda_sim${suffix}>;ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0")
     endforeach()
   endforeach()

@@ -4,7 +4,7 @@
 
 usage: scripts/nvcc_gate.py [--update] [--out FOLDER] [--jobs N]
 
-Compiles every file of cuda/ that has kernels for each architecture, and once to PTX. Fails on an error, on register
+Compiles every file of cuda/ for each architecture, and once to PTX. Fails on an error, on register
 spills and local memory, on a matrix kernel without tensor-core instructions in its machine code, and when a kernel's
 registers, shared memory or tensor-core instructions are not those of cuda/registers.txt (--update writes that table).
 With another nvcc than the table's, differences are told and do not fail. Exit 77: there is no nvcc.
@@ -24,9 +24,10 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 ARCHS = ("80", "90", "100", "120")
 TABLE = ROOT / "cuda" / "registers.txt"
 # Kernels with these names multiply matrices by mma.sync; a name that no kernel has is an error too.
-MATRIX = (r"^experts_bf16",)
+MATRIX = (r"ops/experts_(forward|backward)\.cu:experts_bf16", r"ops/attention_bf16\.cu:(forward|keys|queries)_k<")
 # The low 12 bits of a 128-bit instruction. mma.sync on bf16 is HMMA on every architecture of the list.
 HMMA = 0x23C
+RECIPE = 1  # of compile_one: raised when it changes, so that no old result is taken for a new one
 
 
 def nvcc_path():
@@ -86,7 +87,7 @@ def demangle(names):
 
 def remembered(nvcc_version, source, arch, out):
     """Where the result of this very source, with these headers, is kept, and the result if it is there."""
-    digest = hashlib.sha256(f"{nvcc_version} {arch}".encode() + pathlib.Path(__file__).read_bytes())
+    digest = hashlib.sha256(f"{nvcc_version} {arch} {RECIPE}".encode())
     for path in [source] + sorted(p for folder in ("cuda", "include") for p in (ROOT / folder).rglob("*.h")):
         digest.update(path.read_bytes())
     name = source.relative_to(ROOT / "cuda").as_posix().replace("/", "_")
@@ -137,7 +138,7 @@ def compile_one(nvcc, source, arch, out):
         if any(int(v) for v in frame.groups()):
             bad.append(f"{where}: {plain[mangled]} has {frame.group(0)} (__launch_bounds__(threads, 1) lets it have "
                        "more registers)")
-        rows.append((plain[mangled], arch, int(used.group(1)), int(shared.group(1)) if shared else 0, tensor[mangled]))
+        rows.append((f"{source.relative_to(ROOT / 'cuda').as_posix()}:{plain[mangled]}", arch, int(used.group(1)), int(shared.group(1)) if shared else 0, tensor[mangled]))
     if tensor.keys() - {entry.split("'")[0] for entry in entries}:
         bad.append(f"{where}: machine code of functions that are no kernels: they were not inlined")
     return bad, rows
@@ -179,7 +180,7 @@ def main(arguments):
         print("nvcc is not installed: what it makes of the kernels is not checked")
         return 77
     out.mkdir(parents=True, exist_ok=True)
-    sources = sorted(p for p in (ROOT / "cuda").rglob("*.cu") if "EMO_LAUNCH" in p.read_text())
+    sources = sorted((ROOT / "cuda").rglob("*.cu"))
     version = release(nvcc)
     bad, rows = [], []
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:

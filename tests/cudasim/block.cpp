@@ -165,7 +165,7 @@ void barrier(const char *file, int line) {
     if (block.arrived == 0) {
         block.barrier_file = file;
         block.barrier_line = line;
-    } else if (block.barrier_line != line || strcmp(block.barrier_file, file) != 0) {
+    } else if (block.barrier_line != line || (block.barrier_file != file && strcmp(block.barrier_file, file) != 0)) {
         finding("divergent barrier in %s, block %u: thread %u waits at %s:%d, others at %s:%d", block.config->name,
                 block.number, me->linear, file, line, block.barrier_file, block.barrier_line);
         block_abort(cudaErrorLaunchFailure);

@@ -51,13 +51,16 @@ __global__ void __launch_bounds__(1024) spill_kernel(float *o, int n) {
 """
 
 
+EXPERTS, ATTENTION = "ops/experts_forward.cu:experts_bf16_k<0>", "ops/attention_bf16.cu:forward_k<64>"
+
+
 class WithoutNvcc(unittest.TestCase):
     def test_matrix_kernels_must_have_tensor_instructions(self):
-        rows = [("experts_bf16_k<0>", "80", 90, 0, 64), ("norm_kernel", "80", 30, 0, 0)]
+        rows = [(EXPERTS, "80", 90, 0, 64), (ATTENTION, "80", 90, 0, 64), ("ops/norm.cu:norm_kernel", "80", 30, 0, 0)]
         self.assertEqual(gate.check_matrix(rows), [])
-        bad = gate.check_matrix(rows + [("experts_bf16_k<1>", "90", 90, 0, 0)])
-        self.assertEqual(bad, ["experts_bf16_k<1> for sm_90 has no tensor-core instruction"])
-        self.assertIn("out of date", gate.check_matrix(rows[1:])[0])
+        bad = gate.check_matrix(rows + [(ATTENTION, "90", 90, 0, 0)])
+        self.assertEqual(bad, [ATTENTION + " for sm_90 has no tensor-core instruction"])
+        self.assertIn("out of date", gate.check_matrix(rows[2:])[0])
 
     def test_table(self):
         rows = [("b_kernel", "90", 20, 16, 0), ("a_kernel", "100", 20, 0, 0), ("a_kernel", "90", 20, 0, 0)]
@@ -102,9 +105,9 @@ class WithNvcc(unittest.TestCase):
         bad, rows = self.compile(CLEAN, "90")
         self.assertEqual(bad, [])
         found = {row[0]: row for row in rows}
-        self.assertEqual(found["product_kernel<3>"][4], 3)
-        self.assertEqual(found["shared_kernel"][3:], (256, 0))
-        self.assertGreater(found["shared_kernel"][2], 0)
+        self.assertEqual(found["x.cu:product_kernel<3>"][4], 3)
+        self.assertEqual(found["x.cu:shared_kernel"][3:], (256, 0))
+        self.assertGreater(found["x.cu:shared_kernel"][2], 0)
         self.assertEqual(self.compile(CLEAN, "ptx"), ([], []))
 
     def test_local_memory(self):
