@@ -115,7 +115,6 @@ function(emo_cuda_tests)
       if(kind STREQUAL "hooked")
         target_compile_definitions(${name}${suffix} PRIVATE CUDASIM_HOOKS)
       endif()
-      target_compile_definitions(${name}${suffix} PRIVATE CUDASIM_TESTS="${PROJECT_SOURCE_DIR}/tests/cudasim")
       add_test(NAME ${name}${suffix} COMMAND ${name}${suffix})
       set_tests_properties(${name}${suffix} PROPERTIES TIMEOUT 900 LABELS cuda
         ENVIRONMENT "ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0")
