@@ -85,10 +85,24 @@ def demangle(names):
     return out
 
 
+def with_headers(source):
+    """The source and the project's headers that it includes, directly or not."""
+    seen, todo = [], [source]
+    while todo:
+        path = todo.pop()
+        if path in seen:
+            continue
+        seen.append(path)
+        for name in re.findall(r'^ *# *include *[<"]([^>"]+)[>"]', path.read_text(), re.M):
+            found = [f / name for f in (path.parent, ROOT / "cuda", ROOT / "include") if (f / name).is_file()]
+            todo += [found[0].resolve()] if found else []
+    return [source] + sorted(seen[1:])
+
+
 def remembered(nvcc_version, source, arch, out):
     """Where the result of this very source, with these headers, is kept, and the result if it is there."""
     digest = hashlib.sha256(f"{nvcc_version} {arch} {RECIPE}".encode())
-    for path in [source] + sorted(p for folder in ("cuda", "include") for p in (ROOT / folder).rglob("*.h")):
+    for path in with_headers(source):
         digest.update(path.read_bytes())
     name = source.relative_to(ROOT / "cuda").as_posix().replace("/", "_")
     path = out / f"{name}.{arch}.json"

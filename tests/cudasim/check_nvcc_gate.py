@@ -78,6 +78,13 @@ class WithoutNvcc(unittest.TestCase):
             finally:
                 gate.TABLE = kept
 
+    def test_headers_of_a_source(self):
+        names = [path.relative_to(ROOT).as_posix() for path in gate.with_headers(ROOT / "cuda" / "gemm.cu")]
+        self.assertEqual(names[0], "cuda/gemm.cu")
+        for name in ("cuda/emo_gpu.h", "cuda/kernel.h", "include/emo/sys/backend.h"):
+            self.assertIn(name, names)
+
+    @unittest.skipUnless(gate.TABLE.exists(), "there is no table yet")
     def test_the_committed_table_has_every_architecture(self):
         lines = [line.split() for line in gate.TABLE.read_text().splitlines()[2:]]
         self.assertTrue(lines)
