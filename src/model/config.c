@@ -42,6 +42,9 @@ static emo_status read_scalars(const emo__json *root, emo__config *c, emo_error 
     INT("num_experts_per_tok", 5, 1, MAX_EXPERTS, top_k);
     INT("bos_token_id", -1, -1, INT32_MAX, bos);
     INT("pad_token_id", pad_default, -1, INT32_MAX, pad);
+    /* The reference's default lies in its own vocabulary only, and its embedding refuses an id outside of it. */
+    if (c->pad >= c->vocab)
+        c->pad = -1;
     INT("emo_train_seq_len", 0, 0, MAX_POSITIONS, train_seq_len);
     EMO_TRY(status = emo__json_opt_f64(root, "rms_norm_eps", where, dense ? 1e-5 : 1e-6, 0.0, 1.0, &value, err));
     c->eps = (float)value;

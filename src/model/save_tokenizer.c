@@ -37,6 +37,11 @@ static emo_status tokenizer_text(const emo_model *m, emo__buf *out, emo_error *e
     special(m->tokenizer, &w, "bos_token", c->bos, true);
     emo__jw_bool(&w, "clean_up_tokenization_spaces", false);
     special(m->tokenizer, &w, "eos_token", c->eos, true);
+    /* Without this the class below also gives token_type_ids, which the model does not take. */
+    emo__jw_row(&w, "model_input_names");
+    emo__jw_string(&w, NULL, "input_ids");
+    emo__jw_string(&w, NULL, "attention_mask");
+    emo__jw_array_end(&w);
     emo__jw_i64(&w, "model_max_length", c->max_positions);
     special(m->tokenizer, &w, "pad_token", c->pad, true);
     emo__jw_string(&w, "tokenizer_class", "PreTrainedTokenizerFast");

@@ -341,6 +341,35 @@ static void older_and_dense_folders_are_known(void **state) {
     EXPECT_STATUS(emo_model_create_json(rt, other, strlen(other), NULL, &model, &err), EMO_E_UNSUPPORTED, "olmo2");
 }
 
+/* torch.nn.Embedding refuses a padding index outside the vocabulary: the folder could not be loaded there. */
+static void a_padding_id_outside_the_vocabulary_is_none(void **state) {
+    (void)state;
+    static const struct {
+        const char *more;
+        int64_t pad;
+    } cases[] = {
+        {"", -1}, {",\"pad_token_id\":260", -1}, {",\"pad_token_id\":259", 259}, {",\"pad_token_id\":null", -1}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char config[512];
+        snprintf(config, sizeof config,
+                 "{\"vocab_size\":260,\"hidden_size\":16,\"intermediate_size\":8,\"num_hidden_layers\":1,"
+                 "\"num_attention_heads\":2,\"num_experts\":5,\"num_experts_per_tok\":3,\"eos_token_id\":3%s}",
+                 cases[i].more);
+        emo_model *model = make(config);
+        save(model, "pad", -1, 0);
+        emo__json *root = json_of("pad/config.json");
+        int64_t pad = -1;
+        assert_true(emo__json_has(root, "pad_token_id")); /* absent, it would be the reference's default */
+        assert_int_equal(emo__json_i64(emo__json_get(root, "pad_token_id"), &pad), cases[i].pad >= 0);
+        assert_int_equal(pad, cases[i].pad);
+        emo__json_free(root);
+        root = json_of("pad/generation_config.json");
+        assert_int_equal(emo__json_has(root, "pad_token_id"), cases[i].pad >= 0);
+        emo__json_free(root);
+        emo_model_release(model);
+    }
+}
+
 /* ---- The tokenizer's files ---- */
 
 static void the_tokenizers_files_are_kept_or_made(void **state) {
@@ -363,6 +392,10 @@ static void the_tokenizers_files_are_kept_or_made(void **state) {
     assert_string_equal(emo__json_string(emo__json_get(made, "tokenizer_class"), NULL), "PreTrainedTokenizerFast");
     assert_true(emo__json_i64(emo__json_get(made, "model_max_length"), &longest));
     assert_int_equal(longest, 99);
+    const emo__json *inputs = emo__json_get(made, "model_input_names"); /* no token_type_ids */
+    assert_int_equal(emo__json_size(inputs), 2);
+    assert_string_equal(emo__json_string(emo__json_at(inputs, 0), NULL), "input_ids");
+    assert_string_equal(emo__json_string(emo__json_at(inputs, 1), NULL), "attention_mask");
     const char *eos = emo__json_string(emo__json_get(made, "eos_token"), NULL);
     assert_non_null(eos);
     char word[64];
@@ -421,6 +454,7 @@ int main(void) {
         cmocka_unit_test(the_index_says_where_everything_is),
         cmocka_unit_test(unknown_keys_survive),
         cmocka_unit_test(older_and_dense_folders_are_known),
+        cmocka_unit_test(a_padding_id_outside_the_vocabulary_is_none),
         cmocka_unit_test(the_tokenizers_files_are_kept_or_made),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
