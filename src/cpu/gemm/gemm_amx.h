@@ -107,6 +107,9 @@ INLINE void store_tile(char *tile, const __m512i rows[VL]) {
 /* Products that read B's rows where they lie (gemm_amx_direct.c); see emo__gemm_kernels.direct. */
 int emo__gemm_amx_direct(const emo__gemm *g, int64_t m0, int64_t m1, int64_t n0, int64_t n1, float *work,
                          size_t floats);
+/* The same for quantised B, in whole numbers (gemm_amx_quant.c). What it says depends on g alone, not on the rows. */
+int emo__gemm_amx_quantised(const emo__gemm *g, int64_t m0, int64_t m1, int64_t n0, int64_t n1, float *work,
+                            size_t floats);
 /* Rows of a (f32, not transposed) from 0 to k as lanes of a panel in B's order. */
 void emo__gemm_amx_pack_right(char *dst, const emo__gemm_operand *a, int64_t first, int lanes, int64_t k);
 

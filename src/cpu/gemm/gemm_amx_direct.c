@@ -3,6 +3,7 @@
  * tiles where they lie, as the left operand, and the rows of A are packed as the right one. So C comes out transposed,
  * and its elements have the same bits as by packing: they add the same products in the same order. */
 #include "cpu/gemm/gemm_amx.h"
+#include "tensor/quant.h"
 
 enum { MOST_ROWS = 64 };
 
@@ -122,6 +123,8 @@ static int fits(const emo__gemm *g, int64_t rows, size_t floats) {
 
 int emo__gemm_amx_direct(const emo__gemm *g, int64_t m0, int64_t m1, int64_t n0, int64_t n1, float *work,
                          size_t floats) {
+    if (emo__dtype_quantised(g->b[0].dtype))
+        return emo__gemm_amx_quantised(g, m0, m1, n0, n1, work, floats);
     if (!fits(g, m1 - m0, floats))
         return 0;
     emo__gemm_operand rows = g->a[0];

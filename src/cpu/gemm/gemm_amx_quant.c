@@ -1,0 +1,419 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Quantised weights on AMX and VNNI: activations become blocks of 32 signed bytes, products of blocks are whole
+ * numbers.
+ *
+ *   x[t, block b] = dx[t,b] * q,  dx = max |x| / 127,  q rounded to nearest, ties to even;  sum[t,b] = sum of q
+ *   c[t, n] (+)= sum over b ascending of dx[t,b] * (a[n,b] * dot(q, w) + o[n,b] * sum[t,b]),  in f32, fused from the
+ * left
+ *
+ * with w the weight's whole numbers (q8_0: as they are, q4_0: minus 8, q4_k: 0 to 15), a its scale (q4_k: d s) and o
+ * its offset (q4_k: -m t, else none). dot is exact, so one row on VNNI and many rows on tiles have the same bits. */
+#include <stdint.h>
+
+#include "cpu/gemm/gemm_amx.h"
+#include "tensor/quant.h"
+#include "tensor/quant_blocks.h"
+
+enum { BLOCK = 32, WORDS = BLOCK / 4, WEIGHT_BYTES = WORDS * 64, FEW_ROWS = 4, MOST_CHUNK = 256 };
+
+/* Sixteen rows of the weight, for all of k. Word j of a block holds elements 4 j to 4 j + 3 of each row. */
+typedef struct weight_rows {
+    int8_t *q;     /* [blocks][WORDS][16 rows][4] */
+    float *scale;  /* [blocks][16] */
+    float *offset; /* [blocks][16]; NULL: none */
+} weight_rows;
+
+/* Rows of A. */
+typedef struct activations {
+    int8_t *q;     /* [rows padded to 16][k] */
+    float *scale;  /* [blocks][rows padded] */
+    float *sum;    /* the same: sums of q, as floats (q4_k) */
+    int32_t *base; /* the same: 128 times the sums of q (VNNI) */
+    int64_t padded;
+} activations;
+
+/* ---- activations ---- */
+
+static void quantise_row(const emo__gemm_operand *a, int64_t row, int64_t at, int64_t blocks, activations *x) {
+    const float *from = (const float *)(const void *)stored_row(a, row, 4);
+    const __m512 factor = _mm512_set1_ps(a->scale != NULL ? a->scale[row] : 1.0f);
+    for (int64_t b = 0; b < blocks; b++) {
+        __m512 low = _mm512_mul_ps(_mm512_loadu_ps(from + b * BLOCK), factor);
+        __m512 high = _mm512_mul_ps(_mm512_loadu_ps(from + b * BLOCK + VL), factor);
+        float most = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high)));
+        /* max drops NaN: a NaN anywhere makes the block NaN */
+        if ((_mm512_cmp_ps_mask(low, low, _CMP_UNORD_Q) | _mm512_cmp_ps_mask(high, high, _CMP_UNORD_Q)) != 0)
+            most = low[0] + _mm512_reduce_add_ps(_mm512_add_ps(low, high));
+        const __m512 inverse = _mm512_set1_ps(most > 0.0f ? 127.0f / most : 0.0f);
+        __m512i q_low = _mm512_cvtps_epi32(_mm512_mul_ps(low, inverse));
+        __m512i q_high = _mm512_cvtps_epi32(_mm512_mul_ps(high, inverse));
+        int32_t sum = _mm512_reduce_add_epi32(_mm512_add_epi32(q_low, q_high));
+        int8_t *to = x->q + at * blocks * BLOCK + b * BLOCK;
+        _mm_storeu_si128((__m128i *)to, _mm512_cvtsepi32_epi8(q_low));
+        _mm_storeu_si128((__m128i *)(to + VL), _mm512_cvtsepi32_epi8(q_high));
+        x->scale[b * x->padded + at] = most / 127.0f;
+        x->sum[b * x->padded + at] = (float)sum;
+        x->base[b * x->padded + at] = 128 * sum;
+    }
+}
+
+/* Rows of a tile that are not there: what they give is not looked at, but it should be numbers. */
+static void clear_rows(const activations *x, int64_t first, int64_t blocks) {
+    memset(x->q + first * blocks * BLOCK, 0, (size_t)((x->padded - first) * blocks * BLOCK));
+    for (int64_t b = 0; b < blocks; b++)
+        for (int64_t row = first; row < x->padded; row++)
+            x->scale[b * x->padded + row] = x->sum[b * x->padded + row] = 0.0f;
+}
+
+/* ---- weights ---- */
+
+/* Sixteen rows as they are stored, `pitch` bytes apart. Four pointers and two distances reach them all. */
+typedef struct stored_rows {
+    const uint8_t *at;
+    int64_t pitch;
+} stored_rows;
+
+INLINE const uint8_t *row_of(stored_rows rows, int i) {
+    return rows.at + i / 4 * (4 * rows.pitch) + i % 4 * rows.pitch;
+}
+
+/* 32 bytes of each of 16 rows, as eight vectors of one word of every row. */
+INLINE void words_of_32(stored_rows rows, int64_t at, __m512i out[WORDS]) {
+    __m512i r[WORDS], t[WORDS];
+#pragma GCC unroll 8
+    for (int i = 0; i < WORDS; i++)
+        r[i] = _mm512_inserti64x4(
+            _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(const void *)(row_of(rows, i) + at))),
+            _mm256_loadu_si256((const __m256i *)(const void *)(row_of(rows, i + WORDS) + at)), 1);
+#pragma GCC unroll 4
+    for (int i = 0; i < WORDS; i += 2) {
+        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < WORDS; i += 4) { /* r[i + j]: words j and j + 4 of rows i to i + 3 and i + 8 to i + 11 */
+        r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+        r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+        r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+        r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+    }
+    const __m512i first = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13);
+    const __m512i second = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) {
+        out[j] = _mm512_permutex2var_epi64(r[j], first, r[j + 4]);
+        out[j + 4] = _mm512_permutex2var_epi64(r[j], second, r[j + 4]);
+    }
+}
+
+/* 16 bytes of each of 16 rows, as four such vectors. */
+INLINE void words_of_16(stored_rows rows, int64_t at, __m512i out[4]) {
+    __m512i r[4], t[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        __m512i row = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(const void *)(row_of(rows, i) + at)));
+        row = _mm512_inserti32x4(row, _mm_loadu_si128((const __m128i *)(const void *)(row_of(rows, i + 4) + at)), 1);
+        row = _mm512_inserti32x4(row, _mm_loadu_si128((const __m128i *)(const void *)(row_of(rows, i + 8) + at)), 2);
+        r[i] = _mm512_inserti32x4(row, _mm_loadu_si128((const __m128i *)(const void *)(row_of(rows, i + 12) + at)), 3);
+    }
+    t[0] = _mm512_unpacklo_epi32(r[0], r[1]);
+    t[1] = _mm512_unpackhi_epi32(r[0], r[1]);
+    t[2] = _mm512_unpacklo_epi32(r[2], r[3]);
+    t[3] = _mm512_unpackhi_epi32(r[2], r[3]);
+    out[0] = _mm512_unpacklo_epi64(t[0], t[2]);
+    out[1] = _mm512_unpackhi_epi64(t[0], t[2]);
+    out[2] = _mm512_unpacklo_epi64(t[1], t[3]);
+    out[3] = _mm512_unpackhi_epi64(t[1], t[3]);
+}
+
+INLINE __m512 halves_at(stored_rows rows, int64_t at) {
+    /* four bytes of each row, of which the first two count: a gather is cheaper than sixteen loads and stores */
+    const __m512i number = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i index = _mm512_mullo_epi32(number, _mm512_set1_epi32((int32_t)rows.pitch));
+    return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_i32gather_epi32(index, (const void *)(rows.at + at), 1)));
+}
+
+INLINE void put(int8_t *q, const __m512i *words, int count) {
+    for (int j = 0; j < count; j++)
+        _mm512_store_si512(q + j * 64, words[j]);
+}
+
+/* One block of the two small formats. */
+INLINE void read_block(stored_rows rows, int64_t b, __m512i words[WORDS], __m512 *scale, const emo_dtype dtype) {
+    if (dtype == EMO_DTYPE_Q8_0) {
+        words_of_32(rows, b * EMO__Q8_0_BYTES + 2, words);
+        *scale = halves_at(rows, b * EMO__Q8_0_BYTES);
+        return;
+    }
+    const __m512i nibble = _mm512_set1_epi8(0x0F), eight = _mm512_set1_epi8(8);
+    __m512i packed[4];
+    words_of_16(rows, b * EMO__Q4_0_BYTES + 2, packed);
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) {
+        words[j] = _mm512_sub_epi8(_mm512_and_si512(packed[j], nibble), eight);
+        words[j + 4] = _mm512_sub_epi8(_mm512_and_si512(_mm512_srli_epi16(packed[j], 4), nibble), eight);
+    }
+    *scale = halves_at(rows, b * EMO__Q4_0_BYTES);
+}
+
+INLINE void read_small(stored_rows rows, int64_t blocks, const weight_rows *w, const emo_dtype dtype) {
+    for (int64_t b = 0; b < blocks; b++) {
+        __m512i words[WORDS];
+        __m512 scale;
+        read_block(rows, b, words, &scale, dtype);
+        put(w->q + b * WEIGHT_BYTES, words, WORDS);
+        _mm512_store_ps(w->scale + b * VL, scale);
+    }
+}
+
+static void read_q4_k(stored_rows rows, int64_t blocks, const weight_rows *w) {
+    const __m512i nibble = _mm512_set1_epi8(0x0F);
+    for (int64_t b = 0; b < blocks; b += EMO__Q4_K_GROUPS) {
+        const int64_t at = b / EMO__Q4_K_GROUPS * EMO__Q4_K_BYTES;
+        float s[EMO__Q4_K_GROUPS][VL], t[EMO__Q4_K_GROUPS][VL];
+        for (int i = 0; i < VL; i++) {
+            uint8_t scales[EMO__Q4_K_GROUPS], offsets[EMO__Q4_K_GROUPS];
+            emo__q4_k_unpack(row_of(rows, i) + at + 4, scales, offsets);
+            for (int g = 0; g < EMO__Q4_K_GROUPS; g++) {
+                s[g][i] = (float)scales[g];
+                t[g][i] = -(float)offsets[g];
+            }
+        }
+        const __m512 d = halves_at(rows, at), m = halves_at(rows, at + 2);
+        for (int g = 0; g < EMO__Q4_K_GROUPS; g++) {
+            _mm512_store_ps(w->scale + (b + g) * VL, _mm512_mul_ps(d, _mm512_loadu_ps(s[g])));
+            _mm512_store_ps(w->offset + (b + g) * VL, _mm512_mul_ps(m, _mm512_loadu_ps(t[g])));
+        }
+        for (int pair = 0; pair < EMO__Q4_K_GROUPS / 2; pair++) {
+            __m512i packed[WORDS], low[WORDS], high[WORDS];
+            words_of_32(rows, at + 16 + pair * 32, packed);
+            for (int j = 0; j < WORDS; j++) {
+                low[j] = _mm512_and_si512(packed[j], nibble);
+                high[j] = _mm512_and_si512(_mm512_srli_epi16(packed[j], 4), nibble);
+            }
+            put(w->q + (b + 2 * pair) * WEIGHT_BYTES, low, WORDS);
+            put(w->q + (b + 2 * pair + 1) * WEIGHT_BYTES, high, WORDS);
+        }
+    }
+}
+
+/* ---- products ---- */
+
+/* What one block adds for one row of A: dots are whole numbers of sixteen columns. */
+INLINE __m512 add_block(__m512 sum, __m512i dots, __m512 scale, __m512 shift, int64_t b, const activations *x,
+                        int64_t row, const int offset) {
+    __m512 v = _mm512_mul_ps(scale, _mm512_cvtepi32_ps(dots));
+    if (offset)
+        v = _mm512_fmadd_ps(shift, _mm512_set1_ps(x->sum[b * x->padded + row]), v);
+    return _mm512_fmadd_ps(_mm512_set1_ps(x->scale[b * x->padded + row]), v, sum);
+}
+
+/* A block of one row of A, on VNNI: bytes of the weight plus 128 are unsigned, and 128 times the sum of q is taken off
+ * again. */
+INLINE __m512i dots_of(const __m512i words[WORDS], const activations *x, int64_t row, int64_t b, int64_t blocks) {
+    const __m512i flip = _mm512_set1_epi8((char)0x80);
+    const int8_t *q = x->q + (row * blocks + b) * BLOCK;
+    __m512i even = _mm512_set1_epi32(-x->base[b * x->padded + row]), odd = _mm512_setzero_si512();
+#pragma GCC unroll 4
+    for (int j = 0; j < WORDS; j += 2) {
+        int32_t four[2];
+        memcpy(four, q + j * 4, sizeof four);
+        even = _mm512_dpbusd_epi32(even, _mm512_xor_si512(words[j], flip), _mm512_set1_epi32(four[0]));
+        odd = _mm512_dpbusd_epi32(odd, _mm512_xor_si512(words[j + 1], flip), _mm512_set1_epi32(four[1]));
+    }
+    return _mm512_add_epi32(even, odd);
+}
+
+/* Few rows of A against weights that are read once, block by block. */
+/* The next sixteen rows lie behind these, all in one piece: asking for them bit by bit keeps the memory busy, which
+ * rows too short for the hardware's prefetcher would not. The address may lie past the matrix, which a prefetch
+ * ignores. */
+INLINE void ask_for_next(stored_rows from, int64_t b, const int64_t bytes) {
+    uintptr_t next = (uintptr_t)from.at + (uintptr_t)(VL * (from.pitch + b * bytes));
+    for (int64_t line = 0; line < VL * bytes; line += 64)
+        __builtin_prefetch((const void *)(next + (uintptr_t)line), 0, 2);
+}
+
+INLINE void few_small(__m512 sums[FEW_ROWS], stored_rows from, const activations *x, int64_t rows, int64_t blocks,
+                      const emo_dtype dtype) {
+    for (int64_t b = 0; b < blocks; b++) {
+        __m512i words[WORDS];
+        __m512 scale;
+        read_block(from, b, words, &scale, dtype);
+        ask_for_next(from, b, dtype == EMO_DTYPE_Q8_0 ? EMO__Q8_0_BYTES : EMO__Q4_0_BYTES);
+#pragma GCC unroll 4
+        for (int64_t row = 0; row < FEW_ROWS; row++)
+            if (row < rows)
+                sums[row] = add_block(sums[row], dots_of(words, x, row, b, blocks), scale, scale, b, x, row, 0);
+    }
+}
+
+static void few_q4_k(__m512 sums[FEW_ROWS], const weight_rows *w, const activations *x, int64_t rows, int64_t blocks) {
+    for (int64_t b = 0; b < blocks; b++) {
+        __m512i words[WORDS];
+        for (int j = 0; j < WORDS; j++)
+            words[j] = _mm512_load_si512(w->q + b * WEIGHT_BYTES + j * 64);
+        for (int64_t row = 0; row < rows; row++)
+            sums[row] = add_block(sums[row], dots_of(words, x, row, b, blocks), _mm512_load_ps(w->scale + b * VL),
+                                  _mm512_load_ps(w->offset + b * VL), b, x, row, 1);
+    }
+}
+
+/* Sixteen rows of A from `row` on, on tiles. */
+INLINE void sixteen_rows(__m512 sums[VL], const weight_rows *w, const activations *x, int64_t row, int64_t blocks,
+                         const int offset) {
+    int32_t dots[VL * VL] __attribute__((aligned(64)));
+    const int8_t *q = x->q + row * blocks * BLOCK;
+    for (int64_t b = 0; b < blocks; b++, q += BLOCK) {
+        _tile_zero(0);
+        _tile_loadd(1, q, (size_t)(blocks * BLOCK));
+        _tile_loadd(2, w->q + b * WEIGHT_BYTES, 64);
+        _tile_dpbssd(0, 1, 2);
+        _tile_stored(0, dots, 64);
+#pragma GCC unroll 16
+        for (int i = 0; i < VL; i++)
+            sums[i] =
+                add_block(sums[i], _mm512_load_si512(dots + i * VL), _mm512_load_ps(w->scale + b * VL),
+                          offset ? _mm512_load_ps(w->offset + b * VL) : _mm512_setzero_ps(), b, x, row + i, offset);
+    }
+}
+
+/* What a call works on: sixteen columns from `j` on (or fewer) of one product, for a chunk of rows. */
+typedef struct column_block {
+    const emo__gemm *g;
+    int which;
+    int64_t m0;
+    int64_t rows;
+    int64_t j;
+    int cols;
+    int64_t blocks;
+} column_block;
+
+static float *place(const column_block *c, int64_t row) { return c->g->c[c->which] + (c->m0 + row) * c->g->ldc + c->j; }
+
+static void read_sums(const column_block *c, int64_t row, int count, __m512 *sums) {
+    const __mmask16 mask = (__mmask16)mask_of(c->cols, VL);
+    for (int i = 0; i < count; i++)
+        sums[i] = row + i < c->rows && c->g->beta == 1.0f ? _mm512_maskz_loadu_ps(mask, place(c, row + i))
+                                                          : _mm512_setzero_ps();
+}
+
+static void write_sums(const column_block *c, int64_t row, int count, const __m512 *sums) {
+    const __mmask16 mask = (__mmask16)mask_of(c->cols, VL);
+    for (int i = 0; i < count && row + i < c->rows; i++)
+        _mm512_mask_storeu_ps(place(c, row + i), mask, sums[i]);
+}
+
+static void few_rows(const column_block *c, emo_dtype dtype, stored_rows from, const weight_rows *w,
+                     const activations *x) {
+    __m512 sums[FEW_ROWS];
+    read_sums(c, 0, FEW_ROWS, sums);
+    if (dtype == EMO_DTYPE_Q8_0 && c->rows == 1)
+        few_small(sums, from, x, 1, c->blocks, EMO_DTYPE_Q8_0);
+    else if (dtype == EMO_DTYPE_Q8_0)
+        few_small(sums, from, x, c->rows, c->blocks, EMO_DTYPE_Q8_0);
+    else if (dtype == EMO_DTYPE_Q4_0 && c->rows == 1)
+        few_small(sums, from, x, 1, c->blocks, EMO_DTYPE_Q4_0);
+    else if (dtype == EMO_DTYPE_Q4_0)
+        few_small(sums, from, x, c->rows, c->blocks, EMO_DTYPE_Q4_0);
+    else {
+        read_q4_k(from, c->blocks, w);
+        few_q4_k(sums, w, x, c->rows, c->blocks);
+    }
+    write_sums(c, 0, FEW_ROWS, sums);
+}
+
+static void many_rows(const column_block *c, emo_dtype dtype, stored_rows from, const weight_rows *w,
+                      const activations *x) {
+    if (dtype == EMO_DTYPE_Q8_0)
+        read_small(from, c->blocks, w, EMO_DTYPE_Q8_0);
+    else if (dtype == EMO_DTYPE_Q4_0)
+        read_small(from, c->blocks, w, EMO_DTYPE_Q4_0);
+    else
+        read_q4_k(from, c->blocks, w);
+    for (int64_t row = 0; row < c->rows; row += VL) {
+        __m512 sums[VL];
+        read_sums(c, row, VL, sums);
+        if (dtype == EMO_DTYPE_Q4_K)
+            sixteen_rows(sums, w, x, row, c->blocks, 1);
+        else
+            sixteen_rows(sums, w, x, row, c->blocks, 0);
+        write_sums(c, row, VL, sums);
+    }
+}
+
+typedef struct tile_config {
+    uint8_t palette;
+    uint8_t start_row;
+    uint8_t reserved[14];
+    uint16_t colsb[16];
+    uint8_t rows[16];
+} tile_config;
+
+/* C 16 x 16 words, A 16 rows of 32 bytes, B 8 rows of 16 words. */
+static const tile_config quant_config
+    __attribute__((aligned(64))) = {.palette = 1, .colsb = {64, BLOCK, 64}, .rows = {VL, VL, WORDS}};
+
+static size_t align_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+/* Rows of A that fit with sixteen rows of the weight; 0: none. */
+static int64_t chunk_rows(int64_t k, size_t floats) {
+    size_t blocks = (size_t)(k / BLOCK), room = floats * sizeof(float);
+    size_t fixed = blocks * (WEIGHT_BYTES + 2 * VL * sizeof(float) + VL * EMO__Q8_0_BYTES) + 6 * 64;
+    size_t row = blocks * (BLOCK + 3 * sizeof(float));
+    if (room < fixed + VL * row)
+        return 0;
+    size_t rows = (room - fixed) / row / VL * VL;
+    return rows < MOST_CHUNK ? (int64_t)rows : MOST_CHUNK;
+}
+
+int emo__gemm_amx_quantised(const emo__gemm *g, int64_t m0, int64_t m1, int64_t n0, int64_t n1, float *work,
+                            size_t floats) {
+    int64_t blocks = g->k / BLOCK, most = chunk_rows(g->k, floats);
+    if (g->n_a == 2 || g->a[0].trans || g->joined > 0 || g->k % BLOCK != 0 || g->alpha != 1.0f ||
+        (g->beta != 0.0f && g->beta != 1.0f) || most == 0)
+        return 0;
+    _tile_loadconfig(&quant_config);
+    for (int64_t begin = m0; begin < m1; begin += most) {
+        int64_t rows = m1 - begin < most ? m1 - begin : most;
+        size_t padded = (size_t)(rows + VL - 1) / VL * VL, count = (size_t)blocks;
+        char *at = (char *)work;
+        activations x = {.padded = (int64_t)padded};
+        x.q = (int8_t *)at;
+        at += align_up(padded * count * BLOCK);
+        x.scale = (float *)(void *)at;
+        at += align_up(padded * count * sizeof(float));
+        x.sum = (float *)(void *)at;
+        at += align_up(padded * count * sizeof(float));
+        x.base = (int32_t *)(void *)at;
+        at += align_up(padded * count * sizeof(int32_t));
+        weight_rows w = {.q = (int8_t *)at};
+        at += count * WEIGHT_BYTES;
+        w.scale = (float *)(void *)at;
+        w.offset = w.scale + count * VL;
+        uint8_t *spare = (uint8_t *)(w.offset + count * VL);
+        for (int64_t i = 0; i < rows; i++)
+            quantise_row(&g->a[0], begin + i, i, blocks, &x);
+        if (rows > FEW_ROWS)
+            clear_rows(&x, rows, blocks);
+        for (int which = 0; which < (g->n_b == 2 ? 2 : 1); which++) {
+            const emo__gemm_operand *b = &g->b[which];
+            size_t pitch = emo__dtype_run(b->dtype, b->ld), row = emo__dtype_run(b->dtype, g->k);
+            for (int64_t j = n0; j < n1; j += VL) {
+                int cols = n1 - j < VL ? (int)(n1 - j) : VL;
+                stored_rows from = {(const uint8_t *)b->data + (size_t)j * pitch, (int64_t)pitch};
+                if (cols < VL) { /* rows that are not there repeat the last */
+                    for (int i = 0; i < VL; i++)
+                        memcpy(spare + (size_t)i * row, from.at + (size_t)(i < cols ? i : cols - 1) * pitch, row);
+                    from = (stored_rows){spare, (int64_t)row};
+                }
+                column_block c = {g, which, begin, rows, j, cols, blocks};
+                if (rows <= FEW_ROWS)
+                    few_rows(&c, b->dtype, from, &w, &x);
+                else
+                    many_rows(&c, b->dtype, from, &w, &x);
+            }
+        }
+    }
+    return 1;
+}
