@@ -5,6 +5,12 @@
 #include "ops/attention_bf16.h"
 
 enum { FORWARD_THREADS = 256, BACK_THREADS = 128, KEYS = 32, BACK = 32 };
+/* Two blocks share a multiprocessor, but for wide heads on sm_100, where ptxas would spill into local memory. */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 1000
+#define FORWARD_BLOCKS(D) ((D) > 64 ? 1 : 2)
+#else
+#define FORWARD_BLOCKS(D) 2
+#endif
 
 __device__ static inline const float *query_row(const emo_attention_args &a, const emo_at_shape &shape,
                                                 const emo_at_work &w, int32_t pair, int32_t pairs) {
@@ -24,7 +30,7 @@ __device__ static inline const float *key_row(const emo_attention_args &a, const
 }
 
 template <int D>
-__global__ static void __launch_bounds__(FORWARD_THREADS, 2)
+__global__ static void __launch_bounds__(FORWARD_THREADS, FORWARD_BLOCKS(D))
     forward_k(emo_attention_args a, emo_at_shape shape, const emo_at_work *list) {
     EMO_DYN_SHARED(__nv_bfloat16, q); /* [EMO_AB_ROWS][D], then keys, then values [KEYS][D] */
     __nv_bfloat16 *k = q + EMO_AB_ROWS * D, *v = k + KEYS * D;
