@@ -2,6 +2,7 @@
 # The CUDA back end. With the tests: its sources built by the host's C++ compiler on the simulator of tests/cudasim
 # (needs CUDA's headers, neither nvcc nor a GPU). With EMO_BUILD_CUDA: libemo_cuda.so by nvcc.
 option(EMO_BUILD_CUDA "Build libemo_cuda.so (needs nvcc)" OFF)
+option(EMO_CUDA_DEVICE_TESTS "Build the test programs of the CUDA back end for a plug-in that is named when they run" OFF)
 option(EMO_CUDA_SIM "With the tests, build and test the CUDA back end on the simulator" ON)
 set(EMO_CUDA_ROOT "" CACHE PATH "CUDA toolkit; empty: CUDA_HOME, /usr/local/cuda, or where nvcc is")
 set(EMO_CUDA_ARCHS "80;90;100;120" CACHE STRING "Architectures that libemo_cuda.so has machine code for")
@@ -93,6 +94,9 @@ if(EMO_CUDA_SIM_BUILT)
     if(EMO_CUDA_SOURCES)
       add_library(emo_cuda_sim${suffix} MODULE ${EMO_CUDA_SOURCES})
       target_link_libraries(emo_cuda_sim${suffix} PRIVATE emo_cuda_kernels${suffix})
+      if(kind STREQUAL "hooked")
+        target_compile_definitions(emo_cuda_sim${suffix} PRIVATE EMO_CUDA_SEPARATE)
+      endif()
       target_link_options(emo_cuda_sim${suffix} PRIVATE -Wl,-Bsymbolic
         -Wl,--version-script=${PROJECT_SOURCE_DIR}/cmake/libemo_cuda_sim.map)
     endif()

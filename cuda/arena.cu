@@ -4,7 +4,13 @@
  * takes the place of them all, and from then on nothing is allocated. */
 #include "device.h"
 
-enum { MAX_CHUNKS = 16 };
+enum { MAX_CHUNKS = 64 };
+/* Checked builds give every array memory of its own, so that the simulator sees each byte past its end. */
+#ifdef EMO_CUDA_SEPARATE
+#define SEPARATE 1
+#else
+#define SEPARATE 0
+#endif
 #define LEAST_CHUNK ((size_t)1 << 20)
 
 int emo_cuda_capturing(const emo_cuda_exec *exec) {
@@ -22,11 +28,7 @@ static emo_status add_chunk(emo_cuda_exec *exec, size_t bytes, emo_error *err) {
                              a->wanted);
     if (a->count == MAX_CHUNKS)
         return emo_cuda_fail(err, EMO_E_INTERNAL, "an operator's scratch is in more than %d pieces", (int)MAX_CHUNKS);
-#ifdef EMO_CUDA_SEPARATE_SCRATCH
-    size_t size = bytes;
-#else
-    size_t size = bytes > LEAST_CHUNK ? bytes : LEAST_CHUNK;
-#endif
+    size_t size = SEPARATE || bytes > LEAST_CHUNK ? bytes : LEAST_CHUNK;
     EMO_CUDA_TRY(emo_cuda_alloc(exec->device, size, &chunk, err));
     a->chunks[a->count] = chunk;
     a->sizes[a->count++] = size;
@@ -52,7 +54,9 @@ emo_status emo_cuda_arena_reserve(emo_cuda_exec *exec, size_t bytes, emo_error *
 emo_status emo_cuda_begin(emo_exec *exec, emo_error *err) {
     emo_cuda_exec *e = emo_cuda_of(exec);
     emo_cuda_arena *a = &e->arena;
-    if (a->count > 1)
+    if (SEPARATE)
+        drop_chunks(e);
+    else if (a->count > 1)
         EMO_CUDA_TRY(emo_cuda_arena_reserve(e, a->peak, err));
     a->used = 0;
     a->wanted = 0;
@@ -66,13 +70,28 @@ emo_status emo_cuda_scratch(emo_exec *exec, size_t bytes, void **out, emo_error 
     if (bytes > SIZE_MAX - a->wanted - 2 * EMO_CUDA_ALIGN)
         return emo_cuda_fail(err, EMO_E_OUT_OF_MEMORY, "%zu bytes of scratch were asked for", bytes);
     size_t size = (bytes + EMO_CUDA_ALIGN) / EMO_CUDA_ALIGN * EMO_CUDA_ALIGN; /* never 0 */
+    size = SEPARATE && bytes > 0 ? bytes : size;
     a->wanted += size;
     a->peak = a->wanted > a->peak ? a->wanted : a->peak;
-    if (a->count == 0 || a->sizes[a->count - 1] - a->used < size)
+    if (SEPARATE || a->count == 0 || a->sizes[a->count - 1] - a->used < size)
         EMO_CUDA_TRY(add_chunk(e, size, err));
     *out = (char *)a->chunks[a->count - 1] + a->used;
     a->used += size;
     return EMO_OK;
+}
+
+emo_cuda_mark emo_cuda_scratch_mark(emo_exec *exec) {
+    const emo_cuda_arena *a = &emo_cuda_of(exec)->arena;
+    emo_cuda_mark mark = {a->count, a->used, a->wanted};
+    return mark;
+}
+
+void emo_cuda_scratch_release(emo_exec *exec, emo_cuda_mark mark) {
+    emo_cuda_arena *a = &emo_cuda_of(exec)->arena;
+    while (SEPARATE && a->count > mark.count)
+        emo_cuda_free(emo_cuda_of(exec)->device, a->chunks[--a->count]);
+    a->used = a->count == mark.count ? mark.used : 0; /* a chunk that is new holds nothing from before the mark */
+    a->wanted = mark.wanted;
 }
 
 void emo_cuda_arena_destroy(emo_cuda_exec *exec) { drop_chunks(exec); }

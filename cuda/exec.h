@@ -40,8 +40,8 @@ struct emo_cuda_device {
 
 /* Scratch of one exec: one chunk, and more behind it while an operator needs more than it holds. */
 typedef struct emo_cuda_arena {
-    void *chunks[16]; /* chunk 0 is kept, the others are given back when the next operator begins */
-    size_t sizes[16];
+    void *chunks[64]; /* chunk 0 is kept, the others are given back when the next operator begins */
+    size_t sizes[64];
     int32_t count;
     size_t used;   /* bytes of the last chunk in use */
     size_t wanted; /* bytes the operator has asked for so far, over all chunks */
@@ -115,6 +115,14 @@ emo_status emo_cuda_unsupported(emo_error *err, const char *what);
 emo_status emo_cuda_begin(emo_exec *exec, emo_error *err);
 /* Device memory until the next operator begins, 256-byte aligned, not initialised; bytes 0 gives a valid address. */
 emo_status emo_cuda_scratch(emo_exec *exec, size_t bytes, void **out, emo_error *err);
+/* Scratch taken after a mark is given back by release: its work is ahead in the stream of whatever takes it next. For
+ * work in pieces, each of which needs the same. */
+typedef struct emo_cuda_mark {
+    int32_t count;
+    size_t used, wanted;
+} emo_cuda_mark;
+emo_cuda_mark emo_cuda_scratch_mark(emo_exec *exec);
+void emo_cuda_scratch_release(emo_exec *exec, emo_cuda_mark mark);
 /* A host array into device memory, in the order of the stream; `host` may be reused on return. */
 emo_status emo_cuda_send(emo_exec *exec, void *device, const void *host, size_t bytes, emo_error *err);
 /* A host array as scratch. `host` may be reused on return; bytes 0 gives a valid address. */

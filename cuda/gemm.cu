@@ -271,10 +271,9 @@ static emo_status gemm(emo_exec *exec, const emo_gemm_args *args, int bf16, emo_
     /* Converted weights are taken a few columns of C at a time, each piece into the same scratch. */
     int converts = g.b_dtype != (bf16 ? EMO_DTYPE_BF16 : EMO_DTYPE_F32);
     int64_t step = converts && g.k < CONVERTED_ELEMENTS ? CONVERTED_ELEMENTS / g.k : g.n;
-    emo_cuda_arena &arena = emo_cuda_of(exec)->arena;
     for (int64_t at = 0; at < args->n; at += step) {
         emo_gemm_args piece = g;
-        emo_cuda_arena mark = arena;
+        emo_cuda_mark mark = emo_cuda_scratch_mark(exec);
         int64_t left = args->n - at;
         const void *b = (const char *)g.b + emo_run_bytes(g.b_dtype, g.trans_b ? at * g.ldb : at);
         piece.n = left < step ? left : step;
@@ -283,10 +282,7 @@ static emo_status gemm(emo_exec *exec, const emo_gemm_args *args, int bf16, emo_
             operand(exec, &b, g.b_dtype, &piece.ldb, g.trans_b ? piece.n : g.k, g.trans_b ? g.k : piece.n, bf16, err));
         piece.b = b;
         EMO_CUDA_TRY(run(exec, &piece, bf16, err));
-        if (arena.count == mark.count) { /* the stream orders this piece's work before the next one's */
-            arena.used = mark.used;
-            arena.wanted = mark.wanted;
-        }
+        emo_cuda_scratch_release(exec, mark);
     }
     return EMO_OK;
 }

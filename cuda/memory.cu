@@ -12,7 +12,12 @@
 #define ROUND 512
 #endif
 
-enum { KEPT_BLOCKS = 64, MAX_EVENTS = 16 };
+#ifdef EMO_CUDA_SEPARATE
+#define KEPT_BLOCKS 0 /* what is given back is never seen again, nor what it held */
+#else
+#define KEPT_BLOCKS 64
+#endif
+enum { MAX_EVENTS = 16 };
 
 struct emo_cuda_block {
     emo_cuda_block *next;

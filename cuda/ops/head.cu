@@ -112,12 +112,6 @@ static emo_status chunk(emo_exec *exec, const emo_head_args *a, int64_t first, i
     return emo_cuda_linear_backward(exec, &l, err);
 }
 
-/* What a chunk's products took is free for the next chunk's: its work is ahead in the stream. */
-static void give_back(emo_cuda_exec *exec, const emo_cuda_arena *before) {
-    exec->arena.used = exec->arena.count == before->count ? before->used : 0;
-    exec->arena.wanted = before->wanted;
-}
-
 emo_status emo_cuda_head_loss(emo_exec *exec, const emo_head_args *args, emo_error *err) {
     int64_t vocab = args->weight.rows, step = CHUNK_FLOATS / (vocab > 0 ? vocab : 1) / CHUNK_LEAST * CHUNK_LEAST;
     void *logits, *room;
@@ -131,11 +125,11 @@ emo_status emo_cuda_head_loss(emo_exec *exec, const emo_head_args *args, emo_err
     EMO_CUDA_TRY(emo_cuda_scratch(exec, (size_t)(step * vocab) * sizeof(float), &logits, err));
     EMO_CUDA_TRY(emo_cuda_scratch(exec, (size_t)(2 * args->tokens) * sizeof(float), &room, err));
     float *loss = (float *)room, *lse = loss + args->tokens;
-    emo_cuda_arena before = emo_cuda_of(exec)->arena;
+    emo_cuda_mark before = emo_cuda_scratch_mark(exec);
     for (int64_t first = 0; first < args->tokens; first += step) {
         int64_t left = args->tokens - first;
         EMO_CUDA_TRY(chunk(exec, args, first, left < step ? left : step, (float *)logits, loss, lse, err));
-        give_back(emo_cuda_of(exec), &before);
+        emo_cuda_scratch_release(exec, before);
     }
     if (args->ce_sum == NULL && args->z_sum == NULL)
         return EMO_OK;

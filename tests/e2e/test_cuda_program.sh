@@ -1,9 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # The emo program with --device cuda on the simulator: trains, stops, resumes, evaluates, selects, generates; and what it
-# says where no device is to be had. usage: test_cuda_program.sh SOURCE_DIR BUILD_DIR
+# says where no device is to be had. usage: test_cuda_program.sh SOURCE_DIR BUILD_DIR [PLUGIN]
 BUILD=$2
-PLUGIN=$(realpath "$2/libemo_cuda_sim.so" 2>/dev/null)
+PLUGIN=$(realpath "${3-$2/libemo_cuda_sim.so}" 2>/dev/null)
 [ -e "$PLUGIN" ] || exit 77
 . "$(dirname "$0")/tiny_run.sh"
 work=$(mktemp -d)
