@@ -38,6 +38,12 @@ struct Buffer {
     void fill(int byte) { EXPECT_CUDA(cudaMemset(data, byte, count * sizeof(T))); }
 };
 
+/* A program that runs on devices too says 77, "does not apply", where there is none. */
+static inline bool no_device() {
+    int count = 0;
+    return cudaGetDeviceCount(&count) != cudaSuccess || count == 0;
+}
+
 /* Small whole numbers are exact in bf16 and in sums of f32: results are compared bit for bit. */
 static inline int small_number(unsigned i) { return (int)((i * 2654435761u) >> 28) - 8; }
 

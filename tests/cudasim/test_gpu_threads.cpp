@@ -260,6 +260,8 @@ static void test_reductions(void **) {
 }
 
 int main(void) {
+    if (no_device())
+        return 77;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_indices),       cmocka_unit_test(test_barrier),  cmocka_unit_test(test_exited_threads),
         cmocka_unit_test(test_barrier_votes), cmocka_unit_test(test_shuffles), cmocka_unit_test(test_masks),
