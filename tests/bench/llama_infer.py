@@ -11,7 +11,6 @@ import sys
 import time
 
 try:
-    import llama_cpp
     from llama_cpp import llama_cpp as c
 except ImportError as error:
     print(f"skipped: {error}")
