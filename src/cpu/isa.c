@@ -33,7 +33,7 @@ enum {
     AMX_TILE = 1 << 24,
     AMX_INT8 = 1 << 25,
     AVX512_VNNI = 1 << 11, /* leaf 7.0, ecx */
-    STATE_AMX = 3 << 17, /* of XCR0: tile configuration and tile data */
+    STATE_AMX = 3 << 17,   /* of XCR0: tile configuration and tile data */
     FEATURE_TILE_DATA = 18,
     GET_SUPPORTED = 0x1021,
     ASK_PERMISSION = 0x1023
@@ -53,8 +53,8 @@ static int has_amx(void) {
         return 0;
     __asm__("xgetbv" : "=a"(state), "=d"(state_high) : "c"(0));
     if ((state & STATE_AMX) != STATE_AMX || !__get_cpuid_count(7, 0, &a, &b, &c, &d) ||
-        (d & (AMX_BF16 | AMX_TILE | AMX_INT8)) != (AMX_BF16 | AMX_TILE | AMX_INT8) || (c & AVX512_VNNI) == 0 || !__get_cpuid_count(7, 1, &a, &b, &c, &d) ||
-        (a & AVX512_BF16) == 0)
+        (d & (AMX_BF16 | AMX_TILE | AMX_INT8)) != (AMX_BF16 | AMX_TILE | AMX_INT8) || (c & AVX512_VNNI) == 0 ||
+        !__get_cpuid_count(7, 1, &a, &b, &c, &d) || (a & AVX512_BF16) == 0)
         return 0;
     return syscall(SYS_arch_prctl, GET_SUPPORTED, &supported) == 0 && (supported >> FEATURE_TILE_DATA & 1) != 0;
 #else
