@@ -209,11 +209,11 @@ bool emo__field_text(const emo__json *node, emo__buf *out, emo_status *status, e
     size_t length = 0;
     const char *text = emo__json_string(node, &length);
     *status = EMO_OK;
-    if (text != NULL && memchr(text, 0, length) == NULL)
+    if (text != NULL) {
+        if (memchr(text, 0, length) != NULL)
+            return false;
         *status = emo__buf_append(out, text, length, err);
-    else if (text != NULL)
-        return false;
-    else if (emo__json_bool(node, &truth))
+    } else if (emo__json_bool(node, &truth))
         *status = emo__buf_printf(out, err, "%s", truth ? "true" : "false");
     else if (emo__json_typeof(node) == EMO__JSON_INTEGER && emo__json_i64(node, &integer))
         *status = emo__buf_printf(out, err, "%lld", (long long)integer);
