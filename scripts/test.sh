@@ -109,7 +109,9 @@ if [ $quick = 0 ]; then
     if emo_build build-asan -DCMAKE_BUILD_TYPE=RelWithDebInfo -DEMO_BUILD_TESTS=ON -DEMO_BUILD_SHARED=OFF \
         -DEMO_SANITIZE=address,undefined; then
         say "tests under AddressSanitizer and UndefinedBehaviorSanitizer"
-        run_ctest build-asan 600 -LE script
+        # Whole models on the simulated device take minutes here; their kernels run in the parity tests, and the hooked
+        # build of the plug-in checks every access of the same program.
+        run_ctest build-asan 600 -LE script -E "^test_cuda_model$"
     else
         failed=$((failed + 1))
     fi
