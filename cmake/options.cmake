@@ -6,7 +6,10 @@ target_compile_options(emo_flags INTERFACE -Wall -Wextra -Wconversion -Wsign-con
 if(EMO_WERROR)
   target_compile_options(emo_flags INTERFACE -Werror)
 endif()
+# The sanitizers alone, for what is not C or has flags of its own.
+add_library(emo_sanitize INTERFACE)
 if(EMO_SANITIZE)
-  target_compile_options(emo_flags INTERFACE -fsanitize=${EMO_SANITIZE} -fno-omit-frame-pointer -g)
-  target_link_options(emo_flags INTERFACE -fsanitize=${EMO_SANITIZE})
+  target_compile_options(emo_sanitize INTERFACE -fsanitize=${EMO_SANITIZE} -fno-omit-frame-pointer -g)
+  target_link_options(emo_sanitize INTERFACE -fsanitize=${EMO_SANITIZE})
 endif()
+target_link_libraries(emo_flags INTERFACE emo_sanitize)

@@ -32,6 +32,12 @@ typedef struct emo__gemm_operand {
     const float *scale;
 } emo__gemm_operand;
 
+/* Where stored row i of an operand with plain elements of `size` bytes lies. */
+static inline const char *emo__stored_row(const emo__gemm_operand *x, int64_t i, int64_t size) {
+    int64_t row = x->order != NULL ? x->order[i] : i;
+    return (const char *)x->data + row * x->ld * size;
+}
+
 /* C_i = alpha op(A_i) op(B_i) + beta C_i (+ bias): one product, or two that share what is packed of the operand they
  * have in common. */
 typedef struct emo__gemm {

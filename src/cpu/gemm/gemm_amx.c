@@ -20,7 +20,7 @@ INLINE void pack_rows_as_lanes(char *dst, const emo__gemm_operand *x, int64_t fi
         __m512 scale[VL];
         for (int l = 0; l < VL; l++) {
             int lane = group + l < lanes ? group + l : lanes - 1;
-            rows[l] = stored_row(x, first + lane, size) + k0 * size;
+            rows[l] = emo__stored_row(x, first + lane, size) + k0 * size;
             scale[l] = _mm512_set1_ps(scaled ? x->scale[first + lane] : 1.0f);
         }
         char *tile = dst + group / VL * TILE_BYTES;
@@ -32,7 +32,7 @@ INLINE void pack_rows_as_lanes(char *dst, const emo__gemm_operand *x, int64_t fi
                 __builtin_prefetch(rows[l] + (kk + 4 * UNIT) * size, 0, 2);
             }
             if (is_b)
-                transpose(block);
+                emo__transpose_16(block);
             store_tile(tile, block);
         }
     }
@@ -53,16 +53,17 @@ INLINE void pack_rows_as_k(char *dst, const emo__gemm_operand *x, int64_t first,
                     int64_t k = kk + 2 * j + half;
                     if (k >= kc)
                         continue;
-                    const char *row = stored_row(x, k0 + k, size) + (first + group) * size;
+                    const char *row = emo__stored_row(x, k0 + k, size) + (first + group) * size;
                     pair[half] =
                         across(row, lanes - group, _mm512_set1_ps(scaled ? x->scale[k0 + k] : 1.0f), scaled, dtype);
                     if (k + ROWS_AHEAD < kc)
-                        __builtin_prefetch(stored_row(x, k0 + k + ROWS_AHEAD, size) + (first + group) * size, 0, 2);
+                        __builtin_prefetch(emo__stored_row(x, k0 + k + ROWS_AHEAD, size) + (first + group) * size, 0,
+                                           2);
                 }
                 block[j] = _mm512_or_si512(pair[0], _mm512_slli_epi32(pair[1], 16));
             }
             if (!is_b)
-                transpose(block);
+                emo__transpose_16(block);
             store_tile(dst + group / VL * TILE_BYTES, block);
         }
     }
@@ -104,15 +105,6 @@ static void pack_b(float *dst, const emo__gemm_operand *b, int64_t first, int la
 
 /* ---- the micro-kernel ---- */
 
-typedef struct tile_config {
-    uint8_t palette;
-    uint8_t start_row;
-    uint8_t reserved[14];
-    uint16_t colsb[16];
-    uint8_t rows[16];
-} tile_config;
-
-/* Constant data rather than a variable: gcc 12 may leave out the stores into one before it is loaded. */
 static const tile_config config __attribute__((aligned(64))) = {
     .palette = 1, .colsb = {64, 64, 64, 64, 64, 64, 64, 64}, .rows = {16, 16, 16, 16, 16, 16, 16, 16}};
 

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "cpu/gemm/gemm.h"
+#include "cpu/gemm/transpose_avx512.h"
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -20,11 +21,6 @@ INLINE int64_t size_of(emo_dtype dtype) { return dtype == EMO_DTYPE_F32 ? 4 : 2;
 
 INLINE uint32_t mask_of(int64_t have, int most) {
     return have >= most ? (uint32_t)((UINT64_C(1) << most) - 1) : have <= 0 ? 0u : (1u << have) - 1u;
-}
-
-INLINE const char *stored_row(const emo__gemm_operand *x, int64_t i, int64_t size) {
-    int64_t row = x->order != NULL ? x->order[i] : i;
-    return (const char *)x->data + row * x->ld * size;
 }
 
 /* `have` elements at p (32 or fewer, then zeros) times `scale`, in order. */
@@ -59,40 +55,21 @@ INLINE __m512i across(const char *p, int64_t lanes, __m512 scale, int scaled, em
     return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(x));
 }
 
-/* 16 x 16 words of 32 bits */
-INLINE void transpose(__m512i r[VL]) {
-    __m512i t[VL], u[VL];
-#pragma GCC unroll 8
-    for (int i = 0; i < 16; i += 2) {
-        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 16; i += 4) {
-        u[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-        u[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-        u[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-        u[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
-        t[i] = _mm512_shuffle_i32x4(u[i], u[i + 4], 0x88);
-        t[i + 4] = _mm512_shuffle_i32x4(u[i], u[i + 4], 0xDD);
-        t[i + 8] = _mm512_shuffle_i32x4(u[i + 8], u[i + 12], 0x88);
-        t[i + 12] = _mm512_shuffle_i32x4(u[i + 8], u[i + 12], 0xDD);
-    }
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; i++) {
-        r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
-        r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xDD);
-    }
-}
-
 INLINE void store_tile(char *tile, const __m512i rows[VL]) {
 #pragma GCC unroll 16
     for (int i = 0; i < VL; i++)
         _mm512_store_si512(tile + i * 64, rows[i]);
 }
+
+/* What _tile_loadconfig reads. Configurations are constant data rather than variables: gcc 12 may leave out the stores
+ * into a variable before it is loaded. */
+typedef struct tile_config {
+    uint8_t palette;
+    uint8_t start_row;
+    uint8_t reserved[14];
+    uint16_t colsb[16];
+    uint8_t rows[16];
+} tile_config;
 
 /* Tile registers; gcc 12's intrinsics paste the number as it is written. */
 #define C00 0

@@ -27,7 +27,7 @@ static void read_transposed(const direct_block *d, int first, int row, float *ti
     for (int i = 0; i < VL; i++)
         block[i] = row + i < d->rows ? (__m512i)_mm512_maskz_loadu_ps(mask, d->c + (row + i) * d->ldc + first)
                                      : _mm512_setzero_si512();
-    transpose(block);
+    emo__transpose_16(block);
     store_tile((char *)tile, block);
 }
 
@@ -36,7 +36,7 @@ static void write_transposed(const direct_block *d, int first, int row, const fl
     __mmask16 mask = (__mmask16)mask_of(d->cols - first, VL);
     for (int i = 0; i < VL; i++)
         block[i] = _mm512_load_si512(tile + i * VL);
-    transpose(block);
+    emo__transpose_16(block);
     for (int i = 0; i < VL && row + i < d->rows; i++)
         _mm512_mask_storeu_ps(d->c + (row + i) * d->ldc + first, mask, (__m512)block[i]);
 }

@@ -25,17 +25,16 @@ typedef struct weight_rows {
 
 /* Rows of A. */
 typedef struct activations {
-    int8_t *q;     /* [rows padded to 16][k] */
-    float *scale;  /* [blocks][rows padded] */
-    float *sum;    /* the same: sums of q, as floats (q4_k) */
-    int32_t *base; /* the same: 128 times the sums of q (VNNI) */
+    int8_t *q;    /* [rows padded to 16][k] */
+    float *scale; /* [blocks][rows padded] */
+    int32_t *sum; /* the same: sums of q */
     int64_t padded;
 } activations;
 
 /* ---- activations ---- */
 
 static void quantise_row(const emo__gemm_operand *a, int64_t row, int64_t at, int64_t blocks, activations *x) {
-    const float *from = (const float *)(const void *)stored_row(a, row, 4);
+    const float *from = (const float *)(const void *)emo__stored_row(a, row, 4);
     const __m512 factor = _mm512_set1_ps(a->scale != NULL ? a->scale[row] : 1.0f);
     for (int64_t b = 0; b < blocks; b++) {
         __m512 low = _mm512_mul_ps(_mm512_loadu_ps(from + b * BLOCK), factor);
@@ -52,8 +51,7 @@ static void quantise_row(const emo__gemm_operand *a, int64_t row, int64_t at, in
         _mm_storeu_si128((__m128i *)to, _mm512_cvtsepi32_epi8(q_low));
         _mm_storeu_si128((__m128i *)(to + VL), _mm512_cvtsepi32_epi8(q_high));
         x->scale[b * x->padded + at] = most / 127.0f;
-        x->sum[b * x->padded + at] = (float)sum;
-        x->base[b * x->padded + at] = 128 * sum;
+        x->sum[b * x->padded + at] = sum;
     }
 }
 
@@ -61,8 +59,10 @@ static void quantise_row(const emo__gemm_operand *a, int64_t row, int64_t at, in
 static void clear_rows(const activations *x, int64_t first, int64_t blocks) {
     memset(x->q + first * blocks * BLOCK, 0, (size_t)((x->padded - first) * blocks * BLOCK));
     for (int64_t b = 0; b < blocks; b++)
-        for (int64_t row = first; row < x->padded; row++)
-            x->scale[b * x->padded + row] = x->sum[b * x->padded + row] = 0.0f;
+        for (int64_t row = first; row < x->padded; row++) {
+            x->scale[b * x->padded + row] = 0.0f;
+            x->sum[b * x->padded + row] = 0;
+        }
 }
 
 /* ---- weights ---- */
@@ -204,7 +204,7 @@ INLINE __m512 add_block(__m512 sum, __m512i dots, __m512 scale, __m512 shift, in
                         int64_t row, const int offset) {
     __m512 v = _mm512_mul_ps(scale, _mm512_cvtepi32_ps(dots));
     if (offset)
-        v = _mm512_fmadd_ps(shift, _mm512_set1_ps(x->sum[b * x->padded + row]), v);
+        v = _mm512_fmadd_ps(shift, _mm512_set1_ps((float)x->sum[b * x->padded + row]), v);
     return _mm512_fmadd_ps(_mm512_set1_ps(x->scale[b * x->padded + row]), v, sum);
 }
 
@@ -213,7 +213,7 @@ INLINE __m512 add_block(__m512 sum, __m512i dots, __m512 scale, __m512 shift, in
 INLINE __m512i dots_of(const __m512i words[WORDS], const activations *x, int64_t row, int64_t b, int64_t blocks) {
     const __m512i flip = _mm512_set1_epi8((char)0x80);
     const int8_t *q = x->q + (row * blocks + b) * BLOCK;
-    __m512i even = _mm512_set1_epi32(-x->base[b * x->padded + row]), odd = _mm512_setzero_si512();
+    __m512i even = _mm512_set1_epi32(-128 * x->sum[b * x->padded + row]), odd = _mm512_setzero_si512();
 #pragma GCC unroll 4
     for (int j = 0; j < WORDS; j += 2) {
         int32_t four[2];
@@ -342,14 +342,6 @@ static void many_rows(const column_block *c, emo_dtype dtype, stored_rows from, 
     }
 }
 
-typedef struct tile_config {
-    uint8_t palette;
-    uint8_t start_row;
-    uint8_t reserved[14];
-    uint16_t colsb[16];
-    uint8_t rows[16];
-} tile_config;
-
 /* C 16 x 16 words, A 16 rows of 32 bytes, B 8 rows of 16 words. */
 static const tile_config quant_config
     __attribute__((aligned(64))) = {.palette = 1, .colsb = {64, BLOCK, 64}, .rows = {VL, VL, WORDS}};
@@ -359,8 +351,8 @@ static size_t align_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
 /* Rows of A that fit with sixteen rows of the weight; 0: none. */
 static int64_t chunk_rows(int64_t k, size_t floats) {
     size_t blocks = (size_t)(k / BLOCK), room = floats * sizeof(float);
-    size_t fixed = blocks * (WEIGHT_BYTES + 2 * VL * sizeof(float) + VL * EMO__Q8_0_BYTES) + 6 * 64;
-    size_t row = blocks * (BLOCK + 3 * sizeof(float));
+    size_t fixed = blocks * (WEIGHT_BYTES + 2 * VL * sizeof(float) + VL * EMO__Q8_0_BYTES) + 5 * 64;
+    size_t row = blocks * (BLOCK + 2 * sizeof(float));
     if (room < fixed + VL * row)
         return 0;
     size_t rows = (room - fixed) / row / VL * VL;
@@ -383,9 +375,7 @@ int emo__gemm_amx_quantised(const emo__gemm *g, int64_t m0, int64_t m1, int64_t 
         at += align_up(padded * count * BLOCK);
         x.scale = (float *)(void *)at;
         at += align_up(padded * count * sizeof(float));
-        x.sum = (float *)(void *)at;
-        at += align_up(padded * count * sizeof(float));
-        x.base = (int32_t *)(void *)at;
+        x.sum = (int32_t *)(void *)at;
         at += align_up(padded * count * sizeof(int32_t));
         weight_rows w = {.q = (int8_t *)at};
         at += count * WEIGHT_BYTES;

@@ -3,6 +3,8 @@
 #include <immintrin.h>
 #include <stdint.h>
 
+#include "cpu/gemm/transpose_avx512.h"
+
 #define VL 16
 #define MR 14
 #define NRV 2
@@ -18,31 +20,14 @@ static inline vec load_bf16(const void *p) {
 static inline vec load_f16(const void *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
 
 static inline __attribute__((always_inline)) void transpose(vec r[VL]) {
-    vec t[VL], u[VL];
-#pragma GCC unroll 8
-    for (int i = 0; i < 16; i += 2) { /* pairs of rows */
-        t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
-        t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 16; i += 4) { /* fours: u[i + j] holds column j of each 128-bit lane */
-        u[i] = _mm512_shuffle_ps(t[i], t[i + 2], 0x44);
-        u[i + 1] = _mm512_shuffle_ps(t[i], t[i + 2], 0xEE);
-        u[i + 2] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0x44);
-        u[i + 3] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0xEE);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) { /* eights: lanes 0 2 of both, lanes 1 3 of both */
-        t[i] = _mm512_shuffle_f32x4(u[i], u[i + 4], 0x88);
-        t[i + 4] = _mm512_shuffle_f32x4(u[i], u[i + 4], 0xDD);
-        t[i + 8] = _mm512_shuffle_f32x4(u[i + 8], u[i + 12], 0x88);
-        t[i + 12] = _mm512_shuffle_f32x4(u[i + 8], u[i + 12], 0xDD);
-    }
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; i++) { /* sixteens */
-        r[i] = _mm512_shuffle_f32x4(t[i], t[i + 8], 0x88);
-        r[i + 8] = _mm512_shuffle_f32x4(t[i], t[i + 8], 0xDD);
-    }
+    __m512i words[VL];
+#pragma GCC unroll 16
+    for (int i = 0; i < VL; i++)
+        words[i] = _mm512_castps_si512(r[i]);
+    emo__transpose_16(words);
+#pragma GCC unroll 16
+    for (int i = 0; i < VL; i++)
+        r[i] = _mm512_castsi512_ps(words[i]);
 }
 
 #define V_ZERO _mm512_setzero_ps()

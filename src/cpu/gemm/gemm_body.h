@@ -33,11 +33,6 @@ INLINE vec load_some(const char *p, emo_dtype dtype) {
     return dtype == EMO_DTYPE_BF16 ? load_bf16(p) : load_f16(p);
 }
 
-INLINE const char *stored_row(const emo__gemm_operand *x, int64_t i, int64_t size) {
-    int64_t row = x->order != NULL ? x->order[i] : i;
-    return (const char *)x->data + row * x->ld * size;
-}
-
 /* Stored rows are the panel's lanes: transpose blocks of VL x VL. A width that VL does not divide has one group whose
  * stores overlap; they go up in k, so that the surplus is overwritten. `more` rows follow the panel (only to prefetch).
  */
@@ -51,7 +46,7 @@ INLINE void pack_lanes(float *dst, int width, const emo__gemm_operand *x, int64_
         int have = width - group < VL ? width - group : VL;
         for (int l = 0; l < VL; l++) {
             int lane = group + l < lanes ? group + l : lanes - 1;
-            rows[l] = stored_row(x, first + lane, size) + k0 * size;
+            rows[l] = emo__stored_row(x, first + lane, size) + k0 * size;
             scale[l] = x->scale != NULL ? x->scale[first + lane] : 1.0f;
         }
         /* Short visits to many rows defeat the hardware's prefetcher: ask for the next panel's row through `order`, or
@@ -59,9 +54,9 @@ INLINE void pack_lanes(float *dst, int width, const emo__gemm_operand *x, int64_
         for (int l = 0; l < VL; l++) {
             if (x->order != NULL)
                 next[l] =
-                    (uintptr_t)(stored_row(x,
-                                           first + (group + l < more ? width : 0) + (group + l < lanes ? group + l : 0),
-                                           size) +
+                    (uintptr_t)(emo__stored_row(
+                                    x, first + (group + l < more ? width : 0) + (group + l < lanes ? group + l : 0),
+                                    size) +
                                 k0 * size);
             else
                 next[l] = (uintptr_t)rows[l] + (uintptr_t)((k0 + kc < x->ld ? kc : width * x->ld - k0) * size);
@@ -116,9 +111,9 @@ INLINE void pack_b_along(float *dst, const emo__gemm_operand *b, int64_t first, 
                          emo_dtype dtype) {
     const int64_t size = dtype == EMO_DTYPE_F32 ? 4 : 2;
     for (int64_t kk = 0; kk < kc; kk++, dst += NR) {
-        const char *row = stored_row(b, k0 + kk, size) + first * size;
+        const char *row = emo__stored_row(b, k0 + kk, size) + first * size;
         if (kk + ROWS_AHEAD < kc) {
-            const char *next = stored_row(b, k0 + kk + ROWS_AHEAD, size) + first * size;
+            const char *next = emo__stored_row(b, k0 + kk + ROWS_AHEAD, size) + first * size;
             PREFETCH(next);
             PREFETCH(next + NR / 2 * size);
         }
@@ -140,11 +135,11 @@ INLINE void pack_a_along(float *dst, const emo__gemm_operand *a, int64_t first, 
     for (int64_t begin = 0; begin < count; begin += PANELS * MR) {
         int64_t end = begin + PANELS * MR < count ? begin + PANELS * MR : count;
         for (int64_t kk = 0; kk < kc; kk++) {
-            const float *row = (const float *)(const void *)stored_row(a, k0 + kk, 4) + first;
+            const float *row = (const float *)(const void *)emo__stored_row(a, k0 + kk, 4) + first;
             float s = a->scale != NULL ? a->scale[k0 + kk] : 1.0f;
             float *out = dst + begin * kc + kk * MR;
             if (kk + ROWS_AHEAD < kc) {
-                const char *next = stored_row(a, k0 + kk + ROWS_AHEAD, 4) + (first + begin) * 4;
+                const char *next = emo__stored_row(a, k0 + kk + ROWS_AHEAD, 4) + (first + begin) * 4;
                 for (int line = 0; line < PANELS * MR / 16; line++)
                     PREFETCH(next + line * 64);
             }
