@@ -85,7 +85,7 @@ emo_status emo_task_set_task(const emo_task_set *set, int32_t task, emo_task_inf
     out->validation = (int64_t)t->n_validation;
     out->examples = t->spec->n_shots;
     out->most_choices = t->most_choices;
-    out->lower_is_better = t->spec->metrics[0] >= EMO__METRIC_BITS ? 1 : 0;
+    out->lower_is_better = emo__metric_lower_is_better(t->spec->metrics[0]) ? 1 : 0;
     return EMO_OK;
 }
 
@@ -117,7 +117,7 @@ static emo_status find_item(const emo_task_set *set, int32_t task, int64_t item,
     const emo__task *t = &set->tasks[task];
     if (item < 0 || (uint64_t)item >= t->n_data)
         return no_such(err, "item", item, (int64_t)t->n_data);
-    *out = &t->spec->data.items[t->data[item]];
+    *out = emo__task_item_at(t, (size_t)item);
     return choice >= 0 && choice < (*out)->n_choices ? EMO_OK : no_such(err, "choice", choice, (*out)->n_choices);
 }
 
@@ -131,22 +131,21 @@ static emo_status give(const char *text, size_t length, char *buffer, size_t cap
     return EMO_OK;
 }
 
-static emo_status check_text(const emo_task_set *set, const char *buffer, size_t capacity, size_t *size,
-                             emo_error *err) {
+/* Checks the arguments of a call that gives a text of an item, and finds the item. */
+static emo_status text_item(const emo_task_set *set, int32_t task, int64_t item, int32_t choice, const char *buffer,
+                            size_t capacity, size_t *size, const emo__task_item **out, emo_error *err) {
     emo__error_clear(err);
     if (size != NULL)
         *size = 0;
     if (set == NULL || size == NULL || (buffer == NULL && capacity > 0))
         return missing(err, set == NULL ? "set" : size == NULL ? "size" : "buffer");
-    return EMO_OK;
+    return find_item(set, task, item, choice, out, err);
 }
 
 emo_status emo_task_set_prompt(const emo_task_set *set, int32_t task, int64_t item, int32_t choice, char *buffer,
                                size_t capacity, size_t *size, emo_error *err) {
     const emo__task_item *found = NULL;
-    emo_status status = check_text(set, buffer, capacity, size, err);
-    if (status == EMO_OK)
-        status = find_item(set, task, item, choice, &found, err);
+    emo_status status = text_item(set, task, item, choice, buffer, capacity, size, &found, err);
     if (status != EMO_OK)
         return status;
     emo__buf text;
@@ -161,9 +160,7 @@ emo_status emo_task_set_prompt(const emo_task_set *set, int32_t task, int64_t it
 emo_status emo_task_set_continuation(const emo_task_set *set, int32_t task, int64_t item, int32_t choice, char *buffer,
                                      size_t capacity, size_t *size, emo_error *err) {
     const emo__task_item *found = NULL;
-    emo_status status = check_text(set, buffer, capacity, size, err);
-    if (status == EMO_OK)
-        status = find_item(set, task, item, choice, &found, err);
+    emo_status status = text_item(set, task, item, choice, buffer, capacity, size, &found, err);
     if (status != EMO_OK)
         return status;
     const char *text = found->continuations[choice];

@@ -37,7 +37,7 @@ static emo_status cell_create(const emo__mem *mem, const emo__task *task, emo__c
     for (size_t i = 0; i < task->n_data; i++) {
         cell->items[i].at = scores - 1;
         cell->items[i].chosen = -1;
-        scores += (size_t)spec->data.items[task->data[i]].n_choices;
+        scores += (size_t)emo__task_item_at(task, i)->n_choices;
     }
     cell->values = emo__calloc(mem, n * EMO__TASK_METRICS, sizeof *cell->values);
     if (spec->type != EMO_TASK_GENERATION) {
@@ -65,7 +65,7 @@ static void add_up(const emo__task *task, const emo__cell *draw, emo__cell *cell
         }
         cell->loss += result->loss;
         cell->n_tokens += result->tokens;
-        cell->n_bytes += (int64_t)strlen(spec->data.items[task->data[i]].continuations[0]);
+        cell->n_bytes += (int64_t)strlen(emo__task_item_at(task, i)->continuations[0]);
         cell->n_truncated += result->truncated;
         cell->n_items++;
     }

@@ -12,10 +12,6 @@ typedef struct choosing {
     bool unconditional; /* the second round: after the unconditional prompt */
 } choosing;
 
-static const emo__task_item *item_of(const choosing *c, size_t index) {
-    return &c->task->spec->data.items[c->task->data[index]];
-}
-
 /* Appends a pair as a sequence. */
 static emo_status add(emo__likelihoods *out, const emo__pair *pair, emo_error *err) {
     emo_status status = emo__grow(out->mem, (void **)&out->tokens, &out->cap_tokens, out->n_tokens + pair->count,
@@ -66,7 +62,7 @@ static emo_status fit(const choosing *c, const emo__task_item *item, emo__likeli
 
 static emo_status make(void *ctx, size_t index, emo__likelihoods *out, emo_error *err) {
     const choosing *c = ctx;
-    const emo__task_item *item = item_of(c, index);
+    const emo__task_item *item = emo__task_item_at(c->task, index);
     const emo__task_spec *spec = c->task->spec;
     emo__buf prompt;
     int32_t truncated = 0;
@@ -138,7 +134,7 @@ static double score_of(const emo__cell *cell, const emo__task_item *item, size_t
 static void decide(const choosing *c) {
     const emo__task_spec *spec = c->task->spec;
     for (size_t index = 0; index < c->task->n_data; index++) {
-        const emo__task_item *item = item_of(c, index);
+        const emo__task_item *item = emo__task_item_at(c->task, index);
         emo__item_result *result = &c->cell->items[index];
         for (int32_t m = 0; m < spec->n_metrics; m++) {
             int32_t best = 0;

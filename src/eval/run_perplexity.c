@@ -11,7 +11,7 @@
 
 static emo_status add_windows(const emo__task_run *run, const emo__task *task, size_t index, emo__pair *pair,
                               int64_t owner, emo__windows *w, emo_error *err) {
-    const emo__task_item *item = &task->spec->data.items[task->data[index]];
+    const emo__task_item *item = emo__task_item_at(task, index);
     emo__buf prompt;
     emo__buf_init(&prompt, &run->model->rt->mem);
     emo_status status = emo__task_prompt(task, item, index, 0, &prompt, err);

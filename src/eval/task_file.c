@@ -61,13 +61,12 @@ static emo_status read_members(const reading *r, const emo__json *list, const ch
             return emo__fail_at(err, EMO_E_FORMAT, EMO_DOMAIN_FILE, 0,
                                 "%s: \"tasks\"[%zu] (%.60s) must be the name of a task or of a group above", where, i,
                                 name != NULL ? name : "no string");
-        bool lower = metric_of(set, member) >= EMO__METRIC_BITS;
-        if (i > 0 && (lower || metric_of(set, group->members[0]) >= EMO__METRIC_BITS) &&
-            metric_of(set, member) != metric_of(set, group->members[0]))
+        emo__metric own = metric_of(set, member);
+        emo__metric first = i > 0 ? metric_of(set, group->members[0]) : own;
+        if (own != first && (emo__metric_lower_is_better(own) || emo__metric_lower_is_better(first)))
             return emo__fail_at(err, EMO_E_FORMAT, EMO_DOMAIN_FILE, 0,
                                 "%s: %.60s is measured by %s, the tasks before it by %s: these have no mean", where,
-                                name, emo__metric_name(metric_of(set, member)),
-                                emo__metric_name(metric_of(set, group->members[0])));
+                                name, emo__metric_name(own), emo__metric_name(first));
         status =
             emo__grow(mem, (void **)&group->members, &group->capacity, group->count + 1, sizeof *group->members, err);
         if (status == EMO_OK)
@@ -127,14 +126,8 @@ static emo_status read_task(const reading *r, const emo__json *object, size_t in
     int32_t member = 0;
     const char *name = emo__json_string(emo__json_get(object, "name"), NULL);
     size_t at = place_name(where, sizeof where, r->name, "tasks", index);
-    if (name != NULL && strlen(name) <= 64) { /* " (name)" */
-        where[at++] = ' ';
-        where[at++] = '(';
-        memcpy(where + at, name, strlen(name));
-        at += strlen(name);
-        where[at++] = ')';
-        where[at] = '\0';
-    }
+    if (name != NULL && strlen(name) <= 64)
+        (void)snprintf(where + at, sizeof where - at, " (%s)", name);
     if (name != NULL && find_member(set, name, &member))
         return emo__fail_at(err, EMO_E_FORMAT, EMO_DOMAIN_FILE, 0, "%s: there is a task of this name above", where);
     emo_status status = emo__grow(mem, (void **)&set->specs, &set->cap_specs, set->n_specs + 1, sizeof(void *), err);

@@ -73,7 +73,7 @@ static emo_status add_task(emo_task_set *set, emo__task_spec *spec, const char *
         status = check_examples(task, err);
     task->most_choices = 1;
     for (size_t i = 0; status == EMO_OK && i < task->n_data; i++) {
-        int32_t n = spec->data.items[task->data[i]].n_choices;
+        int32_t n = emo__task_item_at(task, i)->n_choices;
         task->most_choices = n > task->most_choices ? n : task->most_choices;
     }
     return status;

@@ -36,6 +36,7 @@ typedef enum emo__metric {
 } emo__metric;
 #define EMO__TASK_METRICS 8 /* of one task */
 const char *emo__metric_name(emo__metric metric);
+static inline bool emo__metric_lower_is_better(emo__metric metric) { return metric >= EMO__METRIC_BITS; }
 
 typedef struct emo__task_item {
     const char *file; /* as the task file has it; of the spec */
@@ -114,6 +115,10 @@ typedef struct emo__task {
     size_t n_validation;
     int32_t most_choices;
 } emo__task;
+/* The item at a place of the task's data. */
+static inline const emo__task_item *emo__task_item_at(const emo__task *task, size_t index) {
+    return &task->spec->data.items[task->data[index]];
+}
 
 typedef struct emo__group {
     char *name;
