@@ -9,6 +9,7 @@
 #include "data/choices.h"
 #include "data/dataset.h"
 #include "data/ingest.h"
+#include "text/encode.h"
 
 void emo_dataset_options_init(emo_dataset_options *options) {
     static const emo_dataset_options defaults = EMO_DATASET_OPTIONS_INIT;

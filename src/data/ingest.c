@@ -10,6 +10,7 @@
 #include "io/gzip.h"
 #include "io/json.h"
 #include "io/npy.h"
+#include "text/encode.h"
 
 /* Documents are read by one thread and tokenised by all, a batch at a time; batches bound the memory. */
 #define BATCH_DOCUMENTS 512
@@ -49,33 +50,6 @@ typedef struct ingest {
     emo__phase phase;    /* bytes of the files */
     uint64_t file_begin; /* the same at the begin of the current file */
 } ingest;
-
-emo_status emo__encode_text(const emo__mem *mem, const emo_tokenizer *tokenizer, const char *text, size_t length,
-                            const emo_progress *progress, int32_t **ids, size_t *count, emo_error *err) {
-    emo_tokenizer_encode_options options = EMO_TOKENIZER_ENCODE_OPTIONS_INIT;
-    if (progress != NULL)
-        options.progress = *progress;
-    *ids = NULL;
-    *count = 0;
-    if (length == 0)
-        return EMO_OK;
-    size_t capacity = length; /* nearly always enough */
-    for (int attempt = 0; attempt < 2; attempt++) {
-        int32_t *room = emo__malloc_array(mem, capacity, sizeof *room);
-        if (room == NULL)
-            return emo__fail_memory(err, capacity * sizeof *room);
-        emo_status status = emo_tokenizer_encode_with(tokenizer, &options, text, length, room, capacity, count, err);
-        if (status == EMO_OK) {
-            *ids = room;
-            return EMO_OK;
-        }
-        emo__free(mem, room);
-        if (status != EMO_E_LIMIT)
-            return status;
-        capacity = *count;
-    }
-    return emo__fail(err, EMO_E_INTERNAL, "the tokenizer changed its mind about the number of tokens");
-}
 
 static bool wanted_domain(const ingest *in, const char *domain) {
     return in->opt->domain == NULL || strcmp(in->opt->domain, domain) == 0;

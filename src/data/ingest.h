@@ -61,12 +61,6 @@ EMO_MUST_CHECK emo_status emo__ingest(const emo__data_files *files, const emo_to
                                       const emo_dataset_options *opt, emo__dataset_draft *draft, emo__atomic_file *file,
                                       emo_error *err);
 
-/* Tokens of a text, allocated; *ids may be NULL when *count is 0. progress: NULL, or one that may hear of the text
- * twice from the beginning. */
-EMO_MUST_CHECK emo_status emo__encode_text(const emo__mem *mem, const emo_tokenizer *tokenizer, const char *text,
-                                           size_t length, const emo_progress *progress, int32_t **ids, size_t *count,
-                                           emo_error *err);
-
 /* The cached form of a dataset: opens opt->cache_dir's file for these inputs, making it first when there is none that
  * fits. */
 EMO_MUST_CHECK emo_status emo__cache_open(emo_runtime *rt, const emo__data_files *files, const emo_tokenizer *tokenizer,

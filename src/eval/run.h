@@ -73,6 +73,9 @@ typedef struct emo__pair {
 } emo__pair;
 EMO_MUST_CHECK emo_status emo__pair_make(const emo__task_run *run, const emo__task_spec *spec, const char *prompt,
                                          const char *continuation, emo__pair *out, emo_error *err);
+/* eos where the model has one, a, b: the tokens of a pair, `from` left to the caller. */
+EMO_MUST_CHECK emo_status emo__pair_join(const emo__task_run *run, const int32_t *a, size_t n_a, const int32_t *b,
+                                         size_t n_b, emo__pair *out, emo_error *err);
 void emo__pair_free(const emo__task_run *run, emo__pair *pair);
 
 /* ---- one type each: fills in items, values and scores of a cell whose arrays are there ---- */

@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "base/status.h"
-#include "data/ingest.h"
 #include "eval/run.h"
+#include "text/encode.h"
 
 typedef struct writing {
     emo__task_run *run;
@@ -15,10 +15,6 @@ typedef struct writing {
     int32_t lanes;
     emo__buf *texts; /* [lanes] */
 } writing;
-
-static const emo__task_item *item_of(const writing *w, size_t index) {
-    return &w->task->spec->data.items[w->task->data[index]];
-}
 
 static emo_status create(writing *w, const emo_mask *mask, emo_error *err) {
     const emo__task_spec *spec = w->task->spec;
@@ -48,10 +44,9 @@ static emo_status create(writing *w, const emo_mask *mask, emo_error *err) {
 /* Appends eos and the prompt's tokens to a sequence; what leaves no room for the answer goes in front. */
 static emo_status append(writing *w, size_t index, int32_t lane, emo_error *err) {
     const emo__mem *mem = &w->run->model->rt->mem;
-    const emo__task_item *item = item_of(w, index);
-    int32_t eos = w->run->model->config.eos;
+    const emo__task_item *item = emo__task_item_at(w->task, index);
     int32_t *ids = NULL;
-    int32_t *all = NULL;
+    emo__pair all = {0};
     size_t n = 0;
     emo__buf prompt;
     emo__buf_init(&prompt, mem);
@@ -60,26 +55,17 @@ static emo_status append(writing *w, size_t index, int32_t lane, emo_error *err)
     EMO_TRY(status = emo__task_prompt(w->task, item, index, 0, &prompt, err));
     EMO_TRY(status = emo__encode_text(mem, w->run->model->tokenizer, prompt.data, prompt.size, &w->run->inner, &ids, &n,
                                       err));
-    size_t lead = eos >= 0 ? 1 : 0;
-    all = emo__malloc_array(mem, n + 1, sizeof *all);
-    if (all == NULL) {
-        status = emo__fail_memory(err, (n + 1) * sizeof *all);
-        goto done;
-    }
-    all[0] = eos;
-    if (n > 0)
-        memcpy(all + lead, ids, n * sizeof *ids);
-    n += lead;
-    if (n == 0) {
+    EMO_TRY(status = emo__pair_join(w->run, ids, n, NULL, 0, &all, err));
+    if (all.count == 0) {
         status = emo__fail_at(err, EMO_E_FORMAT, EMO_DOMAIN_FILE, (int64_t)item->line, "%s:%llu: the prompt is empty",
                               item->file, (unsigned long long)item->line);
         goto done;
     }
-    size_t gone = n > room ? n - room : 0;
+    size_t gone = all.count > room ? all.count - room : 0;
     w->cell->items[index].truncated = gone > 0 ? 1 : 0;
-    status = emo_session_append_tokens(w->session, lane, all + gone, n - gone, err);
+    status = emo_session_append_tokens(w->session, lane, all.tokens + gone, all.count - gone, err);
 done:
-    emo__free(mem, all);
+    emo__pair_free(w->run, &all);
     emo__free(mem, ids);
     emo__buf_free(&prompt);
     return status;
@@ -118,7 +104,7 @@ static emo_status measure(const emo__mem *mem, emo__metric metric, const char *g
 /* The best over the right answers. */
 static emo_status judge(writing *w, size_t index, const char *text, emo_error *err) {
     const emo__task_spec *spec = w->task->spec;
-    const emo__task_item *item = item_of(w, index);
+    const emo__task_item *item = emo__task_item_at(w->task, index);
     const emo__mem *mem = &w->run->model->rt->mem;
     double *values = &w->cell->values[index * (size_t)spec->n_metrics];
     emo__buf got;

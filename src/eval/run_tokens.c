@@ -2,17 +2,16 @@
 #include <string.h>
 
 #include "base/status.h"
-#include "data/ingest.h"
 #include "eval/run.h"
+#include "text/encode.h"
 
 void emo__pair_free(const emo__task_run *run, emo__pair *pair) {
     emo__free(&run->model->rt->mem, pair->tokens);
     pair->tokens = NULL;
 }
 
-/* eos, a, b */
-static emo_status join(const emo__task_run *run, const int32_t *a, size_t n_a, const int32_t *b, size_t n_b,
-                       emo__pair *out, emo_error *err) {
+emo_status emo__pair_join(const emo__task_run *run, const int32_t *a, size_t n_a, const int32_t *b, size_t n_b,
+                          emo__pair *out, emo_error *err) {
     size_t lead = run->model->config.eos >= 0 ? 1 : 0;
     out->tokens = emo__malloc_array(&run->model->rt->mem, lead + n_a + n_b + 1, sizeof *out->tokens);
     if (out->tokens == NULL)
@@ -44,7 +43,7 @@ emo_status emo__pair_make(const emo__task_run *run, const emo__task_spec *spec, 
     if (spec->apart) {
         EMO_TRY(status =
                     emo__encode_text(mem, tokenizer, continuation, strlen(continuation), &run->inner, &b, &n_b, err));
-        EMO_TRY(status = join(run, a, n_a, b, n_b, out, err));
+        EMO_TRY(status = emo__pair_join(run, a, n_a, b, n_b, out, err));
         common = n_a;
     } else {
         EMO_TRY(status = emo__buf_append(&text, prompt, strlen(prompt), err));
@@ -52,7 +51,7 @@ emo_status emo__pair_make(const emo__task_run *run, const emo__task_spec *spec, 
         EMO_TRY(status = emo__encode_text(mem, tokenizer, text.data, text.size, &run->inner, &b, &n_b, err));
         while (common < n_a && common < n_b && a[common] == b[common])
             common++;
-        EMO_TRY(status = join(run, NULL, 0, b, n_b, out, err));
+        EMO_TRY(status = emo__pair_join(run, NULL, 0, b, n_b, out, err));
     }
     out->from = common + (run->model->config.eos >= 0 ? 1 : 0);
     if (out->from >= out->count && out->count > 0) /* a tokenizer to which the continuation says nothing */

@@ -4,10 +4,10 @@
 
 #include <string.h>
 
-#include "base/progress.h"
 #include "base/status.h"
 #include "model/files.h"
 #include "moe/mask.h"
+#include "text/encode.h"
 
 /* ---- restrictions ---- */
 
@@ -224,22 +224,22 @@ emo_status emo__session_append_text(emo_session *s, const char *text, emo_error 
     size_t length = strlen(text);
     size_t first = s->sequences[0].n == 0 && s->opt.prepend_eos != 0 && s->eos >= 0 ? 1 : 0;
     size_t count = 0;
-    emo__phase phase = {&s->opt.progress, "tokenize", 0, 2 * (uint64_t)length, length, 0}; /* counted, then written */
-    emo_tokenizer_encode_options options = EMO_TOKENIZER_ENCODE_OPTIONS_INIT;
-    options.progress = (emo_progress){&phase, emo__phase_report};
-    emo_status status = emo_tokenizer_encode_with(s->tokenizer, &options, text, length, NULL, 0, &count, err);
-    if (status != EMO_OK)
-        return status;
-    int32_t *ids = emo__malloc_array(mem, count + 1, sizeof *ids);
-    if (ids == NULL)
-        return emo__fail_memory(err, (count + 1) * sizeof *ids);
+    int32_t *ids = NULL;
+    int32_t *all = NULL;
+    emo_status status;
+    EMO_TRY(status = emo__encode_text(mem, s->tokenizer, text, length, &s->opt.progress, &ids, &count, err));
+    all = emo__malloc_array(mem, count + 1, sizeof *all);
+    if (all == NULL) {
+        status = emo__fail_memory(err, (count + 1) * sizeof *all);
+        goto done;
+    }
     if (first > 0)
-        ids[0] = s->eos;
-    emo__phase_next(&phase, length);
+        all[0] = s->eos;
     if (count > 0)
-        status = emo_tokenizer_encode_with(s->tokenizer, &options, text, length, ids + first, count, &count, err);
-    if (status == EMO_OK)
-        status = emo__session_append(s, 0, ids, first + count, err);
+        memcpy(all + first, ids, count * sizeof *ids);
+    status = emo__session_append(s, 0, all, first + count, err);
+done:
+    emo__free(mem, all);
     emo__free(mem, ids);
     return status;
 }

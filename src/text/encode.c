@@ -246,6 +246,33 @@ emo_status emo__encode(const emo_tokenizer *tok, const emo__encode_flags *flags,
     return status;
 }
 
+emo_status emo__encode_text(const emo__mem *mem, const emo_tokenizer *tokenizer, const char *text, size_t length,
+                            const emo_progress *progress, int32_t **ids, size_t *count, emo_error *err) {
+    emo_tokenizer_encode_options options = EMO_TOKENIZER_ENCODE_OPTIONS_INIT;
+    if (progress != NULL)
+        options.progress = *progress;
+    *ids = NULL;
+    *count = 0;
+    if (length == 0)
+        return EMO_OK;
+    size_t capacity = length; /* nearly always enough */
+    for (int attempt = 0; attempt < 2; attempt++) {
+        int32_t *room = emo__malloc_array(mem, capacity, sizeof *room);
+        if (room == NULL)
+            return emo__fail_memory(err, capacity * sizeof *room);
+        emo_status status = emo_tokenizer_encode_with(tokenizer, &options, text, length, room, capacity, count, err);
+        if (status == EMO_OK) {
+            *ids = room;
+            return EMO_OK;
+        }
+        emo__free(mem, room);
+        if (status != EMO_E_LIMIT)
+            return status;
+        capacity = *count;
+    }
+    return emo__fail(err, EMO_E_INTERNAL, "the tokenizer changed its mind about the number of tokens");
+}
+
 emo_status emo__decode(const emo_tokenizer *tok, const int32_t *ids, size_t n, char *out, size_t capacity, size_t *size,
                        emo_error *err) {
     size_t need = 0;

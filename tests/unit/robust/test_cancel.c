@@ -86,7 +86,7 @@ static emo_status append_text(watch *w, emo_error *err) {
     emo_session_options o = EMO_SESSION_OPTIONS_INIT;
     emo_session *session = NULL;
     char *text = long_text();
-    text[100000] = '\0';
+    text[200000] = '\0';
     o.progress = watching(w);
     MUST(emo_session_create(model, &o, &session, err));
     emo_status status = emo_session_append_text(session, text, err);
