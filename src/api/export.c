@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <emo/export.h>
-#include <string.h>
 
 #include "base/options.h"
 #include "base/status.h"
@@ -8,14 +7,14 @@
 #include "model/files.h"
 #include "model/gguf.h"
 #include "subset/prune.h"
+#include "tensor/dtype.h"
 #include "tensor/quant.h"
 
 static emo_status check_options(const emo_export_options *o, emo_error *err) {
     if (o->format != EMO_EXPORT_GGUF)
         return emo__fail(err, EMO_E_RANGE, "emo_export_options.format is %d; it must be EMO_EXPORT_GGUF",
                          (int)o->format);
-    if (o->dtype != -1 && o->dtype != EMO_DTYPE_F32 && o->dtype != EMO_DTYPE_F16 && o->dtype != EMO_DTYPE_BF16 &&
-        !emo__dtype_quantised(o->dtype))
+    if (o->dtype != -1 && !emo__dtype_float(o->dtype) && !emo__dtype_quantised(o->dtype))
         return emo__fail(err, EMO_E_RANGE,
                          "emo_export_options.dtype is %d; it must be -1, F32, F16, BF16, Q8_0, Q4_0 or Q4_K",
                          (int)o->dtype);
@@ -52,21 +51,16 @@ emo_status emo_model_export(const emo_model *model, const char *path, const emo_
     emo_status status = emo__options_copy(&o, sizeof o, options, "emo_export_options", err);
     if (status == EMO_OK)
         status = check_options(&o, err);
-    if (status == EMO_OK && info != NULL && info->struct_size < sizeof info->struct_size)
-        status =
-            emo__fail(err, EMO_E_INVALID_ARGUMENT, "emo_export_info.struct_size is %u; start from EMO_EXPORT_INFO_INIT",
-                      (unsigned)info->struct_size);
+    if (status == EMO_OK && info != NULL)
+        status = emo__info_check(info, "emo_export_info", err);
     if (status == EMO_OK)
         status = emo__model_begin_read(model, err);
     if (status != EMO_OK)
         return status;
     status = export_model(model, path, &o, &full, err);
     emo__model_end_read(model);
-    if (status == EMO_OK && info != NULL) {
-        uint32_t size = info->struct_size;
-        memcpy(info, &full, size < sizeof full ? size : sizeof full);
-        info->struct_size = size;
-    }
+    if (status == EMO_OK && info != NULL)
+        emo__info_give(info, &full, sizeof full);
     return status;
 }
 

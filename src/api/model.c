@@ -7,14 +7,11 @@
 #include "model/access.h"
 #include "model/files.h"
 #include "subset/prune.h"
+#include "tensor/dtype.h"
 #include "tensor/quant.h"
 
 static emo_status missing(emo_error *err, const char *what) {
     return emo__fail(err, EMO_E_INVALID_ARGUMENT, "%s is NULL", what);
-}
-
-static int is_float(emo_dtype dtype) {
-    return dtype == EMO_DTYPE_F32 || dtype == EMO_DTYPE_F16 || dtype == EMO_DTYPE_BF16;
 }
 
 static emo_status computable(emo_dtype compute, const char *what, emo_status otherwise, emo_error *err) {
@@ -50,7 +47,7 @@ static emo_status load_options(const emo_model_load_options *options, emo_model_
     emo_status status = emo__options_copy(o, sizeof *o, options, "emo_model_load_options", err);
     if (status == EMO_OK)
         status = computable(o->compute, "emo_model_load_options.compute", EMO_E_RANGE, err);
-    if (status == EMO_OK && o->dtype != -1 && !is_float(o->dtype))
+    if (status == EMO_OK && o->dtype != -1 && !emo__dtype_float(o->dtype))
         status = emo__fail(err, EMO_E_RANGE, "emo_model_load_options.dtype is %d; it must be -1, F32, F16 or BF16",
                            (int)o->dtype);
     if (status == EMO_OK)
@@ -184,22 +181,6 @@ static emo_status fill_non_finite(const emo_model *model, int64_t *count, emo_er
     return EMO_OK;
 }
 
-static emo_status check_info(const emo_model_info *info, emo_error *err) {
-    if (info == NULL)
-        return missing(err, "info");
-    if (info->struct_size < sizeof info->struct_size)
-        return emo__fail(err, EMO_E_INVALID_ARGUMENT,
-                         "emo_model_info.struct_size is %u; start from EMO_MODEL_INFO_INIT",
-                         (unsigned)info->struct_size);
-    return EMO_OK;
-}
-
-static void give_info(emo_model_info *info, const emo_model_info *full) {
-    uint32_t size = info->struct_size;
-    memcpy(info, full, size < sizeof *full ? size : sizeof *full);
-    info->struct_size = size;
-}
-
 emo_status emo_model_info_json(emo_runtime *rt, const char *config, size_t length, emo_model_info *info,
                                emo_error *err) {
     emo__error_clear(err);
@@ -208,7 +189,7 @@ emo_status emo_model_info_json(emo_runtime *rt, const char *config, size_t lengt
     emo_model_info full = EMO_MODEL_INFO_INIT;
     emo__config c;
     emo_model *shape = NULL; /* names and sizes; no weights */
-    emo_status status = check_info(info, err);
+    emo_status status = info != NULL ? emo__info_check(info, "emo_model_info", err) : missing(err, "info");
     if (status != EMO_OK)
         return status;
     status = emo__config_parse(&rt->mem, config, length, &c, err);
@@ -218,7 +199,7 @@ emo_status emo_model_info_json(emo_runtime *rt, const char *config, size_t lengt
         status = emo__model_new(rt, &c, &shape, err);
     if (status == EMO_OK) {
         fill_info(shape, &full);
-        give_info(info, &full);
+        emo__info_give(info, &full, sizeof full);
     }
     emo_model_release(shape);
     return status;
@@ -229,7 +210,7 @@ emo_status emo_model_get_info(const emo_model *model, emo_model_info *info, emo_
     if (model == NULL)
         return missing(err, "model");
     emo_model_info full = EMO_MODEL_INFO_INIT;
-    emo_status status = check_info(info, err);
+    emo_status status = info != NULL ? emo__info_check(info, "emo_model_info", err) : missing(err, "info");
     if (status != EMO_OK)
         return status;
     uint32_t size = info->struct_size;
@@ -241,7 +222,7 @@ emo_status emo_model_get_info(const emo_model *model, emo_model_info *info, emo_
         status = fill_non_finite(model, &full.non_finite, err);
     emo__model_end_read(model);
     if (status == EMO_OK)
-        give_info(info, &full);
+        emo__info_give(info, &full, sizeof full);
     return status;
 }
 
@@ -375,7 +356,7 @@ emo_status emo_model_save(const emo_model *model, const char *folder, const emo_
         return missing(err, model == NULL ? "model" : "folder");
     emo_model_save_options o = EMO_MODEL_SAVE_OPTIONS_INIT;
     emo_status status = emo__options_copy(&o, sizeof o, options, "emo_model_save_options", err);
-    if (status == EMO_OK && o.dtype != -1 && !is_float(o.dtype))
+    if (status == EMO_OK && o.dtype != -1 && !emo__dtype_float(o.dtype))
         status = emo__fail(err, EMO_E_RANGE, "emo_model_save_options.dtype is %d; it must be -1, F32, F16 or BF16",
                            (int)o.dtype);
     if (status == EMO_OK && o.extended != 0 && o.extended != 1)

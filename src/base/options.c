@@ -38,3 +38,19 @@ emo_status emo__option_flag(int32_t value, const char *name, emo_error *err) {
     return value == 0 || value == 1 ? EMO_OK
                                     : emo__fail(err, EMO_E_RANGE, "%s is %d; it must be 0 or 1", name, (int)value);
 }
+
+emo_status emo__info_check(const void *info, const char *name, emo_error *err) {
+    uint32_t size;
+    memcpy(&size, info, sizeof size);
+    if (size < sizeof size)
+        return emo__fail(err, EMO_E_INVALID_ARGUMENT, "%s.struct_size is %u; start from the INIT macro of the struct",
+                         name, (unsigned)size);
+    return EMO_OK;
+}
+
+void emo__info_give(void *info, const void *full, uint32_t full_size) {
+    uint32_t size;
+    memcpy(&size, info, sizeof size);
+    memcpy(info, full, size < full_size ? size : full_size);
+    memcpy(info, &size, sizeof size);
+}

@@ -16,4 +16,9 @@ EMO_MUST_CHECK emo_status emo__options_reserved(int64_t value, const char *name,
 /* A field that is a switch: EMO_E_RANGE by name unless it is 0 or 1. */
 EMO_MUST_CHECK emo_status emo__option_flag(int32_t value, const char *name, emo_error *err);
 
+/* Structs that a call fills in, as far as the caller knows them. EMO_E_INVALID_ARGUMENT unless `info` says its size. */
+EMO_MUST_CHECK emo_status emo__info_check(const void *info, const char *name, emo_error *err);
+/* Copies `full`, of full_size bytes; the caller's struct_size stays. */
+void emo__info_give(void *info, const void *full, uint32_t full_size);
+
 #endif

@@ -6,6 +6,7 @@
 #include "base/status.h"
 #include "cpu/cpu.h"
 #include "cpu/gemm/gemm.h"
+#include "tensor/dtype.h"
 #include "tensor/quant.h"
 
 static const emo_runtime *runtime_of(emo_backend *backend) { return ((emo__cpu_backend *)backend)->rt; }
@@ -143,7 +144,7 @@ static void table_free(emo_backend *backend, emo_expert_table *table) {
 static int32_t supports(const emo_backend *backend, int32_t op, emo_dtype weight_dtype) {
     (void)backend;
     return op >= EMO_OP_EMBED && op <= EMO_OP_ROWS &&
-           (weight_dtype == EMO_DTYPE_F32 || weight_dtype == EMO_DTYPE_F16 || weight_dtype == EMO_DTYPE_BF16 ||
+           (emo__dtype_float(weight_dtype) ||
             ((op == EMO_OP_EMBED || op == EMO_OP_LINEAR || op == EMO_OP_EXPERTS || op == EMO_OP_HEAD) &&
              emo__dtype_quantised(weight_dtype))); /* forward only */
 }

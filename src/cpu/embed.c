@@ -28,7 +28,7 @@ static void forward_rows(void *task, size_t index, size_t worker) {
 
 static emo_status embed_forward(emo_exec *exec, const emo_embed_args *args, emo_error *err) {
     emo_dtype dtype = args->weight.dtype;
-    if (dtype != EMO_DTYPE_F32 && dtype != EMO_DTYPE_F16 && dtype != EMO_DTYPE_BF16 && !emo__dtype_quantised(dtype))
+    if (!emo__dtype_float(dtype) && !emo__dtype_quantised(dtype))
         return emo__fail(err, EMO_E_UNSUPPORTED, "an embedding cannot be %s; f32, f16 and bf16 are supported",
                          emo_dtype_name(dtype) != NULL ? emo_dtype_name(dtype) : "this type");
     embed_task t = {args, NULL};

@@ -16,6 +16,14 @@ emo_status emo__model_need_host(const emo_model *model, const char *what, emo_er
         model->backend->name);
 }
 
+const emo__param *emo__model_quantised(const emo_model *model) {
+    for (size_t i = 0; i < model->n_params; i++) {
+        if (model->params[i].view->data != NULL && emo__dtype_quantised(model->params[i].view->dtype))
+            return &model->params[i];
+    }
+    return NULL;
+}
+
 emo_status emo__access_begin(const emo_model *model, emo__access *access, emo_error *err) {
     memset(access, 0, sizeof *access);
     access->model = model;

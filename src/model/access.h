@@ -11,6 +11,9 @@ static inline bool emo__model_on_host(const emo_model *model) { return model->ba
 /* EMO_E_UNSUPPORTED unless the weights are in host memory; `what` is what needs them there ("merging"). */
 EMO_MUST_CHECK emo_status emo__model_need_host(const emo_model *model, const char *what, emo_error *err);
 
+/* The first parameter that is held in quantised blocks; NULL: none. */
+const emo__param *emo__model_quantised(const emo_model *model);
+
 typedef struct emo__access {
     const emo_model *model;
     emo_exec *exec; /* of its own; NULL while the weights are the host's */

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/progress.h"
 #include "base/status.h"
 #include "model/files.h"
 #include "model/gguf.h"
@@ -121,7 +122,6 @@ static emo_status write_item(exporter *x, size_t i, float *floats, char *out, in
 
 static emo_status write_data(exporter *x, emo_error *err) {
     const emo__mem *mem = &x->model->rt->mem;
-    const emo_progress *progress = &x->options->progress;
     int64_t room = PIECE;
     for (size_t i = 0; i < x->n_items; i++)
         room = x->items[i].cols > room ? x->items[i].cols : room;
@@ -130,11 +130,8 @@ static emo_status write_data(exporter *x, emo_error *err) {
     emo_status status = floats != NULL && out != NULL ? emo__gguf_writer_begin(x->w, err)
                                                       : emo__fail_memory(err, (size_t)room * sizeof *floats);
     for (size_t i = 0; status == EMO_OK && i < x->n_items; i++) {
-        emo_progress_info info = {"export", i, x->n_items};
-        if (progress->report != NULL && progress->report(progress->ctx, &info) != 0)
-            status =
-                emo__fail(err, EMO_E_CANCELLED, "the export was cancelled after %zu of %zu tensors", i, x->n_items);
-        else
+        status = emo__report(&x->options->progress, "export", i, x->n_items, err);
+        if (status == EMO_OK)
             status = write_item(x, i, floats, out, room, err);
     }
     if (status == EMO_OK)
@@ -233,7 +230,7 @@ static emo_status put_tokenizer(exporter *x, emo_error *err) {
                                : tok != NULL ? emo_tokenizer_eos(tok)
                                              : -1,
                         .bos = c->bos < c->vocab ? c->bos : -1,
-                        .pad = c->pad < c->vocab ? c->pad : -1};
+                        .pad = c->pad};
     return emo__tok_write_gguf(tok, &ids, x->w, err);
 }
 

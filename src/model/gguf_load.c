@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/progress.h"
 #include "base/status.h"
 #include "io/source.h"
 #include "model/files.h"
@@ -36,10 +37,6 @@ typedef struct loader {
     void *row; /* scratch: one row as in the file */
 } loader;
 
-static bool is_plain(emo_dtype dtype) {
-    return dtype == EMO_DTYPE_F32 || dtype == EMO_DTYPE_F16 || dtype == EMO_DTYPE_BF16;
-}
-
 static emo_status check_tensor(const emo__gguf_item *item, const emo__gguf_tensor *t, emo_error *err) {
     int64_t rows = item->vector ? 1 : item->rows;
     int64_t have = t->dims[2] * t->dims[3];
@@ -48,7 +45,7 @@ static emo_status check_tensor(const emo__gguf_item *item, const emo__gguf_tenso
                             "tensor \"%s\" has shape [%lld, %lld, %lld]; [%lld, %lld, %d] is expected (rows first)",
                             t->name, (long long)have, (long long)t->dims[1], (long long)t->dims[0],
                             (long long)item->slices, (long long)rows, (int)item->cols);
-    if (!is_plain(t->dtype) && !emo__dtype_quantised(t->dtype))
+    if (!emo__dtype_float(t->dtype) && !emo__dtype_quantised(t->dtype))
         return emo__fail_at(err, EMO_E_UNSUPPORTED, EMO_DOMAIN_FILE, 0,
                             "tensor \"%s\" has element type %s; f32, f16, bf16, q8_0, q4_0 and q4_k are read", t->name,
                             t->type_name);
@@ -62,11 +59,11 @@ static emo_status place_slice(loader *ld, const emo__gguf *g, const emo__gguf_it
     size_t slice_bytes = emo__dtype_run(t->dtype, item->rows * item->cols);
     *at = (place){.item = item, .tensor = t, .view = view, .begin = (uint64_t)slice_bytes * (uint64_t)slice};
     at->dtype = ld->options->dtype >= 0 ? ld->options->dtype : t->dtype;
-    if (item->exact && !is_plain(at->dtype))
+    if (item->exact && !emo__dtype_float(at->dtype))
         at->dtype = EMO_DTYPE_F32;
     if (at->dtype == t->dtype && item->heads == 0 && view->rows == item->rows && ld->options->no_map == 0) {
         const char *data = emo__gguf_data(g, t);
-        size_t unit = is_plain(t->dtype) ? emo__dtype_size(t->dtype) : 1;
+        size_t unit = emo__dtype_float(t->dtype) ? emo__dtype_size(t->dtype) : 1;
         if (data != NULL && (uintptr_t)(data + at->begin) % unit == 0)
             at->data = data + at->begin;
     }
@@ -144,7 +141,6 @@ static emo_status read_slice(loader *ld, const emo__gguf *g, const place *at, ch
 
 static emo_status read_places(loader *ld, const emo__gguf *g, emo_error *err) {
     emo_model *m = ld->model;
-    const emo_progress *progress = &ld->options->progress;
     char *block = NULL;
     size_t widest = 1;
     emo_status status;
@@ -157,10 +153,10 @@ static emo_status read_places(loader *ld, const emo__gguf *g, emo_error *err) {
     status = emo__model_block(m, ld->bytes, (void **)&block, err);
     for (size_t i = 0; status == EMO_OK && i < ld->n_places; i++) {
         const place *at = &ld->places[i];
-        emo_progress_info info = {"load", i, ld->n_places};
-        if (progress->report != NULL && progress->report(progress->ctx, &info) != 0)
-            return emo__fail(err, EMO_E_CANCELLED, "loading was cancelled after %zu of %zu tensors", i, ld->n_places);
         const void *data = at->data;
+        status = emo__report(&ld->options->progress, "load", i, ld->n_places, err);
+        if (status != EMO_OK)
+            return status;
         if (data == NULL) {
             status = read_slice(ld, g, at, block, err);
             data = block;

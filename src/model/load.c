@@ -58,7 +58,7 @@ static emo_status place_param(loader *ld, size_t i, const char *name, emo_error 
     if (status != EMO_OK)
         return status;
     emo_dtype held = at->entry->dtype;
-    if (held != EMO_DTYPE_F32 && held != EMO_DTYPE_F16 && held != EMO_DTYPE_BF16)
+    if (!emo__dtype_float(held))
         return emo__fail_at(err, EMO_E_UNSUPPORTED, EMO_DOMAIN_FILE, 0,
                             "tensor \"%s\" has element type %s; weights are F32, F16 or BF16", name,
                             at->entry->dtype_name);

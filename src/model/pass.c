@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/progress.h"
 #include "base/status.h"
 #include "model/pass_state.h"
 
@@ -268,10 +269,10 @@ emo_status emo__pass_advance(emo__pass *p, const emo__limit *limit, bool *done, 
             if (limit->deadline_ns != 0 && emo__now_ns() >= limit->deadline_ns)
                 return EMO_OK;
         }
-        if (limit != NULL && limit->progress != NULL && limit->progress->report != NULL) {
-            emo_progress_info info = {"forward", p->at_step, p->n_steps};
-            if (limit->progress->report(limit->progress->ctx, &info) != 0)
-                return emo__fail(err, EMO_E_CANCELLED, "cancelled by the progress hook");
+        if (limit != NULL) {
+            emo_status status = emo__report(limit->progress, "forward", p->at_step, p->n_steps, err);
+            if (status != EMO_OK)
+                return status;
         }
         int64_t rows = emo__step_rows(p, step);
         int64_t slice = slice_rows(p, step);

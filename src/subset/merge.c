@@ -7,7 +7,6 @@
 #include "model/files.h"
 #include "subset/prune.h"
 #include "tensor/dtype.h"
-#include "tensor/quant.h"
 
 typedef struct merger {
     emo_model *to; /* a copy of the parent */
@@ -197,14 +196,11 @@ emo_status emo__merge(const emo_model *parent, const emo_model *child, const emo
         status = emo__model_need_host(parent, "merging", err);
     if (status == EMO_OK)
         status = emo__model_need_host(child, "merging", err);
-    for (size_t i = 0; status == EMO_OK && i < parent->n_params; i++)
-        if (emo__dtype_quantised(parent->params[i].view->dtype))
-            status = emo__fail(err, EMO_E_UNSUPPORTED,
-                               "the parent's weights are quantised; merge with the model they "
-                               "were made from");
-    for (size_t i = 0; status == EMO_OK && i < child->n_params; i++)
-        if (emo__dtype_quantised(child->params[i].view->dtype))
-            status = emo__fail(err, EMO_E_UNSUPPORTED, "the child's weights are quantised, which merging cannot use");
+    if (status == EMO_OK && emo__model_quantised(parent) != NULL)
+        status = emo__fail(err, EMO_E_UNSUPPORTED,
+                           "the parent's weights are quantised; merge with the model they were made from");
+    if (status == EMO_OK && emo__model_quantised(child) != NULL)
+        status = emo__fail(err, EMO_E_UNSUPPORTED, "the child's weights are quantised, which merging cannot use");
     if (status == EMO_OK)
         status = copy_model(parent, &options->progress, &mg.to, err);
     for (size_t i = 0; i < parent->n_params; i++)

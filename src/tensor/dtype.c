@@ -81,7 +81,7 @@ uint16_t emo__f32_to_f16(float value) {
 
 /* Block by block through f32; count is a multiple of the block. */
 static int convert_blocks(void *dst, emo_dtype dst_dtype, const void *src, emo_dtype src_dtype, size_t count) {
-    if (dst_dtype != EMO_DTYPE_F32 && dst_dtype != EMO_DTYPE_F16 && dst_dtype != EMO_DTYPE_BF16)
+    if (!emo__dtype_float(dst_dtype))
         return 0;
     float block[EMO__QUANT_MAX_BLOCK];
     size_t step = (size_t)emo__dtype_block(src_dtype), bytes = emo__dtype_run(src_dtype, (int64_t)step);
@@ -103,8 +103,7 @@ int emo__convert(void *dst, emo_dtype dst_dtype, const void *src, emo_dtype src_
         memcpy(dst, src, count * dst_size);
         return 1;
     }
-    if ((dst_dtype != EMO_DTYPE_F32 && dst_dtype != EMO_DTYPE_F16 && dst_dtype != EMO_DTYPE_BF16) ||
-        (src_dtype != EMO_DTYPE_F32 && src_dtype != EMO_DTYPE_F16 && src_dtype != EMO_DTYPE_BF16))
+    if (!emo__dtype_float(dst_dtype) || !emo__dtype_float(src_dtype))
         return 0;
     const unsigned char *from = src;
     unsigned char *to = dst;

@@ -8,6 +8,10 @@
 
 /* Bytes of one element; 0 for unknown and for block formats. */
 size_t emo__dtype_size(emo_dtype dtype);
+/* F32, F16 or BF16: the float types that weights may have. */
+static inline int emo__dtype_float(emo_dtype dtype) {
+    return dtype == EMO_DTYPE_F32 || dtype == EMO_DTYPE_F16 || dtype == EMO_DTYPE_BF16;
+}
 
 static inline float emo__bits_f32(uint32_t bits) {
     float value;

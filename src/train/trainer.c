@@ -10,7 +10,6 @@
 #include "model/files.h"
 #include "moe/mask.h"
 #include "moe/pool.h"
-#include "tensor/quant.h"
 #include "train/trainer.h"
 
 static emo_status check_data(const emo__config *c, const emo_dataset *data, const char *which, emo_error *err) {
@@ -190,20 +189,18 @@ static emo_status create_compute(emo_trainer *t, emo_error *err) {
     emo_status status = set_router(t, err);
     if (status != EMO_OK)
         return status;
-    int64_t *offsets = emo__malloc_array(&t->rt->mem, m->n_params, sizeof *offsets);
-    if (offsets == NULL)
-        return emo__fail_memory(err, m->n_params * sizeof *offsets);
-    for (size_t i = 0; i < m->n_params; i++) {
+    const emo__param *quantised = emo__model_quantised(m);
+    if (quantised != NULL) {
         char name[EMO__NAME_MAX];
-        if (m->params[i].view->data == NULL || !emo__dtype_quantised(m->params[i].view->dtype))
-            continue;
-        emo__param_name(&m->params[i], name);
-        emo__free(&t->rt->mem, offsets);
+        emo__param_name(quantised, name);
         return emo__fail(err, EMO_E_UNSUPPORTED,
                          "tensor \"%s\" is held as %s: quantised weights cannot be trained; load the model they were "
                          "made from, or load with a float type to train what is left of them",
-                         name, emo_dtype_name(m->params[i].view->dtype));
+                         name, emo_dtype_name(quantised->view->dtype));
     }
+    int64_t *offsets = emo__malloc_array(&t->rt->mem, m->n_params, sizeof *offsets);
+    if (offsets == NULL)
+        return emo__fail_memory(err, m->n_params * sizeof *offsets);
     status = emo__model_to_f32(m, 1, &t->flat, &t->flat_count, offsets, &t->opt.progress, err);
     emo__free(&t->rt->mem, offsets);
     if (status != EMO_OK)
