@@ -125,10 +125,13 @@ static emo_status read_slice(loader *ld, const emo__gguf *g, const place *at, ch
     const emo__gguf_item *item = at->item;
     size_t row_in = emo__dtype_run(at->tensor->dtype, item->cols);
     size_t row_out = emo__dtype_run(at->dtype, item->cols);
-    memset(block, 0, at->bytes);
+    size_t written = (size_t)item->rows * row_out;
+    bool same = at->dtype == at->tensor->dtype;
+    memset(block + written, 0, at->bytes - written);
+    if (same && item->heads == 0)
+        return emo__gguf_read(g, at->tensor, at->begin, block, written, err);
     for (int64_t r = 0; r < item->rows; r++) {
         char *to = block + (size_t)emo__gguf_row(item, r) * row_out;
-        bool same = at->dtype == at->tensor->dtype;
         emo_status status =
             emo__gguf_read(g, at->tensor, at->begin + (uint64_t)r * row_in, same ? to : ld->row, row_in, err);
         if (status != EMO_OK)
