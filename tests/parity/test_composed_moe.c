@@ -1,47 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Composed and fused router and experts on random shapes: the same choices, and the same numbers within rounding. */
-#include "parity/parity.h"
+#include "parity/routers.h"
 
 /* As in test_composed.c: sums of at most a few hundred terms of order 1. A choice between two experts whose scores are
  * a rounding error apart could differ; scores are spread over [0, 1], so that 1e4 choices meet a gap below 1e-7 about
  * once in a thousand seeds, and the seeds are fixed. */
 #define TOLERANCE 2e-5
-enum { ROUNDS = 40, MAX_SEGMENTS = 6 };
-
-typedef struct shape {
-    int64_t tokens, hidden;
-    int32_t n, shared, k, n_always, columns, k_total;
-    int64_t n_segments;
-    int32_t begin[MAX_SEGMENTS + 1], pool_size[MAX_SEGMENTS], always[2];
-    uint8_t *allowed_in;
-} shape;
-
-/* Documents of one token and longer; masks and pools smaller than k, so that rows have index -1. */
-static shape make_shape(uint64_t *rng) {
-    shape s = {.hidden = parity_draw(rng, 1, 40), .n = (int32_t)parity_draw(rng, 3, 37)};
-    s.k = (int32_t)parity_draw(rng, 1, s.n < 6 ? s.n - 2 : 5);
-    s.shared = (int32_t)parity_draw(rng, 0, 3);
-    s.n_always = s.shared == 0 ? (int32_t)parity_draw(rng, 0, 2) : 0;
-    s.columns = s.n + (parity_draw(rng, 0, 1) ? s.shared : 0);
-    s.k_total = s.k + s.shared + s.n_always;
-    s.n_segments = parity_draw(rng, 1, MAX_SEGMENTS);
-    for (int64_t i = 0; i < s.n_segments; i++) {
-        s.begin[i + 1] = s.begin[i] + (i == 1 ? 1 : (int32_t)parity_draw(rng, 1, 90));
-        s.pool_size[i] = parity_draw(rng, 0, 2) == 0 ? s.k : (int32_t)parity_draw(rng, s.k, s.n + 1);
-    }
-    s.tokens = s.begin[s.n_segments];
-    s.always[0] = (int32_t)parity_draw(rng, 0, s.n - 2);
-    s.always[1] = s.n - 1;
-    if (parity_draw(rng, 0, 1)) {
-        s.allowed_in = malloc((size_t)(s.n_segments * s.n));
-        assert_non_null(s.allowed_in);
-        for (int64_t i = 0; i < s.n_segments * s.n; i++)
-            s.allowed_in[i] = parity_draw(rng, 0, 2) != 0;
-        if (parity_draw(rng, 0, 3) == 0) /* fewer than k are left */
-            memset(s.allowed_in, 0, (size_t)s.n - 1);
-    }
-    return s;
-}
+enum { ROUNDS = 40 };
 
 typedef struct choices {
     uint8_t *allowed;
@@ -57,7 +22,7 @@ static int32_t *ints(int64_t n) {
     return p;
 }
 
-static choices make_choices(const shape *s) {
+static choices make_choices(const router_shape *s) {
     choices c = {calloc((size_t)(s->n_segments * s->n), 1), ints(s->tokens * s->k_total), ints(s->n + s->shared),
                  ints(s->n_segments * s->n), 3.0};
     assert_non_null(c.allowed);
@@ -73,41 +38,22 @@ static void routers(void **state) {
     parity p;
     parity_open(&p, 2);
     for (int round = 0; round < ROUNDS; round++) {
-        shape s = make_shape(&rng);
+        int32_t n = (int32_t)parity_draw(&rng, 3, 37);
+        router_shape s = router_draw(&rng, n);
         int64_t cells = s.n_segments * s.n, weights = s.tokens * s.k_total;
         void *w;
         float *x = test_floats((size_t)(s.tokens * s.hidden), 1, 2.0f), *dw = test_floats((size_t)weights, 2, 1.0f);
         float *bias = test_floats((size_t)s.n, 3, 0.1f), *balance = test_floats((size_t)cells, 4, 1.0f);
-        emo_route_args a = {.tokens = s.tokens,
-                            .hidden = s.hidden,
-                            .experts = s.n,
-                            .shared = s.shared,
-                            .k = s.k,
-                            .columns = s.columns,
-                            .x = x,
-                            .weight = parity_weight(parity_dtype(&rng), s.n + s.shared, s.hidden, 5, &w),
-                            .n_segments = s.n_segments,
-                            .segment_begin = s.begin,
-                            .allowed_in = s.allowed_in,
-                            .pool_size = parity_draw(&rng, 0, 2) ? s.pool_size : NULL,
-                            .pool_mass = parity_draw(&rng, 0, 3) == 0 ? 0.6f : 0.0f,
-                            .pool_min = s.k,
-                            .pool_max = s.n - 1 < s.k ? s.k : s.n - 1,
-                            .forced = (int32_t)parity_draw(&rng, 0, 1),
-                            .n_always = s.n_always,
-                            .always = s.always,
-                            .gating = parity_draw(&rng, 0, 2) == 0 ? EMO_GATING_SIGMOID : EMO_GATING_SOFTMAX,
-                            .shared_mode = s.columns > s.n ? EMO_SHARED_SOFTMAX : EMO_SHARED_ONE,
-                            .norm_p = (float)parity_draw(&rng, 0, 2),
-                            .score_bias = parity_draw(&rng, 0, 1) ? bias : NULL,
-                            .jitter = parity_draw(&rng, 0, 2) == 0 ? 0.1f : 0.0f,
-                            .seed = 7,
-                            .step = 11,
-                            .layer = 2,
-                            .d_weights = parity_draw(&rng, 0, 5) ? dw : NULL,
-                            .balance = parity_draw(&rng, 0, 3) ? balance : NULL,
-                            .balance_by_segment = (int32_t)parity_draw(&rng, 0, 1),
-                            .z_scale = 0.01f};
+        emo_route_args a = router_args(&rng, &s);
+        a.x = x;
+        a.weight = parity_weight(parity_dtype(&rng), s.n + s.shared, s.hidden, 5, &w);
+        a.segment_begin = s.begin;
+        a.allowed_in = s.allowed_in;
+        a.pool_size = parity_draw(&rng, 0, 2) ? s.pool_size : NULL;
+        a.always = s.always;
+        a.score_bias = parity_draw(&rng, 0, 1) ? bias : NULL;
+        a.d_weights = parity_draw(&rng, 0, 5) ? dw : NULL;
+        a.balance = parity_draw(&rng, 0, 3) ? balance : NULL;
         parity_out logits = parity_both(s.tokens * s.columns, 6), usage = parity_both(cells, 7);
         parity_out scores = parity_both(s.tokens * s.n, 8), chosen = parity_both(weights, 9);
         parity_out lse = parity_both(s.tokens, 10), sum = parity_both(s.n, 11), parts = parity_both(cells, 12);
@@ -123,13 +69,8 @@ static void routers(void **state) {
             a.dx = SIDE(dx), a.d_weight = SIDE(dgate);
             a.allowed = c->allowed, a.indices = c->indices, a.counts = c->counts;
             a.segment_counts = c->segment_counts, a.z_sum = &c->z_sum;
-            /* slices of a call: logits and selection in two parts */
-            for (int part = 0; part < 5; part++) {
-                static const int32_t phase[] = {EMO_ROUTE_LOGITS, EMO_ROUTE_LOGITS, EMO_ROUTE_POOL, EMO_ROUTE_SELECT,
-                                                EMO_ROUTE_SELECT};
-                a.phases = phase[part];
-                a.first = part == 1 || part == 4 ? s.tokens / 3 : 0;
-                a.last = part == 0 || part == 3 ? s.tokens / 3 : s.tokens;
+            for (int call = 0; call < ROUTER_CALLS; call++) {
+                router_slice(&a, call);
                 EXPECT_OK(device->ops->route_forward(device->exec, &a, &err));
             }
             EXPECT_OK(device->ops->route_backward(device->exec, &a, &err));

@@ -2,59 +2,27 @@
 /* The CUDA router and dispatch plan against the CPU's on random shapes: the same choices, the same numbers within
  * rounding. */
 #include "parity/cuda/sides.h"
+#include "parity/routers.h"
 
 /* Sums of at most a few hundred terms of order 1 in another order, and another exp: relative error about
  * sqrt(300) 2^-24, some 1e-6. A choice between two experts whose scores are a rounding error apart could differ; scores
  * are spread over [0, 1], so that 1e4 choices meet a gap below 1e-7 about once in a thousand seeds, and the seeds are
  * fixed. */
 #define TOLERANCE 2e-5
-enum { ROUNDS = 26, MAX_SEGMENTS = 6 };
+enum { ROUNDS = 26 };
 
-typedef struct shape {
-    int64_t tokens, hidden;
-    int32_t n, shared, k, n_always, columns, k_total;
-    int64_t n_segments;
-    int32_t begin[MAX_SEGMENTS + 1], pool_size[MAX_SEGMENTS], always[2];
-    uint8_t *allowed_in;
-} shape;
-
-/* Documents of one token and longer; masks and pools smaller than k, so that rows have index -1. Experts in one and in
- * several registers of a lane. */
-static shape make_shape(uint64_t *rng, int round) {
-    shape s = {.hidden = parity_draw(rng, 1, 40), .n = (int32_t)parity_draw(rng, 3, 37)};
-    if (round % 5 == 1)
-        s.n = (int32_t)parity_draw(rng, 60, 130);
+/* Experts in one and in several registers of a lane. */
+static int32_t experts_of(uint64_t *rng, int round) {
     if (round == 3)
-        s.n = 1024;
+        return 1024;
     if (round == 8)
-        s.n = 300;
-    s.k = (int32_t)parity_draw(rng, 1, s.n < 6 ? s.n - 2 : 5);
-    s.shared = (int32_t)parity_draw(rng, 0, 3);
-    s.n_always = s.shared == 0 ? (int32_t)parity_draw(rng, 0, 2) : 0;
-    s.columns = s.n + (parity_draw(rng, 0, 1) ? s.shared : 0);
-    s.k_total = s.k + s.shared + s.n_always;
-    s.n_segments = parity_draw(rng, 1, MAX_SEGMENTS);
-    for (int64_t i = 0; i < s.n_segments; i++) {
-        s.begin[i + 1] = s.begin[i] + (i == 1 ? 1 : (int32_t)parity_draw(rng, 1, 90));
-        s.pool_size[i] = parity_draw(rng, 0, 2) == 0 ? s.k : (int32_t)parity_draw(rng, s.k, s.n + 1);
-    }
-    s.tokens = s.begin[s.n_segments];
-    s.always[0] = (int32_t)parity_draw(rng, 0, s.n - 2);
-    s.always[1] = s.n - 1;
-    if (parity_draw(rng, 0, 1)) {
-        s.allowed_in = malloc((size_t)(s.n_segments * s.n));
-        assert_non_null(s.allowed_in);
-        for (int64_t i = 0; i < s.n_segments * s.n; i++)
-            s.allowed_in[i] = parity_draw(rng, 0, 2) != 0;
-        if (parity_draw(rng, 0, 3) == 0) /* fewer than k are left */
-            memset(s.allowed_in, 0, (size_t)s.n - 1);
-    }
-    return s;
+        return 300;
+    return (int32_t)(round % 5 == 1 ? parity_draw(rng, 60, 130) : parity_draw(rng, 3, 37));
 }
 
 static void one_round(sides *side, uint64_t *rng, int round) {
     emo_error err = EMO_ERROR_INIT;
-    shape s = make_shape(rng, round);
+    router_shape s = router_draw(rng, experts_of(rng, round));
     int64_t cells = s.n_segments * s.n, weights = s.tokens * s.k_total;
     void *w;
     float *x = test_floats((size_t)(s.tokens * s.hidden), 1, 2.0f), *dw = test_floats((size_t)weights, 2, 1.0f);
@@ -62,28 +30,8 @@ static void one_round(sides *side, uint64_t *rng, int round) {
     emo_weight weight = parity_weight(parity_dtype(rng), s.n + s.shared, s.hidden, 5, &w);
     int sizes = parity_draw(rng, 0, 2) != 0, biased = parity_draw(rng, 0, 1) != 0;
     int want_weights = parity_draw(rng, 0, 5) != 0, balanced = parity_draw(rng, 0, 3) != 0;
-    emo_route_args a = {.tokens = s.tokens,
-                        .hidden = s.hidden,
-                        .experts = s.n,
-                        .shared = s.shared,
-                        .k = s.k,
-                        .columns = s.columns,
-                        .n_segments = s.n_segments,
-                        .pool_mass = parity_draw(rng, 0, 3) == 0 ? 0.6f : 0.0f,
-                        .pool_min = s.k,
-                        .pool_max = s.n - 1 < s.k ? s.k : s.n - 1,
-                        .forced = (int32_t)parity_draw(rng, 0, 1),
-                        .n_always = s.n_always,
-                        .gating = parity_draw(rng, 0, 2) == 0 ? EMO_GATING_SIGMOID : EMO_GATING_SOFTMAX,
-                        .shared_mode = s.columns > s.n ? EMO_SHARED_SOFTMAX : EMO_SHARED_ONE,
-                        .norm_p = (float)parity_draw(rng, 0, 2),
-                        .jitter = parity_draw(rng, 0, 2) == 0 ? 0.1f : 0.0f,
-                        .seed = 7,
-                        .step = 11,
-                        .layer = 2,
-                        .first_token = 5,
-                        .balance_by_segment = (int32_t)parity_draw(rng, 0, 1),
-                        .z_scale = 0.01f};
+    emo_route_args a = router_args(rng, &s);
+    a.first_token = 5;
     sides_out logits = sides_floats(s.tokens * s.columns, 6), usage = sides_floats(cells, 7);
     sides_out scores = sides_floats(s.tokens * s.n, 8), chosen = sides_floats(weights, 9);
     sides_out lse = sides_floats(s.tokens, 10), sum = sides_floats(s.n, 11), parts = sides_floats(cells, 12);
@@ -114,13 +62,8 @@ static void one_round(sides *side, uint64_t *rng, int round) {
             a.usage = NULL, a.scores = NULL, a.lse = NULL, a.score_sum = NULL, a.segment_score_sum = NULL;
             a.counts = NULL, a.segment_counts = NULL, a.z_sum = NULL;
         }
-        /* slices of a call: logits and selection in two parts */
-        for (int part = 0; part < 5; part++) {
-            static const int32_t phase[] = {EMO_ROUTE_LOGITS, EMO_ROUTE_LOGITS, EMO_ROUTE_POOL, EMO_ROUTE_SELECT,
-                                            EMO_ROUTE_SELECT};
-            a.phases = phase[part];
-            a.first = part == 1 || part == 4 ? s.tokens / 3 : 0;
-            a.last = part == 0 || part == 3 ? s.tokens / 3 : s.tokens;
+        for (int call = 0; call < ROUTER_CALLS; call++) {
+            router_slice(&a, call);
             SIDES_RUN(side, route_forward, &a);
         }
         SIDES_RUN(side, route_backward, &a);
