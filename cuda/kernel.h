@@ -58,6 +58,12 @@ __device__ static inline float emo_weight_at(const emo_cuda_weight &w, int64_t r
     return emo_element(w.data, w.dtype, row * w.stride + col);
 }
 
+/* No overflow on either side of 0. */
+__device__ static inline float emo_sigmoid(float x) {
+    float e = expf(x > 0.0f ? -x : x);
+    return (x > 0.0f ? 1.0f : e) / (1.0f + e);
+}
+
 /* emo_gpu.h has the sums over a warp for float and double. */
 __device__ static inline int emo_warp_sum(int v) {
     for (int offset = 16; offset > 0; offset >>= 1)

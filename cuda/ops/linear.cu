@@ -107,18 +107,13 @@ emo_status emo_cuda_linear_backward(emo_exec *exec, const emo_linear_args *args,
 
 /* ---- SwiGLU ---- */
 
-__device__ static float sigmoid(float x) {
-    float e = expf(x > 0.0f ? -x : x);
-    return (x > 0.0f ? 1.0f : e) / (1.0f + e);
-}
-
 __global__ static void swiglu_forward_kernel(emo_swiglu_args a) {
     int64_t i = emo_index();
     if (i >= a.tokens * a.inner)
         return;
     int64_t at = i / a.inner * a.stride + i % a.inner;
     float g = a.gate[at];
-    a.y[i] = g * sigmoid(g) * a.up[at];
+    a.y[i] = g * emo_sigmoid(g) * a.up[at];
 }
 
 /* d_gate and d_up may be gate and up. */
@@ -127,7 +122,7 @@ __global__ static void swiglu_backward_kernel(emo_swiglu_args a) {
     if (i >= a.tokens * a.inner)
         return;
     int64_t at = i / a.inner * a.stride + i % a.inner;
-    float g = a.gate[at], u = a.up[at], dy = a.dy[i], s = sigmoid(g);
+    float g = a.gate[at], u = a.up[at], dy = a.dy[i], s = emo_sigmoid(g);
     a.d_gate[at] = dy * u * s * (1.0f + g * (1.0f - s));
     a.d_up[at] = dy * g * s;
 }

@@ -81,11 +81,6 @@ __device__ static inline float emo_route_softmax(const float *logits, uint32_t b
     return top + logf(sum);
 }
 
-__device__ static inline float emo_route_sigmoid(float v) {
-    float e = expf(v > 0.0f ? -v : v);
-    return (v > 0.0f ? 1.0f : e) / (1.0f + e);
-}
-
 /* x of the rows [first, last) times their noise in scratch; x itself without jitter. */
 emo_status emo_cuda_route_jitter(emo_exec *exec, const emo_route_args *a, int64_t first, int64_t last, const float **x,
                                  emo_error *err);

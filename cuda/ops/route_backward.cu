@@ -39,7 +39,7 @@ __device__ static inline void weights_to_scores(const emo_route_args &a, const f
             if (indices[j] < 0)
                 continue;
             float v = logits[indices[j]];
-            float s = a.gating == EMO_GATING_SIGMOID ? emo_route_sigmoid(v) + EMO_ROUTE_FLOOR : expf(v - lse);
+            float s = a.gating == EMO_GATING_SIGMOID ? emo_sigmoid(v) + EMO_ROUTE_FLOOR : expf(v - lse);
             dot += (double)dw[j] * (double)weights[j];
             norm += (double)(p == 1.0f ? s : powf(s, p));
         }
@@ -100,7 +100,7 @@ __global__ static void __launch_bounds__(EMO_ROUTE_BLOCK, 1) d_logits_k(emo_rout
 #pragma unroll
         for (int i = 0; i < PER; i++) {
             if ((bits >> i & 1u) != 0u) {
-                double s = (double)(emo_route_sigmoid(logits[lane + 32 * i]) + EMO_ROUTE_FLOOR);
+                double s = (double)(emo_sigmoid(logits[lane + 32 * i]) + EMO_ROUTE_FLOOR);
                 pull += (double)b[lane + 32 * i] * s;
                 total += s;
             }
@@ -128,7 +128,7 @@ __global__ static void __launch_bounds__(EMO_ROUTE_BLOCK, 1) d_logits_k(emo_rout
             continue;
         float out = 0.0f;
         if ((bits >> i & 1u) != 0u) {
-            float s = sigmoid ? emo_route_sigmoid(logits[e]) : 0.0f;
+            float s = sigmoid ? emo_sigmoid(logits[e]) : 0.0f;
             out = sigmoid ? g[i] * s * (1.0f - s) + z * p[i] : p[i] * (g[i] - dot + z);
         }
         d_logits[e] = out;

@@ -91,7 +91,7 @@ __global__ static void __launch_bounds__(EMO_ROUTE_BLOCK, 1)
 #pragma unroll
                 for (int i = 0; i < PER; i++) {
                     if ((bits >> i & 1u) != 0u)
-                        z[i] = emo_route_sigmoid(logits[lane + 32 * i]) + EMO_ROUTE_FLOOR;
+                        z[i] = emo_sigmoid(logits[lane + 32 * i]) + EMO_ROUTE_FLOOR;
                     total += z[i];
                 }
                 total = emo_warp_sum(total);

@@ -10,11 +10,6 @@ enum { THREADS = 256, ROW_THREADS = 128 };
 
 __device__ static float array_at(const emo_array &a, int64_t r, int64_t c) { return a.data[r * a.row + c * a.col]; }
 
-__device__ static float sigmoid(float x) {
-    float e = expf(x > 0.0f ? -x : x);
-    return (x > 0.0f ? 1.0f : e) / (1.0f + e);
-}
-
 __global__ static void elementwise_kernel(emo_elementwise_args a) {
     int64_t i = emo_index();
     if (i >= a.rows * a.cols)
@@ -32,7 +27,7 @@ __global__ static void elementwise_kernel(emo_elementwise_args a) {
     else if (a.op == EMO_ELEMENT_POW)
         v = powf(x, a.alpha);
     else
-        v = sigmoid(x);
+        v = emo_sigmoid(x);
     float *out = &a.out.data[r * a.out.row + c * a.out.col];
     *out = a.accumulate ? *out + v : v;
 }
@@ -224,7 +219,7 @@ __global__ static void softmax_kernel(emo_softmax_args a) {
     for (int64_t c = threadIdx.x; c < a.cols; c += blockDim.x) {
         float v = 0.0f;
         if (c < seen && (set == NULL || set[c] != 0))
-            v = a.sigmoid ? sigmoid(x[c]) + a.floor : (float)((double)expf(x[c] - top) / sum);
+            v = a.sigmoid ? emo_sigmoid(x[c]) + a.floor : (float)((double)expf(x[c] - top) / sum);
         probs[c] = v;
     }
     if (a.lse != NULL && threadIdx.x == 0)
