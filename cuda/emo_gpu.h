@@ -4,6 +4,7 @@
  * is the simulator of tests/cudasim, so that the same sources run without a GPU (docs/cuda-simulator.md).
  *
  *   EMO_LAUNCH((kernel<...>), grid, block, dynamic_shared_bytes, stream, args...)   -> cudaError_t
+ *   EMO_LAUNCH_WIDE(the same)   for kernels that may need more shared memory than a block gets without asking
  *   EMO_SHARED(T, name, n)      T name[n] in static shared memory, 16-byte aligned
  *   EMO_DYN_SHARED(T, name)     T *name, the dynamic shared memory, 16-byte aligned
  *
@@ -41,6 +42,16 @@
     T *const name = (T *)emo_dynamic_shared_
 #define EMO_AT_
 #endif
+
+static inline cudaError_t emo_allow_shared(const void *kernel, size_t bytes) {
+    if (bytes <= 48 * 1024)
+        return cudaSuccess;
+    return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
+}
+#define EMO_LAUNCH_WIDE(kernel, grid, block, shared, stream, ...)                                                      \
+    (emo_allow_shared((const void *)(kernel), (shared)) != cudaSuccess                                                 \
+         ? cudaPeekAtLastError()                                                                                       \
+         : EMO_LAUNCH(kernel, grid, block, shared, stream, __VA_ARGS__))
 
 typedef __nv_bfloat16 emo_bf16;
 #define EMO_DEVICE __device__ static __forceinline__

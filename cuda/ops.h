@@ -1,14 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The operators of the CUDA back end: X(entry of the table, its arguments). An operator that is in no list is left to
- * the composed default. */
+/* The operators of the CUDA back end: X(entry of the table, its arguments). An operator that is not in the list is left
+ * to the composed default. */
 #ifndef EMO_CUDA_OPS_H
 #define EMO_CUDA_OPS_H
 
 #include "exec.h"
-#include "ops/fused.h"
 
 #define EMO_CUDA_OPERATORS(X)                                                                                          \
-    EMO_CUDA_FUSED(X)                                                                                                  \
+    X(route_forward, emo_route_args)                                                                                   \
+    X(route_backward, emo_route_args)                                                                                  \
+    X(plan, emo_plan_args)                                                                                             \
+    X(experts_forward, emo_experts_args)                                                                               \
+    X(experts_backward, emo_experts_args)                                                                              \
+    X(attention_forward, emo_attention_args)                                                                           \
+    X(attention_backward, emo_attention_args)                                                                          \
+    X(head_loss, emo_head_args)                                                                                        \
+    X(head_logits, emo_head_logits_args)                                                                               \
+    X(sample, emo_sample_args)                                                                                         \
     X(embed_forward, emo_embed_args)                                                                                   \
     X(embed_backward, emo_embed_args)                                                                                  \
     X(norm_forward, emo_norm_args)                                                                                     \

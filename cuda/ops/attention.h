@@ -135,13 +135,6 @@ __device__ static inline void emo_at_add(const float *c, int row, int step, cons
         }                                                                                                              \
     } while (0)
 
-/* More shared memory than a block gets without asking. */
-static inline cudaError_t emo_at_allow(const void *kernel, size_t shared) {
-    if (shared <= 48 * 1024)
-        return cudaSuccess;
-    return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
-}
-
 /* A list of work on the host, then on the device. */
 typedef struct emo_at_list {
     emo_at_work *host; /* NULL: only counted */

@@ -218,12 +218,9 @@ emo_status emo_cuda_attention_backward(emo_exec *exec, const emo_attention_args 
     if (count > 0 && wide) {
         EMO_CUDA_TRY(emo_cuda_attention_bf16_keys(exec, args, &shape, work, count, (const float *)delta, err));
     } else if (count > 0) {
-        EMO_AT_DIM(args->head_dim, {
-            launched = emo_at_allow((const void *)keys_k<D>, tile<D>::SHARED);
-            if (launched == cudaSuccess)
-                launched = EMO_LAUNCH((keys_k<D>), dim3((unsigned)count, (unsigned)args->kv_heads), EMO_AT_BLOCK,
-                                      tile<D>::SHARED, stream, *args, shape, work, (const float *)delta);
-        });
+        EMO_AT_DIM(args->head_dim, launched = EMO_LAUNCH_WIDE(
+                                       (keys_k<D>), dim3((unsigned)count, (unsigned)args->kv_heads), EMO_AT_BLOCK,
+                                       tile<D>::SHARED, stream, *args, shape, work, (const float *)delta));
         EMO_CUDA_TRY(emo_cuda_launched(launched, "attention: gradient of keys and values", err));
     }
     EMO_CUDA_TRY(emo_cuda_attention_list(exec, args, fill_queries, tile_rows, &work, &count, err));
@@ -231,11 +228,8 @@ emo_status emo_cuda_attention_backward(emo_exec *exec, const emo_attention_args 
         return EMO_OK;
     if (wide)
         return emo_cuda_attention_bf16_queries(exec, args, &shape, work, count, (const float *)delta, err);
-    EMO_AT_DIM(args->head_dim, {
-        launched = emo_at_allow((const void *)queries_k<D>, tile<D>::SHARED);
-        if (launched == cudaSuccess)
-            launched = EMO_LAUNCH((queries_k<D>), dim3((unsigned)count, (unsigned)args->kv_heads), EMO_AT_BLOCK,
-                                  tile<D>::SHARED, stream, *args, shape, work, (const float *)delta);
-    });
+    EMO_AT_DIM(args->head_dim,
+               launched = EMO_LAUNCH_WIDE((queries_k<D>), dim3((unsigned)count, (unsigned)args->kv_heads), EMO_AT_BLOCK,
+                                          tile<D>::SHARED, stream, *args, shape, work, (const float *)delta));
     return emo_cuda_launched(launched, "attention: gradient of queries", err);
 }

@@ -278,10 +278,8 @@ emo_status emo_cuda_attention_bf16(emo_exec *exec, const emo_attention_args *a, 
     cudaError_t launched = cudaSuccess;
     EMO_AB_DIM(a->head_dim, {
         size_t shared = (EMO_AB_ROWS + 2 * KEYS) * D * 2;
-        launched = emo_at_allow((const void *)forward_k<D>, shared);
-        if (launched == cudaSuccess)
-            launched = EMO_LAUNCH((forward_k<D>), grid_of(a, count), FORWARD_THREADS, shared, emo_cuda_stream(exec), *a,
-                                  *shape, work);
+        launched = EMO_LAUNCH_WIDE((forward_k<D>), grid_of(a, count), FORWARD_THREADS, shared, emo_cuda_stream(exec),
+                                   *a, *shape, work);
     });
     return emo_cuda_launched(launched, "attention in bf16", err);
 }
@@ -291,10 +289,8 @@ emo_status emo_cuda_attention_bf16_keys(emo_exec *exec, const emo_attention_args
     cudaError_t launched = cudaSuccess;
     EMO_AB_DIM(a->head_dim, {
         size_t shared = (2 * EMO_AB_BACK_ROWS + 2 * BACK) * D * 2 + 2 * BACK * sizeof(float);
-        launched = emo_at_allow((const void *)keys_k<D>, shared);
-        if (launched == cudaSuccess)
-            launched = EMO_LAUNCH((keys_k<D>), grid_of(a, count), BACK_THREADS, shared, emo_cuda_stream(exec), *a,
-                                  *shape, work, delta);
+        launched = EMO_LAUNCH_WIDE((keys_k<D>), grid_of(a, count), BACK_THREADS, shared, emo_cuda_stream(exec), *a,
+                                   *shape, work, delta);
     });
     return emo_cuda_launched(launched, "attention in bf16: gradient of keys and values", err);
 }
@@ -304,10 +300,8 @@ emo_status emo_cuda_attention_bf16_queries(emo_exec *exec, const emo_attention_a
     cudaError_t launched = cudaSuccess;
     EMO_AB_DIM(a->head_dim, {
         size_t shared = (2 * EMO_AB_BACK_ROWS + 2 * BACK) * D * 2;
-        launched = emo_at_allow((const void *)queries_k<D>, shared);
-        if (launched == cudaSuccess)
-            launched = EMO_LAUNCH((queries_k<D>), grid_of(a, count), BACK_THREADS, shared, emo_cuda_stream(exec), *a,
-                                  *shape, work, delta);
+        launched = EMO_LAUNCH_WIDE((queries_k<D>), grid_of(a, count), BACK_THREADS, shared, emo_cuda_stream(exec), *a,
+                                   *shape, work, delta);
     });
     return emo_cuda_launched(launched, "attention in bf16: gradient of queries", err);
 }

@@ -256,11 +256,8 @@ template <int D, int RT>
 static cudaError_t launch(const emo_attention_args *a, const emo_at_shape &shape, const emo_at_work *work,
                           int64_t count, const partials &part, cudaStream_t stream) {
     size_t shared = ((16 * RT + KEYS) * (D + 4) + 16 * RT * (KEYS + 4)) * sizeof(float);
-    cudaError_t result = emo_at_allow((const void *)forward_k<D, RT>, shared);
-    if (result != cudaSuccess)
-        return result;
-    return EMO_LAUNCH((forward_k<D, RT>), dim3((unsigned)count, (unsigned)a->kv_heads), EMO_AT_BLOCK, shared, stream,
-                      *a, shape, work, part);
+    return EMO_LAUNCH_WIDE((forward_k<D, RT>), dim3((unsigned)count, (unsigned)a->kv_heads), EMO_AT_BLOCK, shared,
+                           stream, *a, shape, work, part);
 }
 
 emo_status emo_cuda_attention_forward(emo_exec *exec, const emo_attention_args *args, emo_error *err) {

@@ -8,15 +8,10 @@ static emo_status backward(emo_exec *exec, const emo_experts_args *args, const e
                            const T *dy, emo_error *err) {
     emo_experts_job<T> job;
     emo_cuda_tiles tiles;
-    int32_t *token;
-    float *weight;
-    void *h, *d_pre, *out = NULL, *partial;
+    void *d_pre, *out = NULL, *partial;
     int64_t columns = emo_x_blocks(s, EMO_X_DOWN_INPUT, args->inner);
     size_t d_pre_bytes = (size_t)(s->rows * 2 * s->inner_stride) * sizeof(T);
-    memset(&job, 0, sizeof job);
-    EMO_CUDA_TRY(emo_cuda_experts_rows(exec, args, &token, &weight, err));
-    EMO_CUDA_TRY(emo_cuda_tiles_make(exec, args->offsets, args->experts, s->rows, emo_x_tile_of(s), &tiles, err));
-    EMO_CUDA_TRY(emo_cuda_scratch(exec, (size_t)(s->rows * s->inner_stride) * sizeof(T), &h, err));
+    EMO_CUDA_TRY(emo_x_job(exec, args, s, x, &job, &tiles, err));
     EMO_CUDA_TRY(emo_cuda_scratch(exec, d_pre_bytes, &d_pre, err));
     EMO_CUDA_TRY(emo_cuda_scratch(exec, (size_t)(s->rows * columns) * sizeof(float), &partial, err));
     if (args->dx != NULL)
@@ -24,19 +19,7 @@ static emo_status backward(emo_exec *exec, const emo_experts_args *args, const e
     if (s->inner_stride != args->inner) /* sums run over the padding between the halves, too */
         EMO_CUDA_TRY(
             emo_cuda_check(cudaMemsetAsync(d_pre, 0, d_pre_bytes, emo_cuda_stream(exec)), "zeroing scratch", err));
-    job.slots = (const emo_expert_slot *)args->table.device;
-    job.offsets = args->offsets;
-    job.token = token;
-    job.weight = weight;
-    job.tiles = tiles.list;
-    job.hidden = args->hidden;
-    job.inner = args->inner;
-    job.hidden_stride = s->hidden_stride;
-    job.inner_stride = s->inner_stride;
-    job.x = x;
     job.dy = dy;
-    job.saved = args->saved;
-    job.h = (T *)h;
     job.d_pre = (T *)d_pre;
     job.out = (T *)out;
     job.partial = (float *)partial;
@@ -64,7 +47,7 @@ static emo_status backward(emo_exec *exec, const emo_experts_args *args, const e
 
 emo_status emo_cuda_experts_backward(emo_exec *exec, const emo_experts_args *args, emo_error *err) {
     emo_cuda_experts_shape s = emo_cuda_experts_shape_of(exec, args);
-    void *x, *dy;
+    const __nv_bfloat16 *x, *dy;
     if (args->saved == NULL)
         return emo_cuda_fail(err, EMO_E_INTERNAL, "experts_backward needs the pre-activations that the forward saved");
     for (int32_t e = 0; e < args->experts; e++)
@@ -74,12 +57,7 @@ emo_status emo_cuda_experts_backward(emo_exec *exec, const emo_experts_args *arg
         return EMO_OK;
     if (!s.narrow)
         return backward<float>(exec, args, &s, args->x, args->dy, err);
-    size_t bytes = (size_t)(args->tokens * s.hidden_stride) * 2;
-    EMO_CUDA_TRY(emo_cuda_scratch(exec, bytes, &x, err));
-    EMO_CUDA_TRY(emo_cuda_scratch(exec, bytes, &dy, err));
-    EMO_CUDA_TRY(
-        emo_cuda_experts_narrow(exec, args->x, args->tokens, args->hidden, s.hidden_stride, (__nv_bfloat16 *)x, err));
-    EMO_CUDA_TRY(
-        emo_cuda_experts_narrow(exec, args->dy, args->tokens, args->hidden, s.hidden_stride, (__nv_bfloat16 *)dy, err));
-    return backward<__nv_bfloat16>(exec, args, &s, (const __nv_bfloat16 *)x, (const __nv_bfloat16 *)dy, err);
+    EMO_CUDA_TRY(emo_x_narrow(exec, args, &s, args->x, &x, err));
+    EMO_CUDA_TRY(emo_x_narrow(exec, args, &s, args->dy, &dy, err));
+    return backward<__nv_bfloat16>(exec, args, &s, x, dy, err);
 }

@@ -16,13 +16,7 @@ static inline int64_t emo_x_blocks(const emo_cuda_experts_shape *s, int kind, in
 
 template <int KIND, class S, bool FAST>
 static cudaError_t emo_x_launch(const emo_experts_job<__nv_bfloat16> &job, dim3 grid, cudaStream_t stream) {
-    cudaError_t result = cudaSuccess;
-    if (S::SHARED > 48 * 1024) /* more than a block gets without asking */
-        result = cudaFuncSetAttribute((const void *)experts_bf16_k<KIND, S, FAST>,
-                                      cudaFuncAttributeMaxDynamicSharedMemorySize, (int)S::SHARED);
-    if (result != cudaSuccess)
-        return result;
-    return EMO_LAUNCH((experts_bf16_k<KIND, S, FAST>), grid, S::THREADS, S::SHARED, stream, job);
+    return EMO_LAUNCH_WIDE((experts_bf16_k<KIND, S, FAST>), grid, S::THREADS, S::SHARED, stream, job);
 }
 
 template <int KIND>
@@ -41,6 +35,43 @@ static cudaError_t emo_x_run(const emo_experts_job<float> &job, const emo_cuda_e
                              cudaStream_t stream) {
     (void)s;
     return EMO_LAUNCH((experts_f32_k<KIND>), grid, EMO_XF_BLOCK, 0, stream, job);
+}
+
+/* The part of a job that both directions have: rows, tiles, strides and the activations' scratch. The caller says what
+ * comes in and goes out. */
+template <class T>
+static emo_status emo_x_job(emo_exec *exec, const emo_experts_args *args, const emo_cuda_experts_shape *s, const T *x,
+                            emo_experts_job<T> *job, emo_cuda_tiles *tiles, emo_error *err) {
+    int32_t *token;
+    float *weight;
+    void *h;
+    memset(job, 0, sizeof *job);
+    EMO_CUDA_TRY(emo_cuda_experts_rows(exec, args, &token, &weight, err));
+    EMO_CUDA_TRY(emo_cuda_tiles_make(exec, args->offsets, args->experts, s->rows, emo_x_tile_of(s), tiles, err));
+    EMO_CUDA_TRY(emo_cuda_scratch(exec, (size_t)(s->rows * s->inner_stride) * sizeof(T), &h, err));
+    job->slots = (const emo_expert_slot *)args->table.device;
+    job->offsets = args->offsets;
+    job->token = token;
+    job->weight = weight;
+    job->tiles = tiles->list;
+    job->hidden = args->hidden;
+    job->inner = args->inner;
+    job->hidden_stride = s->hidden_stride;
+    job->inner_stride = s->inner_stride;
+    job->x = x;
+    job->saved = args->saved;
+    job->h = (T *)h;
+    return EMO_OK;
+}
+
+/* [tokens, hidden] as bf16 rows of the shape's stride, in scratch. */
+static inline emo_status emo_x_narrow(emo_exec *exec, const emo_experts_args *args, const emo_cuda_experts_shape *s,
+                                      const float *rows, const __nv_bfloat16 **out, emo_error *err) {
+    void *room;
+    EMO_CUDA_TRY(emo_cuda_scratch(exec, (size_t)(args->tokens * s->hidden_stride) * 2, &room, err));
+    *out = (const __nv_bfloat16 *)room;
+    return emo_cuda_experts_narrow(exec, rows, args->tokens, args->hidden, s->hidden_stride, (__nv_bfloat16 *)room,
+                                   err);
 }
 
 /* A product over tiles of rows, of which there are at most `bound`. */

@@ -276,14 +276,8 @@ emo_status emo_cuda_route_select(emo_exec *exec, const emo_route_args *a, const 
         in.z = (double *)room;
     }
     cudaError_t launched = cudaSuccess;
-    EMO_ROUTE_PER(a->experts, {
-        if (shared > 48 * 1024)
-            launched = cudaFuncSetAttribute((const void *)select_k<PER>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                            (int)shared);
-        if (launched == cudaSuccess)
-            launched = EMO_LAUNCH((select_k<PER>), (unsigned)pieces->bound, EMO_ROUTE_BLOCK, shared, stream, *a,
-                                  (const emo_cuda_tile *)pieces->list, in);
-    });
+    EMO_ROUTE_PER(a->experts, launched = EMO_LAUNCH_WIDE((select_k<PER>), (unsigned)pieces->bound, EMO_ROUTE_BLOCK,
+                                                         shared, stream, *a, (const emo_cuda_tile *)pieces->list, in));
     EMO_CUDA_TRY(emo_cuda_launched(launched, "route: select", err));
     if (wanted) {
         unsigned columns = (unsigned)emo_ceil_div(a->experts, 32);
