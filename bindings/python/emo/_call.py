@@ -11,9 +11,9 @@ import signal
 import sys
 import threading
 import weakref
-from typing import Any, Callable, Dict, List, Optional, Tuple, Type, TypeVar
+from typing import Any, Callable, List, Optional, Tuple, Type, TypeVar
 
-from . import _abi, errors
+from . import errors
 from ._lib import STRUCTS, ctype, library
 from .enums import Status
 
@@ -290,6 +290,3 @@ def text_bytes(value: str, what: str = "the text") -> bytes:
 def unraisable(error: BaseException, where: str) -> None:
     """For callbacks that cannot stop anything: as Python does with errors in __del__."""
     print("Exception ignored in %s: %r" % (where, error), file=sys.stderr)
-
-
-_functions: Dict[str, Tuple[str, Tuple[Tuple[str, str], ...]]] = _abi.FUNCTIONS

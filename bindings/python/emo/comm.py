@@ -10,7 +10,7 @@ from . import errors
 from ._call import Handle, call, create, get, make
 from ._lib import STRUCTS, ctype, library
 from ._opt import integer
-from .array import Array, _name_of, borrow, from_dlpack
+from .array import _TYPES, Array, _name_of, borrow, from_dlpack
 from .enums import Dtype, Status
 from .runtime import Runtime, runtime_or_default
 
@@ -94,8 +94,7 @@ class Comm(Handle):
         """Data of rank `root` to all ranks, in place: writable memory."""
         name = _element_type(data)
         memory = borrow(data, name, "data", writable=True)
-        sizes = {"f32": 4, "f64": 8, "i32": 4, "i64": 8, "u8": 1}
-        call("emo_comm_broadcast", self, memory.address, memory.size * sizes[name], integer("int32_t", root, "root"))
+        call("emo_comm_broadcast", self, memory.address, memory.size * _TYPES[name][1], integer("int32_t", root, "root"))
 
     def barrier(self) -> None:
         """Returns when all ranks have called it."""

@@ -620,11 +620,9 @@ static void wrong_options_are_named(void **state) {
     o.method = EMO_SELECT_RANDOM; /* needs no validation */
     EXPECT_OK(emo_task_run(model, set, &o, &results, &err));
     emo_task_results_release(results);
-    emo_tokenizer *tok = NULL;
     emo_model *bare = NULL;
     EXPECT_OK(emo_model_create_json(rt, config, strlen(config), NULL, &bare, &err));
     EXPECT_STATUS(emo_task_run(bare, set, NULL, &results, &err), EMO_E_INVALID_ARGUMENT, "no tokenizer");
-    emo_tokenizer_release(tok);
     emo_model_release(bare);
     emo_task_set_release(set);
 }
