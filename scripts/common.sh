@@ -62,3 +62,25 @@ emo_experiment() {
     emo=$(emo_program "$build") || exit 1
     exec python3 "$root/scripts/$name.py" --emo "$emo" --corpus "$corpus" --out "$out" ${rest[@]+"${rest[@]}"}
 }
+
+# emo_python CODE...: the first Python (PYTHON's, the path's, the system's) that runs one of the pieces of code; else empty.
+emo_python() {
+    local candidate code
+    for candidate in "${PYTHON:-python3}" /usr/bin/python3; do
+        for code; do
+            if "$candidate" -c "$code" 2>/dev/null; then
+                echo "$candidate"
+                return 0
+            fi
+        done
+    done
+}
+
+# emo_wheel PYTHON COPY_DIR DIST_DIR: the wheel of the Python package into DIST_DIR, from a copy of the package's folder, so
+# that the source tree stays as it is. As pip calls it, without pip: a fresh environment may bring an older setuptools.
+emo_wheel() {
+    cp -r "$root/bindings/python" "$2" && rm -rf "$2/build" "$2"/emo.egg-info && mkdir -p "$3" || return
+    (cd "$2" && EMO_SOURCE_DIR=$root "$1" -c \
+        'import sys; from setuptools import build_meta as b; b.build_wheel(sys.argv[1])' "$3" >"$2/log" 2>&1) ||
+        { echo "the wheel was not built:"; tail -n 20 "$2/log"; return 1; }
+}

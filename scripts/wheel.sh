@@ -6,6 +6,7 @@
 # The network is needed only where setuptools is not installed.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
+. "$root/scripts/common.sh"
 case ${1-} in
 '' | --test) ;;
 *) echo "usage: scripts/wheel.sh [--test]" >&2 && exit 2 ;;
@@ -16,25 +17,13 @@ dist=$root/build/dist
 mkdir -p "$work" "$dist"
 rm -rf "$work/venv" "$work/source" "$dist"/emo-*.whl
 
-python=
-for candidate in "${PYTHON:-python3}" /usr/bin/python3; do
-    if "$candidate" -c 'import setuptools.command.bdist_wheel' 2>/dev/null ||
-        "$candidate" -c 'import setuptools, wheel' 2>/dev/null; then
-        python=$candidate
-        break
-    fi
-done
+python=$(emo_python 'import setuptools.command.bdist_wheel' 'import setuptools, wheel')
 if [ -z "$python" ]; then
     "${PYTHON:-python3}" -m venv "$work/venv"
     python=$work/venv/bin/python
     "$python" -m pip install -q --disable-pip-version-check 'setuptools>=70.1'
 fi
-# In a copy of the package's folder, so that the source tree stays as it is.
-cp -r "$root/bindings/python" "$work/source"
-rm -rf "$work/source/build"
-(cd "$work/source" && EMO_SOURCE_DIR=$root "$python" -c \
-    'import sys; from setuptools import build_meta as b; b.build_wheel(sys.argv[1])' "$dist" >"$work/log" 2>&1) ||
-    { echo "the wheel was not built:"; tail -n 20 "$work/log"; exit 1; }
+emo_wheel "$python" "$work/source" "$dist"
 wheel=$(echo "$dist"/emo-*.whl)
 echo "$wheel"
 

@@ -4,12 +4,8 @@
 # usage: test_first.sh SOURCE_DIR BUILD_DIR
 set -eu
 here=$1/tests/abi/first
-[ -e "$2/libemo.so" ] || { echo "no shared library in this build"; exit 77; }
-build=$(realpath "$2")
-if nm -D "$build/libemo.so" | grep -qE '__(asan|tsan|ubsan)_'; then
-    echo "a sanitizer build"
-    exit 77
-fi
+. "$(dirname "${BASH_SOURCE[0]}")/../support/library.sh"
+need_plain_library "$2"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 ${CC:-cc} -std=c11 -Wall -Wextra -Werror -I "$here/include" "$here/program.c" -o "$work/program" -L "$build" -lemo -lm

@@ -4,14 +4,10 @@
 # terminal, reads the environment or the locale, it has no writable global, and it is not too large.
 # usage: test_symbols.sh SOURCE_DIR BUILD_DIR
 set -eu
-build=$2
-so=$build/libemo.so
+. "$(dirname "${BASH_SOURCE[0]}")/../support/library.sh"
+need_plain_library "$2"
+so=$library
 archive=$build/libemo.a
-[ -e "$so" ] || { echo "no shared library in this build"; exit 77; }
-if nm -D "$so" | grep -qE '__(asan|tsan|ubsan)_'; then
-    echo "a sanitizer build"
-    exit 77
-fi
 bad=0
 complain() {
     echo "FAILED: $1"

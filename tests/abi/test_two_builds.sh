@@ -4,12 +4,8 @@
 # to the first opens it, and not one of its calls goes to the other (a host may bring a libemo of its own, and so may an
 # extension of the host). usage: test_two_builds.sh SOURCE_DIR BUILD_DIR
 set -eu
-[ -e "$2/libemo.so" ] || { echo "no shared library in this build"; exit 77; }
-build=$(realpath "$2")
-if nm -D "$build/libemo.so" | grep -qE '__(asan|tsan|ubsan)_'; then
-    echo "a sanitizer build"
-    exit 77
-fi
+. "$(dirname "${BASH_SOURCE[0]}")/../support/library.sh"
+need_plain_library "$2"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cp -r "$1/include" "$work/include"

@@ -5,9 +5,8 @@
 # usage: test_cpp.sh SOURCE_DIR BUILD_DIR
 set -u
 source=$1
-build=$2
-[ -e "$build/libemo.so" ] || { echo "no shared library in this build"; exit 77; }
-build=$(realpath "$build")
+. "$(dirname "${BASH_SOURCE[0]}")/../support/library.sh"
+need_library "$2"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 bad=0

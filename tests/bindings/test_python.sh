@@ -4,20 +4,11 @@
 # folder of golden cases for those that want them. usage: test_python.sh SOURCE_DIR BUILD_DIR
 set -eu
 source=$1
-build=$2
-library=$(realpath "$build/libemo.so" 2>/dev/null) || { echo "no shared library in this build"; exit 77; }
-[ -e "$library" ] || { echo "no shared library in this build"; exit 77; }
-if nm -D "$library" | grep -qE '__(asan|tsan|ubsan)_'; then
-    echo "a sanitizer build: the interpreter is none"
-    exit 77
-fi
-python=
-for candidate in "${PYTHON:-python3}" /usr/bin/python3; do
-    if "$candidate" -c 'import sys, pytest; sys.exit(sys.version_info < (3, 9))' 2>/dev/null; then
-        python=$candidate
-        break
-    fi
-done
+root=$source
+. "$source/scripts/common.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/../support/library.sh"
+need_plain_library "$2"
+python=$(emo_python 'import sys, pytest; sys.exit(sys.version_info < (3, 9))')
 [ -n "$python" ] || { echo "FAILED: no Python 3.9 or later with pytest (scripts/deps.sh test)"; exit 1; }
 "$python" -c 'import numpy' 2>/dev/null || echo "numpy is not installed: its tests are left out"
 

@@ -7,6 +7,7 @@ set -eu
 source=$1
 wheel=$2
 work=$3
+. "$source/scripts/common.sh"
 rm -rf "$work/fresh"
 unset EMO_LIBRARY PYTHONPATH
 "${PYTHON:-python3}" -m venv "$work/fresh"
@@ -39,11 +40,7 @@ print("%s in %s: loss %.2f to %.2f, says %r" %
       (emo.__version__, sys.version.split()[0], losses[0], losses[-1], "".join(small.generate("river", tokens=7))))
 CODE
 [ "${4-}" != --short ] || exit 0
-for candidate in "${PYTHON:-python3}" /usr/bin/python3; do
-    if "$candidate" -c 'import pytest' 2>/dev/null; then
-        EMO_TEST_INSTALLED=1 PYTHONPATH=$(echo "$work"/fresh/lib/python3*/site-packages) PYTHONDONTWRITEBYTECODE=1 \
-            "$candidate" -m pytest -q -p no:cacheprovider --tb=short "$source/tests/bindings/python"
-        exit
-    fi
-done
-echo "pytest is not installed: the tests are left out"
+python=$(emo_python 'import pytest')
+[ -n "$python" ] || { echo "pytest is not installed: the tests are left out"; exit 0; }
+EMO_TEST_INSTALLED=1 PYTHONPATH=$(echo "$work"/fresh/lib/python3*/site-packages) PYTHONDONTWRITEBYTECODE=1 \
+    "$python" -m pytest -q -p no:cacheprovider --tb=short "$source/tests/bindings/python"

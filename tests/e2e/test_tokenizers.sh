@@ -3,8 +3,8 @@
 # test_tokenizers.sh SOURCE BUILD: ids and texts are those of Hugging Face's `tokenizers`, where that package is there.
 # With EMO_TOKENIZERS_FULL=1 on every text of ../shared/corpus and every code point in several surroundings (minutes).
 set -eu
-library=$(find "$2" -maxdepth 2 -name 'libemo.so' | head -n 1)
-[ -n "$library" ] || { echo "skipped: no shared library in this build"; exit 77; }
+. "$(dirname "${BASH_SOURCE[0]}")/../support/library.sh"
+need_library "$2"
 python3 -c 'import tokenizers' 2>/dev/null || { echo "skipped: pip install tokenizers"; exit 77; }
 args=()
 corpus=$1/../shared/corpus

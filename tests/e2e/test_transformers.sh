@@ -9,8 +9,8 @@ SOURCE=$(realpath "$1")
 BUILD=$(realpath "$2")
 python=${EMO_TRANSFORMERS_PYTHON:-python3}
 code=${EMO_REFERENCE_CODE:-}
-library=$(find "$BUILD" -maxdepth 2 -name 'libemo.so' | head -n 1)
-[ -n "$library" ] || { echo 'skipped: no shared library in this build'; exit 77; }
+. "$(dirname "${BASH_SOURCE[0]}")/../support/library.sh"
+need_library "$BUILD"
 [ -n "$code" ] && [ -f "$code/emo/modeling_emo.py" ] || {
     echo 'skipped: EMO_REFERENCE_CODE names no folder with emo/modeling_emo.py (docs/interop.md)'
     exit 77
