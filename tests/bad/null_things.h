@@ -109,15 +109,4 @@ static inline void things_try(void (*calls)(const things *t)) {
     things_close(&t);
 }
 
-static inline int things_setup(void **state) {
-    (void)state;
-    stages_setup();
-    return 0;
-}
-static inline int things_teardown(void **state) {
-    (void)state;
-    stages_teardown();
-    return 0;
-}
-
 #endif

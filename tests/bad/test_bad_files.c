@@ -486,14 +486,13 @@ static void small_masks_are_reported(void **state) {
 }
 
 static int setup(void **state) {
-    (void)state;
     emo_error err = EMO_ERROR_INIT;
     emo_model *model = NULL;
     emo_model *small = NULL;
     emo_stats *stats = NULL;
     emo_mask *mask = NULL;
     emo_trainer *trainer = NULL;
-    stages_setup();
+    (void)stages_setup(state);
     rt = test_runtime(1, EMO_ISA_AUTO);
     EXPECT_OK(stages_open_model(rt, &model, &err));
     EXPECT_OK(stages_open_data(rt, &data, &err));
@@ -521,11 +520,9 @@ static int setup(void **state) {
     return 0;
 }
 static int teardown(void **state) {
-    (void)state;
     emo_dataset_release(data);
     emo_runtime_release(rt);
-    stages_teardown();
-    return 0;
+    return stages_teardown(state);
 }
 
 int main(void) {

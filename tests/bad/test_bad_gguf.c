@@ -9,20 +9,7 @@
 #include "support/folder.h"
 #include "tensor/quant.h"
 
-static emo_runtime *rt;
-
-static int setup(void **state) {
-    (void)state;
-    rt = test_runtime(1, EMO_ISA_AUTO);
-    return test_folder() == NULL ? -1 : 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    emo_runtime_release(rt);
-    test_folder_remove();
-    return 0;
-}
+TEST_RUNTIME_AND_FOLDER(1, EMO_ISA_AUTO)
 
 /* How a key is written instead of its own value. */
 typedef enum how {

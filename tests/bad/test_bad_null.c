@@ -5,7 +5,6 @@
 #include "null_things.h"
 
 static void basics(const things *t) {
-    emo_runtime *rt = NULL;
     emo_source *source = NULL;
     emo_source_vtable vtable = EMO_SOURCE_VTABLE_INIT;
     char byte;
@@ -29,7 +28,6 @@ static void basics(const things *t) {
     emo_runtime_options_init(NULL);
     assert_int_equal(emo_runtime_threads(NULL), 0);
     assert_int_equal(emo_runtime_isa(NULL), EMO_ISA_AUTO);
-    (void)rt;
     REFUSED(emo_source_open_path(NULL, "x", &source, e));
     REFUSED(emo_source_open_path(t->rt, NULL, &source, e));
     REFUSED(emo_source_open_path(t->rt, "", &source, e));
@@ -344,5 +342,5 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(null_arguments_are_refused),
     };
-    return cmocka_run_group_tests(tests, things_setup, things_teardown);
+    return cmocka_run_group_tests(tests, stages_setup, stages_teardown);
 }

@@ -252,5 +252,5 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(null_arguments_are_refused),
     };
-    return cmocka_run_group_tests(tests, things_setup, things_teardown);
+    return cmocka_run_group_tests(tests, stages_setup, stages_teardown);
 }

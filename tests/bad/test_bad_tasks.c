@@ -4,21 +4,7 @@
 
 #include "support/folder.h"
 
-static emo_runtime *rt;
-static const char *root;
-
-static int setup(void **state) {
-    (void)state;
-    root = test_folder();
-    rt = test_runtime(1, EMO_ISA_AUTO);
-    return 0;
-}
-static int teardown(void **state) {
-    (void)state;
-    emo_runtime_release(rt);
-    test_folder_remove();
-    return 0;
-}
+TEST_RUNTIME_AND_FOLDER(1, EMO_ISA_AUTO)
 
 /* A line of this kind is right for the tasks below. */
 #define LINE "{\"q\": \"what\", \"choices\": [\"a\", \"b\"], \"answer\": 1, \"n\": {\"x\": [1, 2]}, \"s\": \"a_b\"}\n"
@@ -28,7 +14,7 @@ static void expect_wrong(const char *tasks, size_t length, const char *data, emo
     emo_task_set *set = (emo_task_set *)&err;
     emo_task_set_options options = EMO_TASK_SET_OPTIONS_INIT;
     (void)test_write("d.jsonl", data, strlen(data));
-    options.root = root;
+    options.root = test_path("");
     emo_status status = emo_task_set_from_json(rt, tasks, length, &options, &set, &err);
     if (status != want || strstr(err.message, words) == NULL)
         fail_msg("%.*s\n  got %s '%s', want %s '%s'", (int)length, tasks, emo_status_name(status), err.message,

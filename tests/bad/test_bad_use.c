@@ -461,21 +461,18 @@ static void released_parents_live_on(void **state) {
 }
 
 static int setup(void **state) {
-    (void)state;
     emo_error err = EMO_ERROR_INIT;
-    stages_setup();
+    (void)stages_setup(state);
     rt = test_runtime(2, EMO_ISA_AUTO);
     EXPECT_OK(stages_open_model(rt, &model, &err));
     EXPECT_OK(stages_open_data(rt, &data, &err));
     return 0;
 }
 static int teardown(void **state) {
-    (void)state;
     emo_dataset_release(data);
     emo_model_release(model);
     emo_runtime_release(rt);
-    stages_teardown();
-    return 0;
+    return stages_teardown(state);
 }
 
 int main(void) {

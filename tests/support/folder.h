@@ -18,4 +18,20 @@ const char *test_append_gzip(const char *name, const char *text, size_t size);
 /* Contents, malloc'ed. */
 unsigned char *test_read(const char *path, size_t *size);
 
+/* As TEST_RUNTIME, with a folder. */
+#define TEST_RUNTIME_AND_FOLDER(threads, isa)                                                                          \
+    static emo_runtime *rt;                                                                                            \
+    static int setup(void **state) {                                                                                   \
+        (void)state;                                                                                                   \
+        (void)test_folder();                                                                                           \
+        rt = test_runtime(threads, isa);                                                                               \
+        return 0;                                                                                                      \
+    }                                                                                                                  \
+    static int teardown(void **state) {                                                                                \
+        (void)state;                                                                                                   \
+        emo_runtime_release(rt);                                                                                       \
+        test_folder_remove();                                                                                          \
+        return 0;                                                                                                      \
+    }
+
 #endif

@@ -457,7 +457,8 @@ void stages_clean(void) {
 const char *stages_model(void) { return model_folder; }
 const char *stages_run(void) { return run_folder; }
 
-void stages_setup(void) {
+int stages_setup(void **state) {
+    (void)state;
     emo_error err = EMO_ERROR_INIT;
     emo_runtime *rt = test_runtime(1, EMO_ISA_AUTO);
     static const char items[] = "{\"context\": \"the\", \"choices\": [\" cat\", \" rate\"], \"answer\": 1}\n";
@@ -478,6 +479,11 @@ void stages_setup(void) {
     emo_model_release(model);
     emo_tokenizer_release(tok);
     emo_runtime_release(rt);
+    return 0;
 }
 
-void stages_teardown(void) { test_folder_remove(); }
+int stages_teardown(void **state) {
+    (void)state;
+    test_folder_remove();
+    return 0;
+}

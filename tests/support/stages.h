@@ -37,9 +37,9 @@ long stages_stride(long calls, long most);
 /* All stages; the last has run NULL. */
 extern const stage stages[];
 
-/* Makes the folder and its files with a healthy library; removes them. */
-void stages_setup(void);
-void stages_teardown(void);
+/* Makes the folder and its files with a healthy library; removes them. For a group of cmocka's: `state` is not used. */
+int stages_setup(void **state);
+int stages_teardown(void **state);
 /* Removes what the stages write, so that each run begins alike. */
 void stages_clean(void);
 /* folder/name, one of a ring (see test_path). */

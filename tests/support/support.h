@@ -38,6 +38,20 @@
 /* A runtime with `threads` workers and the given instruction-set cap; fails the test if it cannot be had. */
 emo_runtime *test_runtime(int32_t threads, emo_isa isa);
 
+/* A runtime for all tests of a program, `rt`, with the setup and the teardown of their group. */
+#define TEST_RUNTIME(threads, isa)                                                                                     \
+    static emo_runtime *rt;                                                                                            \
+    static int setup(void **state) {                                                                                   \
+        (void)state;                                                                                                   \
+        rt = test_runtime(threads, isa);                                                                               \
+        return 0;                                                                                                      \
+    }                                                                                                                  \
+    static int teardown(void **state) {                                                                                \
+        (void)state;                                                                                                   \
+        emo_runtime_release(rt);                                                                                       \
+        return 0;                                                                                                      \
+    }
+
 /* True in the long form of the tests (EMO_SOAK is set): loops of failures leave nothing out. */
 int test_soak(void);
 

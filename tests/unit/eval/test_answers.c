@@ -6,18 +6,7 @@
 #include "eval/answers.h"
 #include "support/support.h"
 
-static emo_runtime *rt;
-
-static int setup(void **state) {
-    (void)state;
-    rt = test_runtime(1, EMO_ISA_AUTO);
-    return 0;
-}
-static int teardown(void **state) {
-    (void)state;
-    emo_runtime_release(rt);
-    return 0;
-}
+TEST_RUNTIME(1, EMO_ISA_AUTO)
 
 static void expect_normal(const emo__answer_rule *rule, const char *text, const char *want) {
     emo_error err = EMO_ERROR_INIT;

@@ -4,20 +4,7 @@
 
 #include "support/folder.h"
 
-static emo_runtime *rt;
-
-static int setup(void **state) {
-    (void)state;
-    (void)test_folder();
-    rt = test_runtime(1, EMO_ISA_AUTO);
-    return 0;
-}
-static int teardown(void **state) {
-    (void)state;
-    emo_runtime_release(rt);
-    test_folder_remove();
-    return 0;
-}
+TEST_RUNTIME_AND_FOLDER(1, EMO_ISA_AUTO)
 
 static void put(const char *name, const char *text) { (void)test_write(name, text, strlen(text)); }
 

@@ -15,18 +15,7 @@ static const char config[] =
 #define VOCAB 260
 #define TOL 1e-5 /* f32 logits near 1, summed over some tens of tokens */
 
-static emo_runtime *rt;
-
-static int setup(void **state) {
-    (void)state;
-    rt = test_runtime(2, EMO_ISA_AUTO);
-    return 0;
-}
-static int teardown(void **state) {
-    (void)state;
-    emo_runtime_release(rt);
-    return 0;
-}
+TEST_RUNTIME(2, EMO_ISA_AUTO)
 
 static emo_model *make(void) {
     emo_error err = EMO_ERROR_INIT;

@@ -8,7 +8,7 @@
 #include "io/npy.h"
 #include "support/folder.h"
 
-static emo_runtime *rt;
+TEST_RUNTIME_AND_FOLDER(1, EMO_ISA_SCALAR)
 
 static void a_file_appears_whole_or_not_at_all(void **state) {
     (void)state;
@@ -224,19 +224,6 @@ static void token_arrays(void **state) {
         EXPECT_STATUS(open_array(file, size, &source, &npy, &err), bad[i].status, ".npy");
         emo_source_release(source);
     }
-}
-
-static int setup(void **state) {
-    (void)state;
-    (void)test_folder();
-    rt = test_runtime(1, EMO_ISA_SCALAR);
-    return 0;
-}
-static int teardown(void **state) {
-    (void)state;
-    emo_runtime_release(rt);
-    test_folder_remove();
-    return 0;
 }
 
 int main(void) {

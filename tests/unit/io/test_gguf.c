@@ -7,20 +7,7 @@
 #include "io/gguf.h"
 #include "support/folder.h"
 
-static emo_runtime *rt;
-
-static int setup(void **state) {
-    (void)state;
-    rt = test_runtime(1, EMO_ISA_SCALAR);
-    return test_folder() == NULL ? -1 : 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    emo_runtime_release(rt);
-    test_folder_remove();
-    return 0;
-}
+TEST_RUNTIME_AND_FOLDER(1, EMO_ISA_SCALAR)
 
 static const char *write_file(void) {
     static const int64_t dims_a[] = {5, 3}, dims_b[] = {32, 2, 2}, dims_c[] = {7};

@@ -17,20 +17,7 @@ static const char config[] =
 static const emo_dtype all_types[] = {EMO_DTYPE_F32,  EMO_DTYPE_BF16, EMO_DTYPE_F16,
                                       EMO_DTYPE_Q8_0, EMO_DTYPE_Q4_0, EMO_DTYPE_Q4_K};
 
-static emo_runtime *rt;
-
-static int setup(void **state) {
-    (void)state;
-    rt = test_runtime(2, EMO_ISA_AUTO);
-    return test_folder() == NULL ? -1 : 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    emo_runtime_release(rt);
-    test_folder_remove();
-    return 0;
-}
+TEST_RUNTIME_AND_FOLDER(2, EMO_ISA_AUTO)
 
 static emo_model *make(const char *text) {
     emo_error err = EMO_ERROR_INIT;

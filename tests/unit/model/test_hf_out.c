@@ -18,21 +18,7 @@ static const char odd[] =
     "\"transformers_version\":\"4.57.1\",\"_name_or_path\":\"a \\\"path\\\"\",\"nothing\":null,\"yes\":true,"
     "\"list\":[1,[2.5,\"x\"],{}],\"use_cache\":false,\"num\\u00e9ro\":-7}";
 
-static emo_runtime *rt;
-
-static int setup(void **state) {
-    (void)state;
-    rt = test_runtime(2, EMO_ISA_AUTO);
-    (void)test_folder();
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    test_folder_remove();
-    emo_runtime_release(rt);
-    return 0;
-}
+TEST_RUNTIME_AND_FOLDER(2, EMO_ISA_AUTO)
 
 static emo_model *make(const char *config) {
     emo_error err = EMO_ERROR_INIT;

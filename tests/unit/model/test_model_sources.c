@@ -15,21 +15,7 @@ static const char config[] =
     "\"num_experts_per_layer\":[6,0,5],\"num_shared_experts_per_layer\":[1,0,1],\"dense_intermediate_size\":12,"
     "\"initializer_range\":0.3,\"eos_token_id\":1,\"pad_token_id\":0}";
 
-static emo_runtime *rt;
-
-static int setup(void **state) {
-    (void)state;
-    rt = test_runtime(2, EMO_ISA_AUTO);
-    (void)test_folder();
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    test_folder_remove();
-    emo_runtime_release(rt);
-    return 0;
-}
+TEST_RUNTIME_AND_FOLDER(2, EMO_ISA_AUTO)
 
 /* A host's file: no map, or one at an odd address; its reads fail from the fail_at-th on with a code of its own. */
 typedef struct host_file {

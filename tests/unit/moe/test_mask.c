@@ -6,21 +6,10 @@
 
 #include "support/support.h"
 
-static emo_runtime *rt;
+TEST_RUNTIME(1, EMO_ISA_AUTO)
+
 static const int32_t experts[3] = {9, 0, 6};
 static const int32_t shared[3] = {1, 0, 2};
-
-static int setup(void **state) {
-    (void)state;
-    rt = test_runtime(1, EMO_ISA_AUTO);
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    emo_runtime_release(rt);
-    return 0;
-}
 
 static emo_mask *with(int count, const int32_t *ids) {
     emo_error err = EMO_ERROR_INIT;

@@ -3,7 +3,7 @@
 #include "moe/pool.h"
 #include "support/support.h"
 
-static emo_runtime *rt;
+TEST_RUNTIME(1, EMO_ISA_AUTO)
 
 /* The text of a policy, in room of exactly its size. */
 static char *describe(const emo_pool_policy *policy) {
@@ -178,17 +178,6 @@ static void what_is_no_policy_is_refused(void **state) {
             fail_msg("%s: %s", range[i], err.message);
         assert_null(policy);
     }
-}
-
-static int setup(void **state) {
-    (void)state;
-    rt = test_runtime(1, EMO_ISA_AUTO);
-    return 0;
-}
-static int teardown(void **state) {
-    (void)state;
-    emo_runtime_release(rt);
-    return 0;
 }
 
 int main(void) {

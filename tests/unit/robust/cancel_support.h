@@ -85,9 +85,8 @@ static inline void cancel_anywhere(const cancelled_call *calls, size_t n) {
 }
 
 static inline int cancel_setup(void **state) {
-    (void)state;
     emo_error err = EMO_ERROR_INIT;
-    stages_setup();
+    (void)stages_setup(state);
     rt = meter_runtime(&hook, 2);
     EXPECT_OK(stages_open_model(rt, &model, &err));
     EXPECT_OK(stages_open_data(rt, &data, &err));
@@ -95,13 +94,11 @@ static inline int cancel_setup(void **state) {
     return 0;
 }
 static inline int cancel_teardown(void **state) {
-    (void)state;
     emo_dataset_release(data);
     emo_model_release(model);
     emo_runtime_release(rt);
     meter_check(&hook, "at the end");
-    stages_teardown();
-    return 0;
+    return stages_teardown(state);
 }
 
 #endif

@@ -286,21 +286,10 @@ static void careless_threads_do_no_harm(void **state) {
     emo_runtime_release(rt);
 }
 
-static int setup(void **state) {
-    (void)state;
-    stages_setup();
-    return 0;
-}
-static int teardown(void **state) {
-    (void)state;
-    stages_teardown();
-    return 0;
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_violated_thread_rule_is_busy),
         cmocka_unit_test(careless_threads_do_no_harm),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, stages_setup, stages_teardown);
 }

@@ -198,21 +198,10 @@ static void sessions_go_on(void **state) {
     }
 }
 
-static int setup(void **state) {
-    (void)state;
-    stages_setup();
-    return 0;
-}
-static int teardown(void **state) {
-    (void)state;
-    stages_teardown();
-    return 0;
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(runtimes),       cmocka_unit_test(objects_go_on),        cmocka_unit_test(models_go_on),
         cmocka_unit_test(sessions_go_on), cmocka_unit_test(every_stage_survives),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, stages_setup, stages_teardown);
 }

@@ -200,21 +200,10 @@ static void leftovers_are_swept(void **state) {
     emo_runtime_release(rt);
 }
 
-static int setup(void **state) {
-    (void)state;
-    stages_setup();
-    return 0;
-}
-static int teardown(void **state) {
-    (void)state;
-    stages_teardown();
-    return 0;
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(leftovers_are_swept),
         cmocka_unit_test(killed_at_every_change),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, stages_setup, stages_teardown);
 }

@@ -337,17 +337,6 @@ static void every_read_of_a_host_source_fails(void **state) {
     assert_true(last > 5);
 }
 
-static int setup(void **state) {
-    (void)state;
-    stages_setup();
-    return 0;
-}
-static int teardown(void **state) {
-    (void)state;
-    stages_teardown();
-    return 0;
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_thread_fails_to_start),        cmocka_unit_test(every_read_of_a_host_source_fails),
@@ -355,5 +344,5 @@ int main(void) {
         cmocka_unit_test(a_run_is_never_overlooked),          cmocka_unit_test(no_step_is_left_out_of_the_metrics),
         cmocka_unit_test(a_folder_that_goes_away_is_noticed), cmocka_unit_test(every_call_to_the_system_fails),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, stages_setup, stages_teardown);
 }

@@ -214,17 +214,6 @@ static void what_another_thread_uses_is_busy(void **state) {
     meter_check(&h.memory, "after a fork inside a call");
 }
 
-static int setup(void **state) {
-    (void)state;
-    stages_setup();
-    return 0;
-}
-static int teardown(void **state) {
-    (void)state;
-    stages_teardown();
-    return 0;
-}
-
 int main(void) {
 #ifdef UNDER_TSAN
     return 77; /* it does not support threads in the child of a program with threads */
@@ -234,5 +223,5 @@ int main(void) {
         cmocka_unit_test(a_child_may_just_release),
         cmocka_unit_test(what_another_thread_uses_is_busy),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, stages_setup, stages_teardown);
 }

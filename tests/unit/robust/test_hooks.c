@@ -308,9 +308,8 @@ static void stages_leave_no_file_open(void **state) {
 }
 
 static int setup(void **state) {
-    (void)state;
     emo_error err = EMO_ERROR_INIT;
-    stages_setup();
+    (void)stages_setup(state);
     emo_runtime *rt = test_runtime(1, EMO_ISA_AUTO);
     emo_model *model = NULL;
     static const char other[] = "{\"model\":{\"type\":\"Unigram\"}}";
@@ -321,11 +320,6 @@ static int setup(void **state) {
     emo_runtime_release(rt);
     return 0;
 }
-static int teardown(void **state) {
-    (void)state;
-    stages_teardown();
-    return 0;
-}
 
 int main(void) {
     const struct CMUnitTest tests[] = {
@@ -333,5 +327,5 @@ int main(void) {
         cmocka_unit_test(stages_leave_no_file_open),      cmocka_unit_test(a_thousand_lives_leave_nothing),
         cmocka_unit_test(a_thousand_lives_of_everything),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, setup, stages_teardown);
 }

@@ -16,18 +16,7 @@ static const char config[] =
     "\"num_shared_experts\":1,\"dense_intermediate_size\":12,\"eos_token_id\":1,\"pad_token_id\":0,"
     "\"initializer_range\":0.3}";
 
-static emo_runtime *rt;
-
-static int setup(void **state) {
-    (void)state;
-    rt = test_runtime(2, EMO_ISA_AUTO);
-    return 0;
-}
-static int teardown(void **state) {
-    (void)state;
-    emo_runtime_release(rt);
-    return 0;
-}
+TEST_RUNTIME(2, EMO_ISA_AUTO)
 
 static emo_model *make(emo_runtime *own) {
     emo_error err = EMO_ERROR_INIT;

@@ -7,20 +7,7 @@
 #include "text/tokenizer_gguf.h"
 #include "unit/text/text_support.h"
 
-static emo_runtime *rt;
-
-static int setup(void **state) {
-    (void)state;
-    rt = test_runtime(1, EMO_ISA_AUTO);
-    return test_folder() == NULL ? -1 : 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    emo_runtime_release(rt);
-    test_folder_remove();
-    return 0;
-}
+TEST_RUNTIME_AND_FOLDER(1, EMO_ISA_AUTO)
 
 /* th, the, " t", " the", 12, and a token that no merge makes */
 static const char vocab[] = ",\"th\":256,\"the\":257,\"\\u0120t\":258,\"\\u0120the\":259,\"12\":260,\"zebra\":261";
