@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* fork(): the child goes on with what it inherited, with the same results, can make new objects, and releases all of
  * it; what another thread was using is busy there, and nothing ever hangs. */
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -214,6 +215,60 @@ static void what_another_thread_uses_is_busy(void **state) {
     meter_check(&h.memory, "after a fork inside a call");
 }
 
+/* Both have the lock of the run folder; and no file of the library goes on into another program. */
+static void a_run_folder_is_locked_until_both_are_done(void **state) {
+    (void)state;
+    enum { FILES = 256 };
+    emo_error err = EMO_ERROR_INIT;
+    emo_runtime *rt = test_runtime(2, EMO_ISA_AUTO);
+    emo_model *model = NULL, *other = NULL;
+    emo_dataset *data = NULL;
+    emo_trainer *trainer = NULL, *second = NULL;
+    int before[FILES], pipes[2], held = 0;
+    assert_int_equal(pipe(pipes), 0);
+    for (int fd = 0; fd < FILES; fd++)
+        before[fd] = fcntl(fd, F_GETFD);
+    stages_clean();
+    emo_train_options o = stages_train_options();
+    o.out = stages_run();
+    EXPECT_OK(stages_open_model(rt, &model, &err));
+    EXPECT_OK(stages_open_model(rt, &other, &err));
+    EXPECT_OK(stages_open_data(rt, &data, &err));
+    EXPECT_OK(emo_trainer_create(model, data, &o, &trainer, &err));
+    EXPECT_OK(emo_trainer_step(trainer, NULL, &err));
+    for (int fd = 0; fd < FILES; fd++) {
+        int flags = fcntl(fd, F_GETFD);
+        if (before[fd] != -1 || flags == -1)
+            continue;
+        assert_true(flags & FD_CLOEXEC);
+        held++;
+    }
+    assert_true(held > 0);
+
+    pid_t child = fork();
+    if (child == 0) {
+        char byte;
+        (void)alarm(60);
+        (void)close(pipes[1]);
+        CHILD_CHECK(read(pipes[0], &byte, 1) == 0); /* until the parent closes its end */
+        emo_trainer_release(trainer);
+        _exit(0);
+    }
+    assert_true(child > 0);
+    emo_trainer_release(trainer);
+    o.resume = 1;
+    EXPECT_STATUS(emo_trainer_create(other, data, &o, &second, &err), EMO_E_BUSY, "lock");
+    (void)close(pipes[0]);
+    (void)close(pipes[1]);
+    wait_for(child);
+    EXPECT_OK(emo_trainer_create(other, data, &o, &second, &err));
+    emo_trainer_release(second);
+    emo_dataset_release(data);
+    emo_model_release(other);
+    emo_model_release(model);
+    emo_runtime_release(rt);
+}
+
 int main(void) {
 #ifdef UNDER_TSAN
     return 77; /* it does not support threads in the child of a program with threads */
@@ -222,6 +277,7 @@ int main(void) {
         cmocka_unit_test(a_child_goes_on),
         cmocka_unit_test(a_child_may_just_release),
         cmocka_unit_test(what_another_thread_uses_is_busy),
+        cmocka_unit_test(a_run_folder_is_locked_until_both_are_done),
     };
     return cmocka_run_group_tests(tests, stages_setup, stages_teardown);
 }
