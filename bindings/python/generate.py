@@ -18,7 +18,7 @@ LICENSE = "# SPDX-License-Identifier: Apache-2.0\n"
 NOTE = "# Written by generate.py from the C headers. Do not edit.\n"
 
 # Fields that are no options of a Python call: the binding fills them in, or another option stands for them.
-HIDDEN = re.compile(r"^(struct_size|reserved\w*|\w+_ctx|ctx|n_stop|n_keep|n_masks|n_always|keep_offsets|always_offsets)$")
+HIDDEN = r"^(struct_size|reserved\w*|\w+_ctx|ctx|n_stop|n_keep|n_masks|n_always|keep_offsets|always_offsets)$"
 # Parameters of the Python call by themselves.
 PARAMETERS = {("emo_router_batch", name) for name in ("x", "n_documents", "document_begin", "document_ids")}
 # Options that are something else in Python than their C type says.
@@ -188,7 +188,8 @@ def write_abi(api):
         for field in fields:
             out.append("        (%s),\n" % ", ".join(quoted(x) for x in field))
         out.append("    ),\n")
-    out.append("}\n\n# Each function: what it returns, and its parameters' types and names.\n")
+    out.append("}\n\n# Fields that are no options of a Python call.\nHIDDEN = r\"%s\"\n" % HIDDEN)
+    out.append("\n# Each function: what it returns, and its parameters' types and names.\n")
     out.append("FUNCTIONS: Dict[str, Tuple[str, Tuple[Tuple[str, str], ...]]] = {\n")
     for name, (result, parameters) in api.functions.items():
         inner = "".join("(%s, %s), " % (quoted(t), quoted(n)) for t, n in parameters)
@@ -233,7 +234,7 @@ def write_options(api):
     for name, (doc, fields) in api.structs.items():
         if not name.endswith("_options") and name != "emo_router_batch":
             continue
-        shown = [f for f in fields if not HIDDEN.match(f[0]) and (name, f[0]) not in PARAMETERS]
+        shown = [f for f in fields if not re.match(HIDDEN, f[0]) and (name, f[0]) not in PARAMETERS]
         out.append("\n\nclass %s(TypedDict, total=False):\n" % camel(name))
         out.append('    """%s"""\n' % (doc or "Options.").replace('"', "'"))
         if shown:

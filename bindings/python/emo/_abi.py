@@ -502,6 +502,9 @@ STRUCTS: Dict[str, Tuple[Tuple[str, str, str], ...]] = {
     ),
 }
 
+# Fields that are no options of a Python call.
+HIDDEN = r"^(struct_size|reserved\w*|\w+_ctx|ctx|n_stop|n_keep|n_masks|n_always|keep_offsets|always_offsets)$"
+
 # Each function: what it returns, and its parameters' types and names.
 FUNCTIONS: Dict[str, Tuple[str, Tuple[Tuple[str, str], ...]]] = {
     "emo_status_name": ("const char *", (("emo_status", "status"),)),

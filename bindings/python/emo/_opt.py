@@ -13,7 +13,7 @@ from ._call import Handle, Hooks
 from ._lib import library
 
 _F = TypeVar("_F")
-_HIDDEN = re.compile(r"^(struct_size|reserved\w*|\w+_ctx|ctx|n_stop|n_keep|n_masks|n_always|keep_offsets|always_offsets)$")
+_HIDDEN = re.compile(_abi.HIDDEN)
 _INTEGERS: Dict[str, Tuple[int, int]] = {
     "int32_t": (-2**31, 2**31 - 1), "uint32_t": (0, 2**32 - 1), "int64_t": (-2**63, 2**63 - 1), "uint64_t": (0, 2**64 - 1),
     "size_t": (0, 2**64 - 1),
