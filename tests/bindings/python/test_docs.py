@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every block of docs/python.md runs, in order; so do the examples."""
+"""Every block of docs/python.md runs, in order; so do the README's and the examples."""
 import json
 import os
 import pathlib
@@ -38,6 +38,15 @@ def test_the_page_on_python(source, folder, capsys):
     assert len(blocks(page)) >= 12
     assert (folder / "nano" / "model.safetensors").exists() and (folder / "health-6" / "config.json").exists()
     assert "nowhere" in capsys.readouterr().out
+
+
+def test_the_readme(source, folder, trained, data, capsys):
+    trained.save("model")
+    trained.select(data, keep=4).save("health.json")
+    page = source / "README.md"
+    (line, code), = blocks(page)
+    exec(compile("\n" * line + code, str(page), "exec"), {})
+    assert capsys.readouterr().out
 
 
 def run(source, name, *arguments):
