@@ -97,9 +97,7 @@ static emo_status append_text(watch *w, emo_error *err) {
     return status;
 }
 
-static emo_status dataset_open(watch *w, emo_error *err) {
-    char path[800];
-    (void)snprintf(path, sizeof path, "%s/../d.jsonl", stages_model());
+static emo_status open_file(const char *path, watch *w, emo_error *err) {
     const char *paths[1] = {path};
     emo_dataset_options o = EMO_DATASET_OPTIONS_INIT;
     emo_dataset *got = NULL;
@@ -108,6 +106,12 @@ static emo_status dataset_open(watch *w, emo_error *err) {
     assert_int_equal(got != NULL, status == EMO_OK);
     emo_dataset_release(got);
     return status;
+}
+
+static emo_status dataset_open(watch *w, emo_error *err) {
+    char path[800];
+    (void)snprintf(path, sizeof path, "%s/../d.jsonl", stages_model());
+    return open_file(path, w, err);
 }
 
 static emo_status load(watch *w, emo_error *err) {
@@ -239,14 +243,7 @@ static emo_status open_long(watch *w, emo_error *err) {
         assert_int_equal(fclose(file), 0);
         free(text);
     }
-    const char *paths[1] = {path};
-    emo_dataset_options o = EMO_DATASET_OPTIONS_INIT;
-    emo_dataset *got = NULL;
-    o.progress = watching(w);
-    emo_status status = emo_dataset_open(rt, paths, 1, emo_model_tokenizer(model), &o, &got, err);
-    assert_int_equal(got != NULL, status == EMO_OK);
-    emo_dataset_release(got);
-    return status;
+    return open_file(path, w, err);
 }
 
 static emo_status advance(watch *w, emo_error *err) {
