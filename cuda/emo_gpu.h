@@ -207,20 +207,11 @@ EMO_DEVICE float emo_warp_max(float v EMO_AT_) {
 #endif
 }
 
-/* ---- mathematics: the accurate functions of the CUDA library (1 to 2 ulp), and their fast forms where named so ----
- */
-
-EMO_DEVICE float emo_exp(float x) { return expf(x); }
-EMO_DEVICE float emo_log(float x) { return logf(x); }
-EMO_DEVICE float emo_rsqrt(float x) { return 1.0f / sqrtf(x); }
+/* Where kernels take the fast form; else they call the accurate functions of the CUDA library (1 to 2 ulp). */
 #ifdef EMO_SIM
 EMO_DEVICE float emo_exp_fast(float x) { return expf(x); }
-EMO_DEVICE float emo_exp2_fast(float x) { return exp2f(x); }
-EMO_DEVICE float emo_log_fast(float x) { return logf(x); }
 #else
 EMO_DEVICE float emo_exp_fast(float x) { return __expf(x); }
-EMO_DEVICE float emo_exp2_fast(float x) { return exp2f(x); }
-EMO_DEVICE float emo_log_fast(float x) { return __logf(x); }
 #endif
 
 /* Two bf16 in one register, the first in the low half: as mma, ldmatrix and packed stores want them. */
