@@ -17,12 +17,16 @@ namespace cudasim {
 struct Product { /* fits the opaque struct */
     cublasComputeType_t compute;
     cudaDataType_t scale;
-    int trans_a, trans_b;
+    int trans_a, trans_b, device_scalars;
+    cublasLtEpilogue_t epilogue;
+    const void *bias;
+    cudaDataType_t bias_type;
 };
 struct Layout {
     uint64_t rows, cols;
-    int64_t ld;
+    int64_t ld, batch_stride;
     cudaDataType_t type;
+    int32_t order, batches;
 };
 struct Preference {
     uint64_t workspace;
@@ -63,28 +67,35 @@ static uint64_t shape_of(const Product &p, const Layout &a, const Layout &b, con
         mix(l->cols);
         mix((uint64_t)l->ld);
         mix((uint64_t)l->type);
+        mix((uint64_t)l->order);
+        mix((uint64_t)l->batches);
     }
     mix((uint64_t)p.trans_a * 2 + (uint64_t)p.trans_b);
+    mix((uint64_t)p.epilogue);
     mix((uint64_t)p.compute);
     return h;
 }
 
 /* op(M) of a layout. */
-static Matrix view(const void *data, const Layout &l, bool transposed) {
+static Matrix view(const void *data, const Layout &l, bool transposed, int batch) {
+    const char *base = (const char *)data + (size_t)batch * (size_t)l.batch_stride * element_bytes(l.type);
+    bool by_rows = l.order == CUBLASLT_ORDER_ROW;
     int rows = (int)(transposed ? l.cols : l.rows), cols = (int)(transposed ? l.rows : l.cols);
-    return column_major(data, l.type, rows, cols, l.ld, transposed);
+    return column_major(base, l.type, rows, cols, l.ld, transposed != by_rows);
 }
 
 static bool agree(const Product &p, const Layout &a, const Layout &b, const Layout &c, const Layout &d) {
     uint64_t m = p.trans_a ? a.cols : a.rows, k = p.trans_a ? a.rows : a.cols;
     uint64_t k2 = p.trans_b ? b.cols : b.rows, n = p.trans_b ? b.rows : b.cols;
-    return k == k2 && d.rows == m && d.cols == n && c.rows == m && c.cols == n;
+    return k == k2 && d.rows == m && d.cols == n && c.rows == m && c.cols == n && a.batches == d.batches &&
+           b.batches == d.batches;
 }
 
 static bool supported(const Product &p, const Layout &a, const Layout &b, const Layout &c, const Layout &d) {
     bool types = a.type == b.type && c.type == d.type && (d.type == CUDA_R_32F || d.type == a.type);
     bool compute = p.compute == CUBLAS_COMPUTE_32F || p.compute == CUBLAS_COMPUTE_32F_PEDANTIC;
-    return types && compute && p.scale == CUDA_R_32F;
+    bool epilogue = p.epilogue == CUBLASLT_EPILOGUE_DEFAULT || p.epilogue == CUBLASLT_EPILOGUE_BIAS;
+    return types && compute && epilogue && p.scale == CUDA_R_32F;
 }
 
 } // namespace cudasim
@@ -104,12 +115,13 @@ cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle) {
     delete handle;
     return CUBLAS_STATUS_SUCCESS;
 }
+size_t cublasLtGetVersion(void) { return CUBLAS_VERSION; }
 
 /* ---- descriptors ---- */
 
 cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *out, cublasComputeType_t compute, cudaDataType_t scale) {
     *out = new cublasLtMatmulDescOpaque_t();
-    as<Product>(*out) = Product{compute, scale, 0, 0};
+    as<Product>(*out) = Product{compute, scale, 0, 0, 0, CUBLASLT_EPILOGUE_DEFAULT, nullptr, CUDA_R_32F};
     return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t desc) {
@@ -130,6 +142,18 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc, cublasL
         status = set(op, value, bytes);
         p.trans_b = op == CUBLAS_OP_T;
         break;
+    case CUBLASLT_MATMUL_DESC_POINTER_MODE:
+        status = set(p.device_scalars, value, bytes);
+        break;
+    case CUBLASLT_MATMUL_DESC_EPILOGUE:
+        status = set(p.epilogue, value, bytes);
+        break;
+    case CUBLASLT_MATMUL_DESC_BIAS_POINTER:
+        status = set(p.bias, value, bytes);
+        break;
+    case CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE:
+        status = set(p.bias_type, value, bytes);
+        break;
     default:
         break;
     }
@@ -142,13 +166,29 @@ cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *out, cudaDataT
     if (rows == 0 || cols == 0 || ld < (int64_t)rows)
         return CUBLAS_STATUS_INVALID_VALUE;
     *out = new cublasLtMatrixLayoutOpaque_t();
-    as<Layout>(*out) = Layout{rows, cols, ld, type};
+    as<Layout>(*out) = Layout{rows, cols, ld, 0, type, CUBLASLT_ORDER_COL, 1};
     return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout) {
     delete layout;
     return CUBLAS_STATUS_SUCCESS;
 }
+cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t layout,
+                                                cublasLtMatrixLayoutAttribute_t attribute, const void *value,
+                                                size_t bytes) {
+    Layout &l = as<Layout>(layout);
+    switch (attribute) {
+    case CUBLASLT_MATRIX_LAYOUT_ORDER:
+        return set(l.order, value, bytes);
+    case CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT:
+        return set(l.batches, value, bytes);
+    case CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET:
+        return set(l.batch_stride, value, bytes);
+    default:
+        return CUBLAS_STATUS_NOT_SUPPORTED;
+    }
+}
+
 cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t *out) {
     *out = new cublasLtMatmulPreferenceOpaque_t();
     as<Preference>(*out) = Preference{0, {256, 256, 256, 256}}; /* what cuBLASLt expects unless told otherwise */
@@ -240,17 +280,31 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
                 (size_t)algo.workspace);
         return CUBLAS_STATUS_INVALID_VALUE;
     }
+    float factors[2] = {0, 0};
+    if (!p.device_scalars) {
+        memcpy(&factors[0], alpha, sizeof(float));
+        memcpy(&factors[1], beta, sizeof(float));
+    }
     size_t used = algo.workspace;
-    float x = *(const float *)alpha, y = *(const float *)beta;
+    float al = factors[0], be = factors[1];
     cudaError_t error = enqueue(stream, "cublasLtMatmul", [=] {
+        float x = al, y = be;
+        if (p.device_scalars) {
+            check_initialised(alpha, sizeof x, "cublasLtMatmul");
+            check_initialised(beta, sizeof y, "cublasLtMatmul");
+            memcpy(&x, alpha, sizeof x);
+            memcpy(&y, beta, sizeof y);
+        }
         if (used > 0) {
             if (!inside_allocation(workspace, used, true, "the workspace of cublasLtMatmul"))
                 return cudaErrorIllegalAddress;
             memset(workspace, 0xff, used);
             check_written(workspace, used);
         }
-        gemm(x, view(a, la, p.trans_a != 0), view(b, lb, p.trans_b != 0), y, view(c, lc, false), view(d, ld, false),
-             "cublasLtMatmul");
+        Matrix bias = column_major(p.bias, p.bias_type, (int)ld.rows, 1, (long long)ld.rows, false);
+        for (int i = 0; i < ld.batches; i++)
+            gemm(x, view(a, la, p.trans_a != 0, i), view(b, lb, p.trans_b != 0, i), y, view(c, lc, false, i),
+                 view(d, ld, false, i), p.epilogue == CUBLASLT_EPILOGUE_BIAS ? &bias : nullptr, "cublasLtMatmul");
         return cudaSuccess;
     });
     return error == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;

@@ -90,12 +90,12 @@ multiply(float *c, const float *a, const float *b, int m, int n, int k) {
 }
 
 void gemm(float alpha, const Matrix &a, const Matrix &b, float beta, const Matrix &c, const Matrix &d,
-          const char *who) {
+          const Matrix *bias, const char *who) {
     int m = a.rows, k = a.cols, n = b.cols, wide = (n + 7) / 8 * 8;
     if (m <= 0 || n <= 0)
         return;
     if (!readable(a, who, true) || !readable(b, who, true) || (beta != 0 && !readable(c, who, true)) ||
-        !readable(d, who, false))
+        !readable(d, who, false) || (bias != nullptr && !readable(*bias, who, true)))
         return;
     std::vector<float> left((size_t)m * (size_t)k), right((size_t)k * (size_t)wide), out((size_t)m * (size_t)wide);
     for (int i = 0; i < m; i++)
@@ -105,13 +105,15 @@ void gemm(float alpha, const Matrix &a, const Matrix &b, float beta, const Matri
         for (int j = 0; j < n; j++)
             right[(size_t)p * (size_t)wide + (size_t)j] = load(b, (size_t)p * b.down + (size_t)j * b.right);
     multiply(out.data(), left.data(), right.data(), m, wide, k);
-    for (int i = 0; i < m; i++)
+    for (int i = 0; i < m; i++) {
+        float add = bias != nullptr ? load(*bias, (size_t)i) : 0.0f;
         for (int j = 0; j < n; j++) {
-            float v = alpha * out[(size_t)i * (size_t)wide + (size_t)j];
+            float v = alpha * out[(size_t)i * (size_t)wide + (size_t)j] + add;
             if (beta != 0)
                 v += beta * load(c, (size_t)i * c.down + (size_t)j * c.right);
             store(d, (size_t)i * d.down + (size_t)j * d.right, v);
         }
+    }
     each_line(d, [](void *p, size_t bytes) {
         check_written(p, bytes);
         return true;

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The stand-in for cuBLASLt: results against plain loops, and callers held to their word. */
+/* The stand-ins for cuBLAS, cuBLASLt and cuRAND: results against plain loops, and callers held to their word. */
 #include "cudasim/support.h"
 
 #include <cublasLt.h>
+#include <cublas_v2.h>
+#include <curand.h>
 
 static std::vector<float> numbers(size_t n, unsigned seed) {
     std::vector<float> v(n);
@@ -29,32 +31,85 @@ static void expect_product(const std::vector<float> &got, const std::vector<floa
         }
 }
 
-/* A plan as the back end keeps it. */
+static void test_gemm(void **) {
+    cublasHandle_t handle;
+    assert_int_equal(cublasCreate(&handle), CUBLAS_STATUS_SUCCESS);
+    for (int which = 0; which < 4; which++) {
+        bool ta = which & 1, tb = which & 2;
+        int m = 5, n = 35, k = 11, lda = (ta ? k : m) + 2, ldb = (tb ? n : k) + 1, ldc = m + 3;
+        std::vector<float> a = numbers((size_t)(lda * (ta ? m : k)), 1), b = numbers((size_t)(ldb * (tb ? k : n)), 2),
+                           c = numbers((size_t)(ldc * n), 3);
+        Buffer<float> da(a), db(b), dc(c);
+        float alpha = 2, beta = which < 2 ? 0.0f : -1.0f;
+        assert_int_equal(cublasGemmEx(handle, ta ? CUBLAS_OP_T : CUBLAS_OP_N, tb ? CUBLAS_OP_T : CUBLAS_OP_N, m, n, k,
+                                      &alpha, da.data, CUDA_R_32F, lda, db.data, CUDA_R_32F, ldb, &beta, dc.data,
+                                      CUDA_R_32F, ldc, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+                         CUBLAS_STATUS_SUCCESS);
+        expect_product(dc.get(), a, lda, ta, b, ldb, tb, c, ldc, m, n, k, alpha, beta);
+    }
+    float one = 1, zero = 0;
+    Buffer<float> x(64);
+    assert_int_equal(cublasGemmEx(handle, CUBLAS_OP_N, CUBLAS_OP_N, 8, 4, 4, &one, x.data, CUDA_R_32F, 7, x.data,
+                                  CUDA_R_32F, 4, &zero, x.data, CUDA_R_32F, 8, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+                     CUBLAS_STATUS_INVALID_VALUE);
+    assert_int_equal(cublasGemmEx(handle, CUBLAS_OP_N, CUBLAS_OP_N, 4, 4, 4, &one, x.data, CUDA_R_32F, 4, x.data,
+                                  CUDA_R_32F, 4, &zero, x.data, CUDA_R_32F, 4, CUBLAS_COMPUTE_32F_FAST_TF32,
+                                  CUBLAS_GEMM_DEFAULT),
+                     CUBLAS_STATUS_NOT_SUPPORTED);
+    cublasDestroy(handle);
+}
+
+/* Two groups of two products each; the arrays of addresses lie on the device. */
+static void test_grouped(void **) {
+    cublasHandle_t handle;
+    assert_int_equal(cublasCreate(&handle), CUBLAS_STATUS_SUCCESS);
+    int m[2] = {4, 3}, n[2] = {6, 9}, k[2] = {5, 8}, sizes[2] = {2, 2};
+    cublasOperation_t ta[2] = {CUBLAS_OP_N, CUBLAS_OP_T}, tb[2] = {CUBLAS_OP_N, CUBLAS_OP_N};
+    int lda[2] = {4, 8}, ldb[2] = {5, 8}, ldc[2] = {4, 3};
+    float alpha[2] = {1, 1}, beta[2] = {0, 0};
+    std::vector<float> a = numbers(200, 5), b = numbers(300, 6), c(200, 0.0f);
+    Buffer<float> da(a), db(b), dc(c);
+    std::vector<const void *> pa, pb;
+    std::vector<void *> pc;
+    for (int i = 0; i < 4; i++) {
+        pa.push_back(da.data + i * 40);
+        pb.push_back(db.data + i * 72);
+        pc.push_back(dc.data + i * 30);
+    }
+    Buffer<const void *> ga(pa), gb(pb);
+    Buffer<void *> gc(pc);
+    assert_int_equal(cublasGemmGroupedBatchedEx(handle, ta, tb, m, n, k, alpha, ga.data, CUDA_R_32F, lda, gb.data,
+                                                CUDA_R_32F, ldb, beta, gc.data, CUDA_R_32F, ldc, 2, sizes,
+                                                CUBLAS_COMPUTE_32F),
+                     CUBLAS_STATUS_SUCCESS);
+    std::vector<float> got = dc.get();
+    for (int i = 0; i < 4; i++) {
+        int g = i / 2;
+        std::vector<float> x(a.begin() + i * 40, a.end()), y(b.begin() + i * 72, b.end()),
+            z(got.begin() + i * 30, got.end());
+        expect_product(z, x, lda[g], g == 1, y, ldb[g], false, c, ldc[g], m[g], n[g], k[g], 1, 0);
+    }
+    cublasDestroy(handle);
+}
+
+/* ---- cuBLASLt: a plan as the back end keeps it ---- */
 
 struct Plan {
     cublasLtHandle_t handle = nullptr;
     cublasLtMatmulDesc_t product = nullptr;
     cublasLtMatrixLayout_t a = nullptr, b = nullptr, c = nullptr;
     cublasLtMatmulHeuristicResult_t found;
-    Plan(int m, int n, int k, uint32_t align) : Plan(m, n, k, align, false, false, m, k, m) {}
-    Plan(int m, int n, int k, uint32_t align, bool ta, bool tb, int lda, int ldb, int ldc) {
+    Plan(int m, int n, int k, uint32_t align) {
         cublasLtMatmulPreference_t wish;
         size_t room = 1 << 20;
         int count = 0;
         assert_int_equal(cublasLtCreate(&handle), CUBLAS_STATUS_SUCCESS);
         assert_int_equal(cublasLtMatmulDescCreate(&product, CUBLAS_COMPUTE_32F, CUDA_R_32F), CUBLAS_STATUS_SUCCESS);
-        cublasOperation_t transposed = CUBLAS_OP_T;
-        if (ta)
-            cublasLtMatmulDescSetAttribute(product, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof transposed);
-        if (tb)
-            cublasLtMatmulDescSetAttribute(product, CUBLASLT_MATMUL_DESC_TRANSB, &transposed, sizeof transposed);
-        assert_int_equal(
-            cublasLtMatrixLayoutCreate(&a, CUDA_R_32F, (uint64_t)(ta ? k : m), (uint64_t)(ta ? m : k), lda),
-            CUBLAS_STATUS_SUCCESS);
-        assert_int_equal(
-            cublasLtMatrixLayoutCreate(&b, CUDA_R_32F, (uint64_t)(tb ? n : k), (uint64_t)(tb ? k : n), ldb),
-            CUBLAS_STATUS_SUCCESS);
-        assert_int_equal(cublasLtMatrixLayoutCreate(&c, CUDA_R_32F, (uint64_t)m, (uint64_t)n, ldc),
+        assert_int_equal(cublasLtMatrixLayoutCreate(&a, CUDA_R_32F, (uint64_t)m, (uint64_t)k, m),
+                         CUBLAS_STATUS_SUCCESS);
+        assert_int_equal(cublasLtMatrixLayoutCreate(&b, CUDA_R_32F, (uint64_t)k, (uint64_t)n, k),
+                         CUBLAS_STATUS_SUCCESS);
+        assert_int_equal(cublasLtMatrixLayoutCreate(&c, CUDA_R_32F, (uint64_t)m, (uint64_t)n, m),
                          CUBLAS_STATUS_SUCCESS);
         cublasLtMatmulPreferenceCreate(&wish);
         cublasLtMatmulPreferenceSetAttribute(wish, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &room, sizeof room);
@@ -74,8 +129,9 @@ struct Plan {
         cublasLtDestroy(handle);
     }
     cublasStatus_t run(const float *x, const float *y, float *z, const cublasLtMatmulAlgo_t *algo, void *workspace,
-                       size_t room, float alpha = 1, float beta = 0) {
-        return cublasLtMatmul(handle, product, &alpha, x, a, y, b, &beta, z, c, z, c, algo, workspace, room, nullptr);
+                       size_t room) {
+        float one = 1, zero = 0;
+        return cublasLtMatmul(handle, product, &one, x, a, y, b, &zero, z, c, z, c, algo, workspace, room, nullptr);
     }
 };
 
@@ -101,40 +157,6 @@ static void test_matmul(void **) {
     assert_string_equal(take_findings().c_str(), "");
 }
 
-static void test_transposed(void **) {
-    for (int which = 0; which < 4; which++) {
-        bool ta = which & 1, tb = which & 2;
-        int m = 5, n = 35, k = 11, lda = (ta ? k : m) + 2, ldb = (tb ? n : k) + 1, ldc = m + 3;
-        std::vector<float> a = numbers((size_t)(lda * (ta ? m : k)), 1), b = numbers((size_t)(ldb * (tb ? k : n)), 2),
-                           c = numbers((size_t)(ldc * n), 3);
-        Plan plan(m, n, k, 4, ta, tb, lda, ldb, ldc);
-        Buffer<float> da(a), db(b), dc(c);
-        Buffer<char> work(plan.found.workspaceSize + 1);
-        float alpha = 2, beta = which < 2 ? 0.0f : -1.0f;
-        assert_int_equal(
-            plan.run(da.data, db.data, dc.data, &plan.found.algo, work.data, plan.found.workspaceSize, alpha, beta),
-            CUBLAS_STATUS_SUCCESS);
-        expect_product(dc.get(), a, lda, ta, b, ldb, tb, c, ldc, m, n, k, alpha, beta);
-    }
-    assert_string_equal(take_findings().c_str(), "");
-}
-
-static void test_refusals(void **) {
-    cublasLtMatrixLayout_t layout;
-    cublasLtMatmulDesc_t product;
-    assert_int_equal(cublasLtMatrixLayoutCreate(&layout, CUDA_R_32F, 8, 4, 7), CUBLAS_STATUS_INVALID_VALUE);
-    Plan plan(4, 4, 4, 16);
-    int count = 0;
-    cublasLtMatmulPreference_t wish;
-    cublasLtMatmulPreferenceCreate(&wish);
-    cublasLtMatmulDescCreate(&product, CUBLAS_COMPUTE_32F_FAST_TF32, CUDA_R_32F);
-    assert_int_equal(cublasLtMatmulAlgoGetHeuristic(plan.handle, product, plan.a, plan.b, plan.c, plan.c, wish, 1,
-                                                    &plan.found, &count),
-                     CUBLAS_STATUS_NOT_SUPPORTED);
-    cublasLtMatmulDescDestroy(product);
-    cublasLtMatmulPreferenceDestroy(wish);
-}
-
 static void test_matmul_promises(void **) {
     Plan plan(8, 8, 8, 16), other(8, 8, 4, 16);
     Buffer<float> x(numbers(80, 1)), y(numbers(80, 2)), z(80);
@@ -154,8 +176,37 @@ static void test_matmul_promises(void **) {
     assert_non_null(strstr(take_findings().c_str(), "runs out of its allocation"));
 }
 
+static void test_random(void **) {
+    curandGenerator_t g;
+    const size_t n = 20000;
+    Buffer<float> u(n), v(n);
+    assert_int_equal(curandCreateGenerator(&g, CURAND_RNG_PSEUDO_PHILOX4_32_10), CURAND_STATUS_SUCCESS);
+    assert_int_equal(curandSetPseudoRandomGeneratorSeed(g, 5), CURAND_STATUS_SUCCESS);
+    assert_int_equal(curandGenerateUniform(g, u.data, n), CURAND_STATUS_SUCCESS);
+    assert_int_equal(curandGenerateNormal(g, v.data, n, 1.0f, 0.5f), CURAND_STATUS_SUCCESS);
+    double sum = 0, mean = 0, square = 0;
+    std::vector<float> a = u.get(), b = v.get();
+    for (float x : a) {
+        assert_true(x > 0 && x <= 1);
+        sum += x;
+    }
+    for (float x : b)
+        mean += x / (double)n;
+    for (float x : b)
+        square += (x - mean) * (x - mean) / (double)n;
+    /* Five standard deviations of the mean of n: 0.29 / sqrt(n), 0.5 / sqrt(n), and of the variance. */
+    assert_true(fabs(sum / (double)n - 0.5) < 5 * 0.29 / sqrt((double)n));
+    assert_true(fabs(mean - 1.0) < 5 * 0.5 / sqrt((double)n));
+    assert_true(fabs(square - 0.25) < 5 * 0.25 * sqrt(2.0 / (double)n));
+    assert_int_equal(curandSetPseudoRandomGeneratorSeed(g, 5), CURAND_STATUS_SUCCESS);
+    assert_int_equal(curandGenerateUniform(g, v.data, n), CURAND_STATUS_SUCCESS);
+    assert_true(v.get() == a);
+    curandDestroyGenerator(g);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_matmul), cmocka_unit_test(test_transposed),
-                                       cmocka_unit_test(test_refusals), cmocka_unit_test(test_matmul_promises)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_gemm), cmocka_unit_test(test_grouped),
+                                       cmocka_unit_test(test_matmul), cmocka_unit_test(test_matmul_promises),
+                                       cmocka_unit_test(test_random)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
