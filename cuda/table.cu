@@ -131,7 +131,7 @@ static int32_t supports(const emo_backend *backend, int32_t op, emo_dtype weight
         emo_cuda_leave(device, previous);                                                                              \
         return status;                                                                                                 \
     }
-EMO_CUDA_OPERATORS(ENTER)
+EMO_OPERATORS(ENTER, ENTER)
 #undef ENTER
 
 void emo_cuda_fill_table(emo_backend_ops *out) {
@@ -155,7 +155,7 @@ void emo_cuda_fill_table(emo_backend_ops *out) {
     ops.table_free = table_free;
     ops.device_info = emo_cuda_device_info;
 #define PUT(entry, type) ops.entry = enter_##entry;
-    EMO_CUDA_OPERATORS(PUT)
+    EMO_OPERATORS(PUT, PUT)
 #undef PUT
     *out = ops;
 }

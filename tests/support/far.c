@@ -7,7 +7,6 @@
 
 #include "backend/registry.h"
 #include "base/status.h"
-#include "support/operators.h"
 
 typedef struct block {
     struct block *next;
@@ -178,7 +177,7 @@ static int32_t supports(const emo_backend *backend, int32_t op, emo_dtype dtype)
         protect(exec->backend, PROT_NONE);                                                                             \
         return status;                                                                                                 \
     }
-TEST_OPERATORS(FAR)
+EMO_OPERATORS(FAR, FAR)
 
 void far_add(emo_runtime *rt) {
     emo_error err = EMO_ERROR_INIT;
@@ -204,7 +203,7 @@ void far_add(emo_runtime *rt) {
     ops->table_sync = table_sync;
     ops->table_free = table_free;
 #define PUT(entry, type) ops->entry = far_##entry;
-    TEST_OPERATORS(PUT)
+    EMO_OPERATORS(PUT, PUT)
     far->base.ops = ops;
     far->base.name = "far";
     far->cpu = rt->cpu;

@@ -649,7 +649,51 @@ typedef struct emo_backend_device_info {
 } emo_backend_device_info;
 
 /** An operator: enqueue on exec, fill err on failure (EMO_E_OUT_OF_MEMORY, EMO_E_UNSUPPORTED, EMO_E_BACKEND). */
-#define EMO_OPERATOR(name, args_type) emo_status (*name)(emo_exec * exec, const args_type *args, emo_error *err)
+#define EMO_OPERATOR_FIELD(name, args_type) emo_status (*name)(emo_exec * exec, const args_type *args, emo_error *err);
+
+/**
+ * Every operator: its entry in the table and its arguments. Entries of COMPOSED may stay NULL: they have a default made
+ * of primitives; without one of PRIMITIVE, calls that need it fail with EMO_E_UNSUPPORTED. A new operator goes to the
+ * list's end, and EMO_BACKEND_ABI counts up, since what follows the operators in the table moves.
+ */
+#define EMO_OPERATORS(COMPOSED, PRIMITIVE)                                                                             \
+    PRIMITIVE(embed_forward, emo_embed_args)                                                                           \
+    PRIMITIVE(embed_backward, emo_embed_args)                                                                          \
+    COMPOSED(norm_forward, emo_norm_args)                                                                              \
+    COMPOSED(norm_backward, emo_norm_args)                                                                             \
+    COMPOSED(linear_forward, emo_linear_args)                                                                          \
+    COMPOSED(linear_backward, emo_linear_args)                                                                         \
+    PRIMITIVE(rope, emo_rope_args)                                                                                     \
+    COMPOSED(attention_forward, emo_attention_args)                                                                    \
+    COMPOSED(attention_backward, emo_attention_args)                                                                   \
+    COMPOSED(route_forward, emo_route_args)                                                                            \
+    COMPOSED(route_backward, emo_route_args)                                                                           \
+    PRIMITIVE(balance, emo_balance_args)                                                                               \
+    PRIMITIVE(balance_documents, emo_balance_documents_args)                                                           \
+    PRIMITIVE(plan, emo_plan_args)                                                                                     \
+    COMPOSED(experts_forward, emo_experts_args)                                                                        \
+    COMPOSED(experts_backward, emo_experts_args)                                                                       \
+    COMPOSED(swiglu_forward, emo_swiglu_args)                                                                          \
+    COMPOSED(swiglu_backward, emo_swiglu_args)                                                                         \
+    COMPOSED(head_loss, emo_head_args)                                                                                 \
+    COMPOSED(head_logits, emo_head_logits_args)                                                                        \
+    PRIMITIVE(adamw, emo_adamw_args)                                                                                   \
+    PRIMITIVE(sumsq, emo_sumsq_args)                                                                                   \
+    PRIMITIVE(clip, emo_clip_args)                                                                                     \
+    PRIMITIVE(sample, emo_sample_args)                                                                                 \
+    PRIMITIVE(gemm, emo_gemm_args)                                                                                     \
+    PRIMITIVE(grouped_gemm, emo_grouped_gemm_args)                                                                     \
+    PRIMITIVE(gather, emo_gather_args)                                                                                 \
+    PRIMITIVE(combine, emo_combine_args)                                                                               \
+    PRIMITIVE(softmax, emo_softmax_args)                                                                               \
+    PRIMITIVE(elementwise, emo_elementwise_args)                                                                       \
+    PRIMITIVE(row_dot, emo_row_dot_args)                                                                               \
+    PRIMITIVE(pick, emo_pick_args)                                                                                     \
+    PRIMITIVE(topk, emo_topk_args)                                                                                     \
+    PRIMITIVE(keep_top, emo_keep_top_args)                                                                             \
+    PRIMITIVE(segment_ids, emo_segment_ids_args)                                                                       \
+    PRIMITIVE(segment_sum, emo_segment_sum_args)                                                                       \
+    PRIMITIVE(count, emo_count_args)
 
 typedef struct emo_backend_ops {
     uint32_t struct_size;
@@ -677,44 +721,7 @@ typedef struct emo_backend_ops {
     emo_status (*table_sync)(emo_exec *exec, emo_expert_table *table, emo_error *err);
     void (*table_free)(emo_backend *backend, emo_expert_table *table);
 
-    EMO_OPERATOR(embed_forward, emo_embed_args);
-    EMO_OPERATOR(embed_backward, emo_embed_args);
-    EMO_OPERATOR(norm_forward, emo_norm_args);
-    EMO_OPERATOR(norm_backward, emo_norm_args);
-    EMO_OPERATOR(linear_forward, emo_linear_args);
-    EMO_OPERATOR(linear_backward, emo_linear_args);
-    EMO_OPERATOR(rope, emo_rope_args);
-    EMO_OPERATOR(attention_forward, emo_attention_args);
-    EMO_OPERATOR(attention_backward, emo_attention_args);
-    EMO_OPERATOR(route_forward, emo_route_args);
-    EMO_OPERATOR(route_backward, emo_route_args);
-    EMO_OPERATOR(balance, emo_balance_args);
-    EMO_OPERATOR(balance_documents, emo_balance_documents_args);
-    EMO_OPERATOR(plan, emo_plan_args);
-    EMO_OPERATOR(experts_forward, emo_experts_args);
-    EMO_OPERATOR(experts_backward, emo_experts_args);
-    EMO_OPERATOR(swiglu_forward, emo_swiglu_args);
-    EMO_OPERATOR(swiglu_backward, emo_swiglu_args);
-    EMO_OPERATOR(head_loss, emo_head_args);
-    EMO_OPERATOR(head_logits, emo_head_logits_args);
-    EMO_OPERATOR(adamw, emo_adamw_args);
-    EMO_OPERATOR(sumsq, emo_sumsq_args);
-    EMO_OPERATOR(clip, emo_clip_args);
-    EMO_OPERATOR(sample, emo_sample_args);
-
-    EMO_OPERATOR(gemm, emo_gemm_args);
-    EMO_OPERATOR(grouped_gemm, emo_grouped_gemm_args);
-    EMO_OPERATOR(gather, emo_gather_args);
-    EMO_OPERATOR(combine, emo_combine_args);
-    EMO_OPERATOR(softmax, emo_softmax_args);
-    EMO_OPERATOR(elementwise, emo_elementwise_args);
-    EMO_OPERATOR(row_dot, emo_row_dot_args);
-    EMO_OPERATOR(pick, emo_pick_args);
-    EMO_OPERATOR(topk, emo_topk_args);
-    EMO_OPERATOR(keep_top, emo_keep_top_args);
-    EMO_OPERATOR(segment_ids, emo_segment_ids_args);
-    EMO_OPERATOR(segment_sum, emo_segment_sum_args);
-    EMO_OPERATOR(count, emo_count_args);
+    EMO_OPERATORS(EMO_OPERATOR_FIELD, EMO_OPERATOR_FIELD)
 
     /** Fills in what the device says of itself; NULL: only its name is known. */
     emo_status (*device_info)(const emo_backend *backend, emo_backend_device_info *out, emo_error *err);
