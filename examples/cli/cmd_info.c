@@ -196,6 +196,7 @@ static emo_status show_model(cli *c, const char *path) {
     emo_model_info info = EMO_MODEL_INFO_INIT;
     char *checkpoint = NULL;
     info.non_finite = 1; /* count them */
+    info.progress = cli_progress(c);
     EMO_TRY(cli_load_model(c, path, NULL, &model));
     EMO_TRY(emo_model_get_info(model, &info, &c->err));
     progress_clear(&c->line);

@@ -91,9 +91,13 @@ typedef struct emo_model_info {
     int64_t non_finite; /**< loaded weights that are NaN or infinite; counted only when the caller sets it to non-zero
                            (every weight is read then), else 0. Such weights are accepted. */
     int64_t embedding;  /**< parameters of the token embedding and the head, which `parameters` and `active` contain */
+    emo_progress progress; /**< set by the caller, and left as it was: phase "count" (parameters) while non-finite
+                              weights are counted, which a hook can end */
 } emo_model_info;
 #define EMO_MODEL_INFO_INIT                                                                                            \
-    { sizeof(emo_model_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+    {                                                                                                                  \
+        sizeof(emo_model_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, { 0, 0 }                               \
+    }
 /** Fills in the defaults, for languages that cannot use the macro. */
 EMO_API void emo_model_info_init(emo_model_info *info);
 

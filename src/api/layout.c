@@ -165,7 +165,7 @@ AT(emo_model_save_options, progress, 16);
 AT(emo_model_save_options, extended, 32);
 AT(emo_model_save_options, reserved, 36);
 
-SIZE(emo_model_info, 88);
+SIZE(emo_model_info, 104);
 AT(emo_model_info, struct_size, 0);
 AT(emo_model_info, layers, 4);
 AT(emo_model_info, hidden, 8);
@@ -183,6 +183,7 @@ AT(emo_model_info, loaded, 56);
 AT(emo_model_info, active, 64);
 AT(emo_model_info, non_finite, 72);
 AT(emo_model_info, embedding, 80);
+AT(emo_model_info, progress, 88);
 
 SIZE(emo_prune_options, 48);
 AT(emo_prune_options, struct_size, 0);

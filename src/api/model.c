@@ -4,11 +4,10 @@
 
 #include "base/options.h"
 #include "base/status.h"
-#include "model/access.h"
 #include "model/files.h"
+#include "model/finite.h"
 #include "subset/prune.h"
 #include "tensor/dtype.h"
-#include "tensor/quant.h"
 
 static emo_status missing(emo_error *err, const char *what) {
     return emo__fail(err, EMO_E_INVALID_ARGUMENT, "%s is NULL", what);
@@ -115,72 +114,6 @@ static void fill_info(const emo_model *model, emo_model_info *info) {
         info->active += c->layer[l].experts > 0 ? c->top_k * expert : 0;
 }
 
-typedef struct finite_task {
-    const emo_model *model;
-    int64_t *counts; /* [n_params] */
-} finite_task;
-
-/* By their bits: the exponent is all ones. */
-static int64_t non_finite_of(const emo_weight *view) {
-    int64_t found = 0;
-    for (int64_t r = 0; view->data != NULL && r < view->rows; r++) {
-        size_t at = (size_t)(r * view->stride);
-        for (int64_t c = 0; c < view->cols; c++, at++) {
-            if (view->dtype == EMO_DTYPE_F32) {
-                uint32_t bits;
-                memcpy(&bits, (const char *)view->data + at * sizeof bits, sizeof bits);
-                found += (bits & 0x7f800000u) == 0x7f800000u;
-            } else if (emo__dtype_quantised(view->dtype)) {
-                const char *row = (const char *)view->data + emo__dtype_run(view->dtype, (int64_t)at);
-                found += emo__quant_non_finite(row, view->dtype, (size_t)view->cols);
-                break; /* the whole row, by its blocks */
-            } else {
-                uint16_t bits;
-                memcpy(&bits, (const char *)view->data + at * sizeof bits, sizeof bits);
-                uint16_t mask = view->dtype == EMO_DTYPE_F16 ? 0x7c00u : 0x7f80u;
-                found += (bits & mask) == mask;
-            }
-        }
-    }
-    return found;
-}
-
-static void count_non_finite(void *opaque, size_t index, size_t worker) {
-    const finite_task *task = opaque;
-    (void)worker;
-    task->counts[index] = non_finite_of(task->model->params[index].view);
-}
-
-/* Weights on a device, one tensor at a time. */
-static emo_status fetch_non_finite(const emo_model *model, int64_t *count, emo_error *err) {
-    emo__access access;
-    emo_status status = emo__access_begin(model, &access, err);
-    *count = 0;
-    for (size_t i = 0; status == EMO_OK && i < model->n_params; i++) {
-        emo_weight view = *model->params[i].view;
-        int64_t elements = view.data != NULL ? (view.rows - 1) * view.stride + view.cols : 0;
-        status = emo__access_read(&access, view.data, emo__dtype_run(view.dtype, elements), &view.data, err);
-        if (status == EMO_OK && elements > 0)
-            *count += non_finite_of(&view);
-    }
-    emo__access_end(&access);
-    return status;
-}
-
-static emo_status fill_non_finite(const emo_model *model, int64_t *count, emo_error *err) {
-    if (!emo__model_on_host(model))
-        return fetch_non_finite(model, count, err);
-    finite_task task = {model, emo__calloc(&model->rt->mem, model->n_params, sizeof(int64_t))};
-    if (task.counts == NULL)
-        return emo__fail_memory(err, model->n_params * sizeof(int64_t));
-    emo__parallel_for(model->rt, model->n_params, count_non_finite, &task);
-    *count = 0;
-    for (size_t i = 0; i < model->n_params; i++)
-        *count += task.counts[i];
-    emo__free(&model->rt->mem, task.counts);
-    return EMO_OK;
-}
-
 emo_status emo_model_info_json(emo_runtime *rt, const char *config, size_t length, emo_model_info *info,
                                emo_error *err) {
     emo__error_clear(err);
@@ -214,12 +147,14 @@ emo_status emo_model_get_info(const emo_model *model, emo_model_info *info, emo_
     if (status != EMO_OK)
         return status;
     uint32_t size = info->struct_size;
+    if (size >= offsetof(emo_model_info, progress) + sizeof info->progress)
+        full.progress = info->progress;
     status = emo__model_begin_read(model, err);
     if (status != EMO_OK)
         return status;
     fill_info(model, &full);
     if (size >= offsetof(emo_model_info, non_finite) + sizeof info->non_finite && info->non_finite != 0)
-        status = fill_non_finite(model, &full.non_finite, err);
+        status = emo__model_non_finite(model, &full.progress, &full.non_finite, err);
     emo__model_end_read(model);
     if (status == EMO_OK)
         emo__info_give(info, &full, sizeof full);

@@ -208,8 +208,6 @@ void emo_tokenizer_encode_options_init(emo_tokenizer_encode_options *options) {
 }
 
 /* Readers count themselves in the guard, which is the one part of a const tokenizer that changes. */
-static emo__guard *guard_of(const emo_tokenizer *tokenizer) { return &((emo_tokenizer *)(uintptr_t)tokenizer)->guard; }
-
 emo_status emo_tokenizer_encode_with(const emo_tokenizer *tokenizer, const emo_tokenizer_encode_options *options,
                                      const char *text, size_t length, int32_t *ids, size_t capacity, size_t *count,
                                      emo_error *err) {
@@ -236,17 +234,9 @@ emo_status emo_tokenizer_encode_with(const emo_tokenizer *tokenizer, const emo_t
         text = "";
     emo__encode_flags flags = {opt.parse_special != 0, opt.add_special != 0, &opt.progress};
     emo__id_sink sink = {ids, capacity, 0};
-    if (!emo__guard_try_read(guard_of(tokenizer)))
-        return emo__fail(err, EMO_E_BUSY, "the tokenizer is being changed by another thread");
-    status = emo__encode(tokenizer, &flags, text, length, &sink, err);
-    emo__guard_end_read(guard_of(tokenizer));
-    if (status != EMO_OK)
-        return status;
+    status = emo__encode_shared(tokenizer, &flags, text, length, &sink, err);
     *count = sink.count;
-    if (capacity > 0 && sink.count > capacity)
-        return emo__fail(err, EMO_E_LIMIT, "the text has %zu tokens; the buffer has room for %zu", sink.count,
-                         capacity);
-    return EMO_OK;
+    return status;
 }
 
 emo_status emo_tokenizer_encode(const emo_tokenizer *tokenizer, const char *text, size_t length, int32_t *ids,
@@ -264,11 +254,7 @@ emo_status emo_tokenizer_decode(const emo_tokenizer *tokenizer, const int32_t *i
         NEED(ids);
     if (capacity > 0)
         NEED(out);
-    if (!emo__guard_try_read(guard_of(tokenizer)))
-        return emo__fail(err, EMO_E_BUSY, "the tokenizer is being changed by another thread");
-    emo_status status = emo__decode(tokenizer, ids, n, out, capacity, size, err);
-    emo__guard_end_read(guard_of(tokenizer));
-    return status;
+    return emo__decode_shared(tokenizer, ids, n, out, capacity, size, err);
 }
 
 void emo_tokenizer_train_options_init(emo_tokenizer_train_options *options) {

@@ -246,11 +246,27 @@ emo_status emo__encode(const emo_tokenizer *tok, const emo__encode_flags *flags,
     return status;
 }
 
+/* The guard counts readers, in a tokenizer that is otherwise only read. */
+static emo__guard *guard_of(const emo_tokenizer *tok) { return (emo__guard *)(uintptr_t)&tok->guard; }
+
+emo_status emo__encode_shared(const emo_tokenizer *tok, const emo__encode_flags *flags, const char *text, size_t length,
+                              emo__id_sink *sink, emo_error *err) {
+    emo__guard *guard = guard_of(tok);
+    if (!emo__guard_try_read(guard))
+        return emo__fail(err, EMO_E_BUSY, "the tokenizer is being changed by another thread");
+    emo_status status = emo__encode(tok, flags, text, length, sink, err);
+    emo__guard_end_read(guard);
+    if (status != EMO_OK)
+        sink->count = 0;
+    else if (sink->capacity > 0 && sink->count > sink->capacity)
+        return emo__fail(err, EMO_E_LIMIT, "the text has %zu tokens; the buffer has room for %zu", sink->count,
+                         sink->capacity);
+    return status;
+}
+
 emo_status emo__encode_text(const emo__mem *mem, const emo_tokenizer *tokenizer, const char *text, size_t length,
                             const emo_progress *progress, int32_t **ids, size_t *count, emo_error *err) {
-    emo_tokenizer_encode_options options = EMO_TOKENIZER_ENCODE_OPTIONS_INIT;
-    if (progress != NULL)
-        options.progress = *progress;
+    emo__encode_flags flags = {.progress = progress};
     *ids = NULL;
     *count = 0;
     if (length == 0)
@@ -260,15 +276,17 @@ emo_status emo__encode_text(const emo__mem *mem, const emo_tokenizer *tokenizer,
         int32_t *room = emo__malloc_array(mem, capacity, sizeof *room);
         if (room == NULL)
             return emo__fail_memory(err, capacity * sizeof *room);
-        emo_status status = emo_tokenizer_encode_with(tokenizer, &options, text, length, room, capacity, count, err);
+        emo__id_sink sink = {room, capacity, 0};
+        emo_status status = emo__encode_shared(tokenizer, &flags, text, length, &sink, err);
         if (status == EMO_OK) {
             *ids = room;
+            *count = sink.count;
             return EMO_OK;
         }
         emo__free(mem, room);
-        if (status != EMO_E_LIMIT)
+        if (status != EMO_E_LIMIT || sink.count <= capacity) /* another limit than that of the room */
             return status;
-        capacity = *count;
+        capacity = sink.count;
     }
     return emo__fail(err, EMO_E_INTERNAL, "the tokenizer changed its mind about the number of tokens");
 }
@@ -290,4 +308,13 @@ emo_status emo__decode(const emo_tokenizer *tok, const int32_t *ids, size_t n, c
     if (capacity > 0 && need > capacity)
         return emo__fail(err, EMO_E_LIMIT, "the text has %zu bytes; the buffer has room for %zu", need, capacity);
     return EMO_OK;
+}
+
+emo_status emo__decode_shared(const emo_tokenizer *tok, const int32_t *ids, size_t n, char *out, size_t capacity,
+                              size_t *size, emo_error *err) {
+    if (!emo__guard_try_read(guard_of(tok)))
+        return emo__fail(err, EMO_E_BUSY, "the tokenizer is being changed by another thread");
+    emo_status status = emo__decode(tok, ids, n, out, capacity, size, err);
+    emo__guard_end_read(guard_of(tok));
+    return status;
 }

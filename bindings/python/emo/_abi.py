@@ -189,6 +189,7 @@ STRUCTS: Dict[str, Tuple[Tuple[str, str, str], ...]] = {
         ("active", "int64_t", "parameters used per token"),
         ("non_finite", "int64_t", "loaded weights that are NaN or infinite; counted only when the caller sets it to non-zero (every weight is read then), else 0. Such weights are accepted."),
         ("embedding", "int64_t", "parameters of the token embedding and the head, which `parameters` and `active` contain"),
+        ("progress", "emo_progress", "set by the caller, and left as it was: phase \"count\" (parameters) while non-finite weights are counted, which a hook can end"),
     ),
     "emo_prune_options": (
         ("struct_size", "uint32_t", ""),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Union
 
 from ._call import Handle, Hooks, call, create, get, make, path_bytes, text, text_bytes
 from ._lib import library
@@ -154,11 +154,13 @@ class Model(Handle):
         call("emo_model_get_info", self, struct)
         return _info(struct)
 
-    def count_non_finite(self) -> int:
+    def count_non_finite(self, *, progress: Optional[Callable[[str, int, int], object]] = None) -> int:
         """Loaded weights that are NaN or infinite; reads every weight."""
+        hooks = Hooks(progress)
         struct: Any = library().new("emo_model_info")
         struct.non_finite = 1
-        call("emo_model_get_info", self, struct)
+        hooks.fill(struct.progress)
+        call("emo_model_get_info", self, struct, hooks=hooks)
         return int(struct.non_finite)
 
     @property

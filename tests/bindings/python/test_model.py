@@ -25,6 +25,8 @@ def test_info_and_config(trained):
     assert (info.layers, info.hidden, info.top_k, info.max_positions) == (2, 32, 3, 256)
     assert info.dtype == emo.Dtype.F32 and info.loaded == info.parameters > info.active > 0
     assert trained.experts == [9, 9] and trained.shared == [1, 1] and trained.count_non_finite() == 0
+    with pytest.raises(emo.Cancelled):
+        trained.count_non_finite(progress=lambda phase, done, total: phase == "count")
     assert trained.config["num_experts"] == 9
     assert emo.Model.info_of(trained.config).parameters == info.parameters
     with pytest.raises(ValueError, match="hidden_size"):

@@ -82,6 +82,15 @@ static emo_status eval_logits(watch *w, emo_error *err) {
     return emo_eval_logits(model, tokens, 4, &o, logits, 4 * STAGES_VOCAB, err);
 }
 
+static emo_status count_non_finite(watch *w, emo_error *err) {
+    emo_model_info info = EMO_MODEL_INFO_INIT;
+    info.non_finite = 1;
+    info.progress = watching(w);
+    emo_status status = emo_model_get_info(model, &info, err);
+    assert_true(info.progress.ctx == w); /* the caller's, also afterwards */
+    return status;
+}
+
 static emo_status append_text(watch *w, emo_error *err) {
     emo_session_options o = EMO_SESSION_OPTIONS_INIT;
     emo_session *session = NULL;
@@ -319,6 +328,7 @@ static void every_long_call_can_be_cancelled_anywhere(void **state) {
         {"eval", evaluate, 2},
         {"eval of choices", evaluate_choices, 2},
         {"logits", eval_logits, 2},
+        {"weights that are no numbers", count_non_finite, 1},
         {"tasks open", tasks_open, 4},
         {"tasks run, subsets by usage", tasks_usage, 20},
         {"tasks run, subsets layerwise", tasks_layerwise, 20},

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Encoding, decoding, tokenizer.json in both notations, added tokens, the streaming decoder. */
+#include <emo/data.h>
+
 #include "support/support.h"
 #include "unit/text/text_support.h"
 
@@ -509,6 +511,37 @@ static void the_stream_holds_characters_together(void **state) {
     emo_runtime_release(rt);
 }
 
+/* A pattern that explodes is another limit than that of the room, whoever asks for the ids. */
+static void a_pattern_that_takes_too_long(void **state) {
+    (void)state;
+    emo_error err = EMO_ERROR_INIT;
+    emo_runtime *rt = test_runtime(1, EMO_ISA_AUTO);
+    const char *const learnt[] = {"so it is"};
+    text_list list = {learnt, 1, 0};
+    emo_text_reader reader = {&list, text_next};
+    emo_tokenizer_train_options options = EMO_TOKENIZER_TRAIN_OPTIONS_INIT;
+    emo_tokenizer *tokenizer;
+    options.vocab_size = 258;
+    options.pattern = "(a|aa)+(?=c)$";
+    EXPECT_OK(emo_tokenizer_train(rt, &options, &reader, &tokenizer, &err));
+    char text[62];
+    int32_t ids[64];
+    size_t count = 7;
+    memset(text, 'a', 60);
+    memcpy(text + 60, "b", 2);
+    EXPECT_STATUS(emo_tokenizer_encode(tokenizer, text, 61, ids, 64, &count, &err), EMO_E_LIMIT, "takes too long");
+    assert_int_equal(count, 0);
+    count = 7;
+    EXPECT_STATUS(emo_tokenizer_encode(tokenizer, text, 61, NULL, 0, &count, &err), EMO_E_LIMIT, "takes too long");
+    assert_int_equal(count, 0);
+    const char *const texts[] = {text};
+    emo_dataset *data;
+    EXPECT_STATUS(emo_dataset_from_text(rt, tokenizer, texts, NULL, 1, &data, &err), EMO_E_LIMIT, "takes too long");
+    assert_null(data);
+    emo_tokenizer_release(tokenizer);
+    emo_runtime_release(rt);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_byte_tokenizer),
@@ -525,6 +558,7 @@ int main(void) {
         cmocka_unit_test(saving_keeps_everything),
         cmocka_unit_test(buffers_too_small),
         cmocka_unit_test(the_stream_holds_characters_together),
+        cmocka_unit_test(a_pattern_that_takes_too_long),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
