@@ -209,6 +209,16 @@ emo_dtype cli_compute(const cli *c) {
     return c->common.compute != NULL && strcmp(c->common.compute, "bf16") == 0 ? EMO_DTYPE_BF16 : EMO_DTYPE_F32;
 }
 
+emo_dtype dtype_by_name(const char *name) {
+    static const emo_dtype dtypes[] = {EMO_DTYPE_F32,  EMO_DTYPE_BF16, EMO_DTYPE_F16,
+                                       EMO_DTYPE_Q8_0, EMO_DTYPE_Q4_0, EMO_DTYPE_Q4_K};
+    for (size_t i = 0; i < sizeof(dtypes) / sizeof(dtypes[0]); i++) {
+        if (strcmp(emo_dtype_name(dtypes[i]), name) == 0)
+            return dtypes[i];
+    }
+    return -1;
+}
+
 emo_status cli_load_model(cli *c, const char *folder, const emo_mask *subset, emo_model **out) {
     emo_model_load_options options = EMO_MODEL_LOAD_OPTIONS_INIT;
     options.subset = subset;

@@ -57,6 +57,9 @@ char *path_join(const char *folder, const char *name);
 /* What --compute names. */
 emo_dtype cli_compute(const cli *c);
 
+/* The element type of weights that a word names, -1: none ("keep"). */
+emo_dtype dtype_by_name(const char *name);
+
 /* Loads a model with the progress line; NULL subset: everything. */
 emo_status cli_load_model(cli *c, const char *folder, const emo_mask *subset, emo_model **out);
 
@@ -73,6 +76,7 @@ int cmd_prune(int argc, char **argv);
 int cmd_merge(int argc, char **argv);
 int cmd_convert(int argc, char **argv);
 int cmd_export(int argc, char **argv);
+int cmd_quantize(int argc, char **argv);
 int cmd_generate(int argc, char **argv);
 int cmd_info(int argc, char **argv);
 int cmd_mask(int argc, char **argv);

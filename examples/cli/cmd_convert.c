@@ -122,10 +122,7 @@ int cmd_convert(int argc, char **argv) {
     emo_model_save_options options = EMO_MODEL_SAVE_OPTIONS_INIT;
     options.progress = cli_progress(&c);
     options.shard_bytes = parse_size(shard);
-    options.dtype = strcmp(dtype, "f32") == 0    ? EMO_DTYPE_F32
-                    : strcmp(dtype, "bf16") == 0 ? EMO_DTYPE_BF16
-                    : strcmp(dtype, "f16") == 0  ? EMO_DTYPE_F16
-                                                 : -1;
+    options.dtype = dtype_by_name(dtype);
     if (options.shard_bytes == 0) {
         cli_usage(&c, "--max-shard-size takes a size such as 5GB, 500MB or 2GiB, not '%s'.", shard);
         goto done;

@@ -2,24 +2,12 @@
 /* emo export: a model in the format of another program. */
 #include "cli.h"
 
-#include <string.h>
-
 static const command_text text = {
     "emo export", "--model PATH [--mask FILE] --type TYPE --out FILE",
     "Writes a model, or only a mask's experts, as one GGUF file that llama.cpp and what is built on it can run.",
     "With q4_0 and q4_k the head is q8_0, and so is a matrix whose rows the blocks of q4_k (256) do not divide; norms\n"
     "and routers are f32 always. What GGUF cannot say is refused with the reason.",
     0};
-
-static emo_dtype dtype_of(const char *name) {
-    static const emo_dtype dtypes[] = {EMO_DTYPE_F32,  EMO_DTYPE_BF16, EMO_DTYPE_F16,
-                                       EMO_DTYPE_Q8_0, EMO_DTYPE_Q4_0, EMO_DTYPE_Q4_K};
-    for (size_t i = 0; i < sizeof dtypes / sizeof dtypes[0]; i++) {
-        if (strcmp(emo_dtype_name(dtypes[i]), name) == 0)
-            return dtypes[i];
-    }
-    return -1;
-}
 
 static void print_result(cli *c, const char *path, const char *type, const emo_export_info *info) {
     progress_clear(&c->line);
@@ -59,7 +47,7 @@ int cmd_export(int argc, char **argv) {
     emo_mask *mask = NULL;
     emo_model *model = NULL;
     emo_export_info info = EMO_EXPORT_INFO_INIT;
-    options.dtype = dtype_of(type);
+    options.dtype = dtype_by_name(type);
     if (same_folder(path, out)) {
         cli_usage(&c, "--out is the model itself: name another file.");
         goto done;

@@ -19,6 +19,7 @@ static const struct {
     {"merge", cmd_merge, "put a tuned subset back into its parent"},
     {"convert", cmd_convert, "write a model folder in another element type or shard size"},
     {"export", cmd_export, "write a GGUF file for other programs"},
+    {"quantize", cmd_quantize, "write a smaller GGUF file and say how far its weights are off"},
     {"generate", cmd_generate, "continue a prompt"},
     {"info", cmd_info, "say what a file or folder is"},
     {"mask", cmd_mask, "union, intersection, difference and complement of expert masks"},

@@ -30,11 +30,13 @@ typedef struct emo_export_options {
     const emo_mask *mask;  /**< only these experts, as emo_model_prune() keeps them; NULL: all that are loaded */
     const char *name;      /**< the model's name in the file; NULL: "emo" */
     emo_progress progress; /**< phase "export", tensors */
+    emo_dtype head;      /**< type of the head instead of what `dtype` makes of it; -1: as `dtype` says. So the next */
+    emo_dtype embedding; /**< the token embedding */
+    emo_dtype attention; /**< the projections around attention */
+    emo_dtype shared;    /**< the shared experts, which every token uses */
 } emo_export_options;
 #define EMO_EXPORT_OPTIONS_INIT                                                                                        \
-    {                                                                                                                  \
-        sizeof(emo_export_options), EMO_EXPORT_GGUF, -1, 0, 0, 0, { 0, 0 }                                             \
-    }
+    { sizeof(emo_export_options), EMO_EXPORT_GGUF, -1, 0, 0, 0, {0, 0}, -1, -1, -1, -1 }
 /** Fills in the defaults, for languages that cannot use the macro. */
 EMO_API void emo_export_options_init(emo_export_options *options);
 

@@ -14,10 +14,19 @@ static emo_status check_options(const emo_export_options *o, emo_error *err) {
     if (o->format != EMO_EXPORT_GGUF)
         return emo__fail(err, EMO_E_RANGE, "emo_export_options.format is %d; it must be EMO_EXPORT_GGUF",
                          (int)o->format);
-    if (o->dtype != -1 && !emo__dtype_float(o->dtype) && !emo__dtype_quantised(o->dtype))
-        return emo__fail(err, EMO_E_RANGE,
-                         "emo_export_options.dtype is %d; it must be -1, F32, F16, BF16, Q8_0, Q4_0 or Q4_K",
-                         (int)o->dtype);
+    const struct {
+        const char *name;
+        emo_dtype dtype;
+    } types[] = {{"dtype", o->dtype},
+                 {"head", o->head},
+                 {"embedding", o->embedding},
+                 {"attention", o->attention},
+                 {"shared", o->shared}};
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
+        if (types[i].dtype != -1 && !emo__dtype_float(types[i].dtype) && !emo__dtype_quantised(types[i].dtype))
+            return emo__fail(err, EMO_E_RANGE,
+                             "emo_export_options.%s is %d; it must be -1, F32, F16, BF16, Q8_0, Q4_0 or Q4_K",
+                             types[i].name, (int)types[i].dtype);
     return emo__option_flag(o->no_tokenizer, "emo_export_options.no_tokenizer", err);
 }
 

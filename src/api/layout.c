@@ -462,7 +462,7 @@ AT(emo_train_options, repetition_count, 244);
 AT(emo_train_options, repetition_period, 248);
 AT(emo_train_options, reserved_3, 252);
 
-SIZE(emo_export_options, 48);
+SIZE(emo_export_options, 64);
 AT(emo_export_options, struct_size, 0);
 AT(emo_export_options, format, 4);
 AT(emo_export_options, dtype, 8);
@@ -470,6 +470,10 @@ AT(emo_export_options, no_tokenizer, 12);
 AT(emo_export_options, mask, 16);
 AT(emo_export_options, name, 24);
 AT(emo_export_options, progress, 32);
+AT(emo_export_options, head, 48);
+AT(emo_export_options, embedding, 52);
+AT(emo_export_options, attention, 56);
+AT(emo_export_options, shared, 60);
 
 SIZE(emo_export_info, 24);
 AT(emo_export_info, struct_size, 0);

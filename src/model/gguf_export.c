@@ -26,14 +26,24 @@ typedef struct exporter {
 
 /* ---- types ---- */
 
+/* The type that was asked for this tensor's own kind, or -1. */
+static emo_dtype own_choice(const emo_export_options *o, const emo__gguf_item *item) {
+    if (item->layer < 0)
+        return item->which == 0 ? o->embedding : item->which == 2 ? o->head : -1;
+    if (item->expert >= 0)
+        return item->expert > 0 ? o->shared : -1; /* the routed experts are stacked from the first on */
+    return item->which >= EMO__W_Q && item->which <= EMO__W_O ? o->attention : -1;
+}
+
 static emo_status choose(exporter *x, size_t i, emo_error *err) {
     const emo__gguf_item *item = &x->items[i];
     emo_dtype held = item->zero ? x->model->embed.dtype : emo__gguf_view(x->model, item, 0)->dtype;
-    emo_dtype dtype = x->options->dtype < 0 ? held : x->options->dtype;
+    emo_dtype own = own_choice(x->options, item);
+    emo_dtype dtype = own >= 0 ? own : x->options->dtype < 0 ? held : x->options->dtype;
     bool small = dtype == EMO_DTYPE_Q4_0 || dtype == EMO_DTYPE_Q4_K;
     if (item->exact)
         dtype = EMO_DTYPE_F32;
-    else if (small && x->options->dtype >= 0 && item->layer < 0 && item->which == 2)
+    else if (small && own < 0 && x->options->dtype >= 0 && item->layer < 0 && item->which == 2)
         dtype = EMO_DTYPE_Q8_0; /* the head's errors are not averaged by anything behind it */
     if (item->cols % emo__dtype_block(dtype) != 0 && item->cols % 32 == 0) {
         dtype = EMO_DTYPE_Q8_0;

@@ -51,7 +51,7 @@ sed 's/{/{"vocab_size": 280, "eos_token_id": 5, /' config.json >small.json
 # ---- Help and usage ----
 must "$EMO" --help
 for command in "" tokenizer "tokenizer train" "tokenizer encode" "tokenizer decode" train eval select prune merge \
-    generate info mask; do
+    export quantize generate info mask; do
     # shellcheck disable=SC2086
     must "$EMO" $command --help
     grep -q '^Usage: emo' out || fail "emo $command --help prints no usage"
@@ -298,6 +298,24 @@ parses out 'eval of a GGUF file'
 ends 5 'rows of 16' "$EMO" export --model model --type q8_0 --out x.gguf
 ends 3 'no GGUF' "$EMO" info --json other.gguf
 ends 2 . "$EMO" export --model model --type q3_k --out x.gguf
+
+# ---- Quantising: sizes and errors; what blocks cannot hold is refused ----
+sed 's/"hidden_size": 32, "intermediate_size": 16/"hidden_size": 64, "intermediate_size": 32/' config.json >wide.json
+must "$EMO" train --config wide.json --tokenizer tok.json --data docs.jsonl --steps 2 --batch 2 --seq-len 32 --out wide
+must "$EMO" quantize --model wide --type q4_0 --head bf16 --shared f32 --out wide.gguf --json
+parses out 'quantize'
+grep -q '"tensor": "blk.1.ffn_down_exps.weight"' out || fail 'quantize says nothing of the experts'
+awk -v r="$(number relative)" 'BEGIN { exit !(r > 0.01 && r < 0.12) }' || fail "q4_0 is off by $(number relative) of the weights"
+awk -v a="$(number bytes_before)" -v b="$(number bytes)" 'BEGIN { exit !(a > 3 * b) }' || fail 'q4_0 is not a third of f32'
+must "$EMO" quantize --model wide.gguf --type f32 --out again.gguf --json
+[ "$(number rmse)" = 0 ] || fail 'f32 of a quantised file differs from it'
+must "$EMO" quantize --model model --mask river.json --type bf16 --out river.gguf
+grep -q 'error of the weights' out || fail 'quantize prints no error'
+must "$EMO" eval --model wide.gguf --data test.jsonl --json
+ends 5 'rows of 16' "$EMO" quantize --model model --type q8_0 --out x.gguf
+ends 2 'is required' "$EMO" quantize --model model --out x.gguf
+ends 2 'is the model itself' "$EMO" quantize --model wide.gguf --type q8_0 --out wide.gguf
+[ ! -e x.gguf ] || fail 'a refused model left a file'
 
 if [ $failures -gt 0 ]; then
     echo "$failures failed"

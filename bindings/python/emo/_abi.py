@@ -105,6 +105,10 @@ STRUCTS: Dict[str, Tuple[Tuple[str, str, str], ...]] = {
         ("mask", "const emo_mask *", "only these experts, as emo_model_prune() keeps them; NULL: all that are loaded"),
         ("name", "const char *", "the model's name in the file; NULL: \"emo\""),
         ("progress", "emo_progress", "phase \"export\", tensors"),
+        ("head", "emo_dtype", "type of the head instead of what `dtype` makes of it; -1: as `dtype` says. So the next"),
+        ("embedding", "emo_dtype", "the token embedding"),
+        ("attention", "emo_dtype", "the projections around attention"),
+        ("shared", "emo_dtype", "the shared experts, which every token uses"),
     ),
     "emo_export_info": (
         ("struct_size", "uint32_t", ""),

@@ -53,6 +53,10 @@ class ExportOptions(TypedDict, total=False):
     mask: Optional[Mask]  # only these experts, as emo_model_prune() keeps them; NULL: all that are loaded
     name: Optional[Path]  # the model's name in the file; NULL: "emo"
     progress: Optional[Progress]  # phase "export", tensors
+    head: Union[int, str]  # type of the head instead of what `dtype` makes of it; -1: as `dtype` says. So the next
+    embedding: Union[int, str]  # the token embedding
+    attention: Union[int, str]  # the projections around attention
+    shared: Union[int, str]  # the shared experts, which every token uses
 
 
 class MaskOptions(TypedDict, total=False):

@@ -199,6 +199,34 @@ static void quantised_weights_stay_quantised(void **state) {
     emo_model_release(model);
 }
 
+/* Kinds of tensors may have types of their own; the rest is as it would be without. */
+static void types_by_kind(void **state) {
+    (void)state;
+    emo_error err = EMO_ERROR_INIT;
+    emo_model *model = make(config);
+    emo_export_options options = EMO_EXPORT_OPTIONS_INIT;
+    options.dtype = EMO_DTYPE_Q4_0;
+    options.head = EMO_DTYPE_BF16;
+    options.embedding = EMO_DTYPE_F16;
+    options.attention = EMO_DTYPE_Q8_0;
+    options.shared = EMO_DTYPE_F32;
+    EXPECT_OK(emo_model_export(model, test_path("kinds.gguf"), &options, NULL, &err));
+    emo_model *held = load(test_path("kinds.gguf"), -1, NULL, 0);
+    const emo__layer *layer = &held->layers[1];
+    int32_t shared = emo_model_experts(held, 1) - 1;
+    assert_int_equal(held->head.dtype, EMO_DTYPE_BF16);
+    assert_int_equal(held->embed.dtype, EMO_DTYPE_F16);
+    assert_int_equal(layer->w[EMO__W_Q].dtype, EMO_DTYPE_Q8_0);
+    assert_int_equal(layer->w[EMO__W_O].dtype, EMO_DTYPE_Q8_0);
+    assert_int_equal(layer->w[EMO__W_ROUTER].dtype, EMO_DTYPE_F32);
+    assert_int_equal(layer->experts[0].gate.dtype, EMO_DTYPE_Q4_0);
+    assert_int_equal(layer->experts[shared].gate.dtype, EMO_DTYPE_F32);
+    emo_model_release(held);
+    options.shared = 7;
+    EXPECT_STATUS(emo_model_export(model, test_path("no.gguf"), &options, NULL, &err), EMO_E_RANGE, "shared is 7");
+    emo_model_release(model);
+}
+
 static emo_mask *some_experts(const emo_model *model) {
     emo_error err = EMO_ERROR_INIT;
     emo_mask *mask = NULL;
@@ -386,6 +414,7 @@ int main(void) {
         cmocka_unit_test(f32_is_exact),
         cmocka_unit_test(rows_are_permuted),
         cmocka_unit_test(quantised_weights_stay_quantised),
+        cmocka_unit_test(types_by_kind),
         cmocka_unit_test(masks_and_pruned_models),
         cmocka_unit_test(other_shapes),
         cmocka_unit_test(what_cannot_be_said),
