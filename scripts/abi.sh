@@ -17,12 +17,12 @@ trap 'rm -rf "$work"' EXIT
 cc=${CC:-cc}
 headers=$(cd "$root/include" && find emo -name '*.h' | sort)
 
-# Declarations become definitions that trap.
+# Declarations become definitions that trap; their names stand in parentheses because some are macros as well.
 {
     printf '#include <%s>\n' $headers
     (cd "$root/include" && cat $headers) | sed -E 's://.*$::' | tr '\n' ' ' |
         sed -E 's:/\*([^*]|\*+[^*/])*\*+/: :g' | grep -oE 'EMO_API [^;{]*\([^;{]*\);' |
-        sed -E 's/EMO_API|EMO_MUST_CHECK//g; s/;$/ { __builtin_trap(); }/'
+        sed -E 's/EMO_API|EMO_MUST_CHECK//g; s/(emo_[a-z0-9_]+)\(/(\1)(/; s/;$/ { __builtin_trap(); }/'
 } >"$work/stub.c"
 [ "$(grep -c __builtin_trap "$work/stub.c")" -gt 150 ] || { echo "FAILED: found too few functions"; exit 1; }
 major=$(sed -n 's/^#define EMO_VERSION_MAJOR //p' "$root/include/emo/version.h")

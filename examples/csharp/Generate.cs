@@ -48,27 +48,20 @@ static class Native {
     [DllImport(Lib)] static extern void emo_runtime_release(IntPtr rt);
     [DllImport(Lib)] public static extern int emo_model_load_path(Runtime rt, byte[] folder, IntPtr options, out Model model, ref Error err);
     [DllImport(Lib)] static extern void emo_model_release(IntPtr model);
-    [DllImport(Lib)] static extern void emo_session_options_init(IntPtr options);
+    [DllImport(Lib)] static extern UIntPtr emo_struct_init(byte[] name, ref SessionOptions options, UIntPtr size);
     [DllImport(Lib)] public static extern int emo_session_create(Model model, ref SessionOptions options, out Session session, ref Error err);
     [DllImport(Lib)] static extern void emo_session_release(IntPtr session);
     [DllImport(Lib)] public static extern int emo_session_append_text(Session session, byte[] text, ref Error err);
     [DllImport(Lib)] public static extern int emo_session_advance(Session session, ref Budget budget, out int state, ref Error err);
     [DllImport(Lib)] public static extern IntPtr emo_session_text(Session session);
 
-    // The defaults. The library fills in its own struct, which may be longer than this one, so it gets room.
+    // The defaults, in a struct as large as it is here.
     public static SessionOptions DefaultSessionOptions() {
-        IntPtr room = Marshal.AllocHGlobal(4096);
-        try {
-            emo_session_options_init(room);
-            var options = (SessionOptions)Marshal.PtrToStructure(room, typeof(SessionOptions));
-            uint size = (uint)Marshal.SizeOf(typeof(SessionOptions));
-            if (options.struct_size < size)
-                throw new EmoException("EMO_E_MISMATCH", "this library is older than the program");
-            options.struct_size = size;
-            return options;
-        } finally {
-            Marshal.FreeHGlobal(room);
-        }
+        var options = new SessionOptions();
+        var size = (UIntPtr)(uint)Marshal.SizeOf(typeof(SessionOptions));
+        if (emo_struct_init(Utf8("emo_session_options"), ref options, size).ToUInt64() < size.ToUInt64())
+            throw new EmoException("EMO_E_MISMATCH", "this library is older than the program");
+        return options;
     }
     public static byte[] Utf8(string text) { return Encoding.UTF8.GetBytes(text + "\0"); }
     public static string Text(IntPtr utf8) {

@@ -121,6 +121,32 @@ enum {
 /** The name of a data type in lower case, such as "bf16"; NULL if unknown. Static storage; any thread. */
 EMO_API const char *emo_dtype_name(emo_dtype dtype);
 
+/**
+ * The size in bytes of a public struct in the linked library, by its name, such as "emo_error": bindings compare it
+ * with the layout they were written for. 0 for a name that is none, and for NULL. A struct that begins with struct_size
+ * may be larger than in older headers; the others never change. Never fails; any thread.
+ */
+EMO_API size_t emo_struct_size(const char *name);
+
+/**
+ * Fills a public struct that begins with struct_size with its defaults, by its name, such as "emo_train_options": for
+ * languages without the INIT macros. Exactly `size` bytes are written, however large the struct is in the library, and
+ * struct_size becomes `size`; bytes beyond the library's struct become 0.
+ * @param size of the struct as the caller has it, 4 to 65536.
+ * @return the size of the struct in the library; 0 if nothing was written: no such struct, such a size, or NULL. Any
+ *         thread.
+ */
+EMO_API size_t emo_struct_init(const char *name, void *object, size_t size);
+
+/** What emo_x_options_init() and its like are in C and C++: the struct has the size of these headers. The functions
+ *  behind them, which programs of before look up, fill in the struct as the first release that had it knew it. */
+#ifdef __cplusplus
+#define EMO_STRUCT_INIT(type, object)                                                                                  \
+    ((void)emo_struct_init(#type, true ? (object) : static_cast<type *>(nullptr), sizeof(type)))
+#else
+#define EMO_STRUCT_INIT(type, object) ((void)emo_struct_init(#type, 1 ? (object) : (type *)0, sizeof(type)))
+#endif
+
 #ifdef __cplusplus
 }
 #endif

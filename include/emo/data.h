@@ -39,8 +39,9 @@ typedef struct emo_dataset_options {
 #define EMO_DATASET_OPTIONS_INIT                                                                                       \
     { sizeof(emo_dataset_options), 0, 0, 0, 0, EMO_TOKENS_AUTO, -1, {0, 0}, 0, 0 }
 
-/** Fills in the defaults, for languages that cannot use the macro. */
+/** Fills in the defaults, as the macro does: see emo_struct_init(). */
 EMO_API void emo_dataset_options_init(emo_dataset_options *options);
+#define emo_dataset_options_init(object) EMO_STRUCT_INIT(emo_dataset_options, object)
 
 /** One document, as a view. */
 typedef struct emo_document {

@@ -28,8 +28,9 @@ typedef struct emo_eval_options {
     {                                                                                                                  \
         sizeof(emo_eval_options), 0, 0, 0, 0, 0, { 0, 0 }                                                              \
     }
-/** Fills in the defaults, for languages that cannot use the macro. */
+/** Fills in the defaults, as the macro does: see emo_struct_init(). */
 EMO_API void emo_eval_options_init(emo_eval_options *options);
+#define emo_eval_options_init(object) EMO_STRUCT_INIT(emo_eval_options, object)
 
 /** Sums over documents (or items). */
 typedef struct emo_eval_result {

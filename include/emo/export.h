@@ -37,8 +37,9 @@ typedef struct emo_export_options {
 } emo_export_options;
 #define EMO_EXPORT_OPTIONS_INIT                                                                                        \
     { sizeof(emo_export_options), EMO_EXPORT_GGUF, -1, 0, 0, 0, {0, 0}, -1, -1, -1, -1 }
-/** Fills in the defaults, for languages that cannot use the macro. */
+/** Fills in the defaults, as the macro does: see emo_struct_init(). */
 EMO_API void emo_export_options_init(emo_export_options *options);
+#define emo_export_options_init(object) EMO_STRUCT_INIT(emo_export_options, object)
 
 /** What was written. The caller sets struct_size (use the INIT macro). */
 typedef struct emo_export_info {
@@ -50,8 +51,9 @@ typedef struct emo_export_info {
 } emo_export_info;
 #define EMO_EXPORT_INFO_INIT                                                                                           \
     { sizeof(emo_export_info), 0, 0, 0, 0 }
-/** Fills in the defaults, for languages that cannot use the macro. */
+/** Fills in the defaults, as the macro does: see emo_struct_init(). */
 EMO_API void emo_export_info_init(emo_export_info *info);
+#define emo_export_info_init(object) EMO_STRUCT_INIT(emo_export_info, object)
 
 /**
  * Writes a model (or, with a mask, the smaller model of its experts) to one file, which appears when it is complete.

@@ -43,8 +43,9 @@ typedef struct emo_mask_options {
 #define EMO_MASK_OPTIONS_INIT                                                                                          \
     { sizeof(emo_mask_options), 0, 0, 0, 0, 0, 0, 0 }
 
-/** Fills in the defaults, for languages that cannot use the macro. */
+/** Fills in the defaults, as the macro does: see emo_struct_init(). */
 EMO_API void emo_mask_options_init(emo_mask_options *options);
+#define emo_mask_options_init(object) EMO_STRUCT_INIT(emo_mask_options, object)
 
 /**
  * Creates a mask.

@@ -36,8 +36,9 @@ typedef struct emo_model_create_options {
     {                                                                                                                  \
         sizeof(emo_model_create_options), 0, 0, { 0, 0 }                                                               \
     }
-/** Fills in the defaults, for languages that cannot use the macro. */
+/** Fills in the defaults, as the macro does: see emo_struct_init(). */
 EMO_API void emo_model_create_options_init(emo_model_create_options *options);
+#define emo_model_create_options_init(object) EMO_STRUCT_INIT(emo_model_create_options, object)
 
 /** Options of the load functions. */
 typedef struct emo_model_load_options {
@@ -53,8 +54,9 @@ typedef struct emo_model_load_options {
 } emo_model_load_options;
 #define EMO_MODEL_LOAD_OPTIONS_INIT                                                                                    \
     { sizeof(emo_model_load_options), -1, 0, 0, 0, {0, 0}, 0 }
-/** Fills in the defaults, for languages that cannot use the macro. */
+/** Fills in the defaults, as the macro does: see emo_struct_init(). */
 EMO_API void emo_model_load_options_init(emo_model_load_options *options);
+#define emo_model_load_options_init(object) EMO_STRUCT_INIT(emo_model_load_options, object)
 
 /** Options of emo_model_save(). */
 typedef struct emo_model_save_options {
@@ -68,8 +70,9 @@ typedef struct emo_model_save_options {
 } emo_model_save_options;
 #define EMO_MODEL_SAVE_OPTIONS_INIT                                                                                    \
     { sizeof(emo_model_save_options), -1, 0, {0, 0}, 0, 0 }
-/** Fills in the defaults, for languages that cannot use the macro. */
+/** Fills in the defaults, as the macro does: see emo_struct_init(). */
 EMO_API void emo_model_save_options_init(emo_model_save_options *options);
+#define emo_model_save_options_init(object) EMO_STRUCT_INIT(emo_model_save_options, object)
 
 /** What a model is. Filled by emo_model_get_info(); the caller sets struct_size (use the INIT macro). */
 typedef struct emo_model_info {
@@ -98,8 +101,9 @@ typedef struct emo_model_info {
     {                                                                                                                  \
         sizeof(emo_model_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, { 0, 0 }                               \
     }
-/** Fills in the defaults, for languages that cannot use the macro. */
+/** Fills in the defaults, as the macro does: see emo_struct_init(). */
 EMO_API void emo_model_info_init(emo_model_info *info);
+#define emo_model_info_init(object) EMO_STRUCT_INIT(emo_model_info, object)
 
 /**
  * A new model with random weights from the text of a config.json (the reference's keys; missing ones take the
@@ -225,8 +229,9 @@ typedef struct emo_prune_options {
     {                                                                                                                  \
         sizeof(emo_prune_options), 0, 0, 0, 0, { 0, 0 }                                                                \
     }
-/** Fills in the defaults, for languages that cannot use the macro. */
+/** Fills in the defaults, as the macro does: see emo_struct_init(). */
 EMO_API void emo_prune_options_init(emo_prune_options *options);
+#define emo_prune_options_init(object) EMO_STRUCT_INIT(emo_prune_options, object)
 
 /**
  * A smaller model with the mask's experts only, renumbered in ascending order (routed first, shared last) per layer;
@@ -253,8 +258,9 @@ typedef struct emo_merge_options {
     {                                                                                                                  \
         sizeof(emo_merge_options), 0, 0, 0, 1.0f, 0, { 0, 0 }                                                          \
     }
-/** Fills in the defaults, for languages that cannot use the macro. */
+/** Fills in the defaults, as the macro does: see emo_struct_init(). */
 EMO_API void emo_merge_options_init(emo_merge_options *options);
+#define emo_merge_options_init(object) EMO_STRUCT_INIT(emo_merge_options, object)
 
 /**
  * Puts the routed experts of a pruned (and tuned) child back to their original ids in a copy of the parent, in the

@@ -76,8 +76,9 @@ typedef struct emo_router_options {
             0.001f, EMO_BALANCE_MICROBATCH, 1, 0, 0, 0, 0                                                              \
     }
 
-/** Fills in the defaults, for languages that cannot use the macro. */
+/** Fills in the defaults, as the macro does: see emo_struct_init(). */
 EMO_API void emo_router_options_init(emo_router_options *options);
+#define emo_router_options_init(object) EMO_STRUCT_INIT(emo_router_options, object)
 
 /** Training draws pools and computes losses; evaluation uses the policy's evaluation pool and computes none. */
 typedef int32_t emo_router_mode;
@@ -107,8 +108,9 @@ typedef struct emo_router_batch {
 #define EMO_ROUTER_BATCH_INIT                                                                                          \
     { sizeof(emo_router_batch), EMO_ROUTER_TRAIN, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0, 1, 0 }
 
-/** Fills in the defaults, for languages that cannot use the macro. */
+/** Fills in the defaults, as the macro does: see emo_struct_init(). */
 EMO_API void emo_router_batch_init(emo_router_batch *batch);
+#define emo_router_batch_init(object) EMO_STRUCT_INIT(emo_router_batch, object)
 
 /** What forward found: views into the router, valid until its next forward or its release. D documents that are not
  *  empty (rows, when the pool's scope is the row). */
@@ -141,8 +143,9 @@ typedef struct emo_routing {
 #define EMO_ROUTING_INIT                                                                                               \
     { sizeof(emo_routing), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0 }
 
-/** Fills in an empty result, for languages that cannot use the macro. */
+/** An empty result, as the macro makes it: see emo_struct_init(). */
 EMO_API void emo_routing_init(emo_routing *routing);
+#define emo_routing_init(object) EMO_STRUCT_INIT(emo_routing, object)
 
 /**
  * Creates a router with zero weights. The caller owns *out and releases it with emo_router_release().

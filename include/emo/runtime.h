@@ -45,8 +45,9 @@ typedef struct emo_runtime_options {
         sizeof(emo_runtime_options), 0, EMO_ISA_AUTO, 0, {0, 0, 0}, {0, 0, EMO_LOG_WARNING, 0}, { 0, 0, 0 }            \
     }
 
-/** Fills in the defaults, for languages that cannot use the macro. */
+/** Fills in the defaults, as the macro does: see emo_struct_init(). */
 EMO_API void emo_runtime_options_init(emo_runtime_options *options);
+#define emo_runtime_options_init(object) EMO_STRUCT_INIT(emo_runtime_options, object)
 
 /**
  * Creates a runtime. The caller owns *out and releases it with emo_runtime_release().

@@ -36,8 +36,9 @@ typedef struct emo_select_options {
     {                                                                                                                  \
         sizeof(emo_select_options), EMO_SELECT_USAGE, 0, -1, 0, 0, 1, { 0, 0 }                                         \
     }
-/** Fills in the defaults, for languages that cannot use the macro. */
+/** Fills in the defaults, as the macro does: see emo_struct_init(). */
 EMO_API void emo_select_options_init(emo_select_options *options);
+#define emo_select_options_init(object) EMO_STRUCT_INIT(emo_select_options, object)
 
 /**
  * Chooses `keep` experts per MoE layer: the best routed ones and the shared ones, ties to the lower id; always-active

@@ -83,8 +83,9 @@ typedef struct emo_session_options {
         sizeof(emo_session_options), 1, 0, 0, 0, 0, 0.0f, 0, 1.0f, 0.0f, 1.0f, 0, 0, 0, 1, 0, 0, { 0, 0 }              \
     }
 
-/** Fills in the defaults, for languages that cannot use the macro. */
+/** Fills in the defaults, as the macro does: see emo_struct_init(). */
 EMO_API void emo_session_options_init(emo_session_options *options);
+#define emo_session_options_init(object) EMO_STRUCT_INIT(emo_session_options, object)
 
 /**
  * A session of a model (retained). Its memory grows with the tokens it holds. Any thread. The caller owns *out.

@@ -29,8 +29,9 @@ typedef struct emo_stats_options {
     {                                                                                                                  \
         sizeof(emo_stats_options), 0, 0, 0, 1, { 0, 0 }                                                                \
     }
-/** Fills in the defaults, for languages that cannot use the macro. */
+/** Fills in the defaults, as the macro does: see emo_struct_init(). */
 EMO_API void emo_stats_options_init(emo_stats_options *options);
+#define emo_stats_options_init(object) EMO_STRUCT_INIT(emo_stats_options, object)
 
 /**
  * Runs the documents through the model and sums over all tokens what the router of every layer gives its experts: the

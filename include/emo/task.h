@@ -50,8 +50,9 @@ typedef struct emo_task_set_options {
     {                                                                                                                  \
         sizeof(emo_task_set_options), 0, 0, 0, { 0, 0 }                                                                \
     }
-/** Fills in the defaults, for languages that cannot use the macro. */
+/** Fills in the defaults, as the macro does: see emo_struct_init(). */
 EMO_API void emo_task_set_options_init(emo_task_set_options *options);
+#define emo_task_set_options_init(object) EMO_STRUCT_INIT(emo_task_set_options, object)
 
 /**
  * Reads a task file and the data files it names.
@@ -142,8 +143,9 @@ typedef struct emo_task_run_options {
     {                                                                                                                  \
         sizeof(emo_task_run_options), EMO_SELECT_USAGE, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, { 0, 0 }                         \
     }
-/** Fills in the defaults, for languages that cannot use the macro. */
+/** Fills in the defaults, as the macro does: see emo_struct_init(). */
 EMO_API void emo_task_run_options_init(emo_task_run_options *options);
+#define emo_task_run_options_init(object) EMO_STRUCT_INIT(emo_task_run_options, object)
 
 /**
  * Scores every task in every column. Prompt and continuation are one text, encoded at once behind eos; scored are the

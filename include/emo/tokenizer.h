@@ -131,8 +131,9 @@ typedef struct emo_tokenizer_encode_options {
         sizeof(emo_tokenizer_encode_options), 0, 0, 0, { 0, 0 }                                                        \
     }
 
-/** Fills in the defaults, for languages that cannot use the macro. */
+/** Fills in the defaults, as the macro does: see emo_struct_init(). */
 EMO_API void emo_tokenizer_encode_options_init(emo_tokenizer_encode_options *options);
+#define emo_tokenizer_encode_options_init(object) EMO_STRUCT_INIT(emo_tokenizer_encode_options, object)
 
 /**
  * Encodes a text. No token is added at either end, and special tokens that the text spells out are not recognised: text
@@ -177,8 +178,9 @@ typedef struct emo_decoder_options {
 #define EMO_DECODER_OPTIONS_INIT                                                                                       \
     { sizeof(emo_decoder_options), 0 }
 
-/** Fills in the defaults, for languages that cannot use the macro. */
+/** Fills in the defaults, as the macro does: see emo_struct_init(). */
 EMO_API void emo_decoder_options_init(emo_decoder_options *options);
+#define emo_decoder_options_init(object) EMO_STRUCT_INIT(emo_decoder_options, object)
 
 /** Creates a streaming decoder. @param options NULL for the defaults. The caller owns *out. */
 EMO_API EMO_MUST_CHECK emo_status emo_decoder_create(const emo_tokenizer *tokenizer, const emo_decoder_options *options,
@@ -227,8 +229,9 @@ typedef struct emo_tokenizer_train_options {
         sizeof(emo_tokenizer_train_options), 8192, 2, 0, 0, 0, { 0, 0 }                                                \
     }
 
-/** Fills in the defaults, for languages that cannot use the macro. */
+/** Fills in the defaults, as the macro does: see emo_struct_init(). */
 EMO_API void emo_tokenizer_train_options_init(emo_tokenizer_train_options *options);
+#define emo_tokenizer_train_options_init(object) EMO_STRUCT_INIT(emo_tokenizer_train_options, object)
 
 /**
  * Learns a byte-level BPE tokenizer from texts. Ids 0..255 are the bytes in the order of the byte-level alphabet ('!'

@@ -141,8 +141,9 @@ typedef struct emo_train_options {
             0, 0, 0, 0, 0, 0, {0, 0}, 0, 0, -1, 0.0f, 0.0f, 0, 13, 0                                                   \
     }
 
-/** Fills in the defaults, for languages that cannot use the macro. */
+/** Fills in the defaults, as the macro does: see emo_struct_init(). */
 EMO_API void emo_train_options_init(emo_train_options *options);
+#define emo_train_options_init(object) EMO_STRUCT_INIT(emo_train_options, object)
 
 /**
  * A trainer of `model` (retained, and exclusively used until the trainer is released) on `data` (retained).

@@ -23,13 +23,6 @@ EMO_API int32_t emo_version_number(void);
 /** The version of the linked library, such as "0.1.0". Static storage; any thread. */
 EMO_API const char *emo_version_string(void);
 
-/**
- * The size in bytes of a public struct in the linked library, by its name, such as "emo_error": bindings compare it
- * with the layout they were written for. 0 for a name that is none, and for NULL. A struct that begins with struct_size
- * may be larger than in older headers; the others never change. Never fails; any thread.
- */
-EMO_API size_t emo_struct_size(const char *name);
-
 #ifdef __cplusplus
 }
 #endif

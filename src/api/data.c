@@ -11,12 +11,6 @@
 #include "data/ingest.h"
 #include "text/encode.h"
 
-void emo_dataset_options_init(emo_dataset_options *options) {
-    static const emo_dataset_options defaults = EMO_DATASET_OPTIONS_INIT;
-    if (options != NULL)
-        *options = defaults;
-}
-
 static emo_status check_out(const void *rt, void **out, emo_error *err) {
     emo__error_clear(err);
     if (out == NULL)

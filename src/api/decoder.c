@@ -15,12 +15,6 @@ struct emo_decoder {
     emo__buf text;    /* what the caller sees */
 };
 
-void emo_decoder_options_init(emo_decoder_options *options) {
-    static const emo_decoder_options defaults = EMO_DECODER_OPTIONS_INIT;
-    if (options != NULL)
-        *options = defaults;
-}
-
 emo_status emo_decoder_create(const emo_tokenizer *tokenizer, const emo_decoder_options *options, emo_decoder **out,
                               emo_error *err) {
     emo__error_clear(err);

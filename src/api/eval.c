@@ -79,9 +79,3 @@ emo_status emo_eval_logits(emo_model *model, const int32_t *tokens, size_t n, co
     emo__model_end_read(model);
     return status;
 }
-
-void emo_eval_options_init(emo_eval_options *options) {
-    static const emo_eval_options defaults = EMO_EVAL_OPTIONS_INIT;
-    if (options != NULL)
-        *options = defaults;
-}

@@ -72,15 +72,3 @@ emo_status emo_model_export(const emo_model *model, const char *path, const emo_
         emo__info_give(info, &full, sizeof full);
     return status;
 }
-
-void emo_export_options_init(emo_export_options *options) {
-    static const emo_export_options defaults = EMO_EXPORT_OPTIONS_INIT;
-    if (options != NULL)
-        *options = defaults;
-}
-
-void emo_export_info_init(emo_export_info *info) {
-    static const emo_export_info defaults = EMO_EXPORT_INFO_INIT;
-    if (info != NULL)
-        *info = defaults;
-}

@@ -17,12 +17,6 @@ static emo_status busy(emo_error *err) {
 static bool begin_read(const emo_mask *mask) { return emo__guard_try_read(&((emo_mask *)(uintptr_t)mask)->guard); }
 static void end_read(const emo_mask *mask) { emo__guard_end_read(&((emo_mask *)(uintptr_t)mask)->guard); }
 
-void emo_mask_options_init(emo_mask_options *options) {
-    static const emo_mask_options defaults = EMO_MASK_OPTIONS_INIT;
-    if (options != NULL)
-        *options = defaults;
-}
-
 static emo_status check_always(const emo_mask_options *o, emo_error *err) {
     if (o->always_offsets == NULL)
         return o->always == NULL ? EMO_OK : emo__fail(err, EMO_E_INVALID_ARGUMENT, "always needs always_offsets");

@@ -373,39 +373,3 @@ emo_status emo_model_merge(const emo_model *parent, const emo_model *child, cons
     emo__model_end_read(parent);
     return status;
 }
-
-void emo_model_create_options_init(emo_model_create_options *options) {
-    static const emo_model_create_options defaults = EMO_MODEL_CREATE_OPTIONS_INIT;
-    if (options != NULL)
-        *options = defaults;
-}
-
-void emo_model_load_options_init(emo_model_load_options *options) {
-    static const emo_model_load_options defaults = EMO_MODEL_LOAD_OPTIONS_INIT;
-    if (options != NULL)
-        *options = defaults;
-}
-
-void emo_model_save_options_init(emo_model_save_options *options) {
-    static const emo_model_save_options defaults = EMO_MODEL_SAVE_OPTIONS_INIT;
-    if (options != NULL)
-        *options = defaults;
-}
-
-void emo_model_info_init(emo_model_info *info) {
-    static const emo_model_info defaults = EMO_MODEL_INFO_INIT;
-    if (info != NULL)
-        *info = defaults;
-}
-
-void emo_prune_options_init(emo_prune_options *options) {
-    static const emo_prune_options defaults = EMO_PRUNE_OPTIONS_INIT;
-    if (options != NULL)
-        *options = defaults;
-}
-
-void emo_merge_options_init(emo_merge_options *options) {
-    static const emo_merge_options defaults = EMO_MERGE_OPTIONS_INIT;
-    if (options != NULL)
-        *options = defaults;
-}

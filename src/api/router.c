@@ -14,24 +14,6 @@
 #define MAX_HIDDEN 1048576
 #define MAX_EXPERTS 65536
 
-void emo_router_options_init(emo_router_options *options) {
-    static const emo_router_options defaults = EMO_ROUTER_OPTIONS_INIT;
-    if (options != NULL)
-        *options = defaults;
-}
-
-void emo_router_batch_init(emo_router_batch *batch) {
-    static const emo_router_batch defaults = EMO_ROUTER_BATCH_INIT;
-    if (batch != NULL)
-        *batch = defaults;
-}
-
-void emo_routing_init(emo_routing *routing) {
-    static const emo_routing defaults = EMO_ROUTING_INIT;
-    if (routing != NULL)
-        *routing = defaults;
-}
-
 static emo_status range(const char *name, int32_t value, int32_t low, int32_t high, emo_error *err) {
     if (value < low || value > high)
         return emo__fail(err, EMO_E_RANGE, "%s is %d; it must be %d to %d", name, (int)value, (int)low, (int)high);

@@ -12,12 +12,6 @@ static void own_parallel_for(void *ctx, size_t count, emo_task_fn fn, void *task
     emo__threads_for(ctx, count, fn, task);
 }
 
-void emo_runtime_options_init(emo_runtime_options *options) {
-    static const emo_runtime_options defaults = EMO_RUNTIME_OPTIONS_INIT;
-    if (options != NULL)
-        *options = defaults;
-}
-
 static void destroy(emo_runtime *rt) {
     emo__registry_destroy(rt, rt->registry);
     if (rt->cpu != NULL)

@@ -106,9 +106,3 @@ emo_status emo_select_from_stats(const emo_model *model, const emo_stats *stats,
     emo__model_end_read(model);
     return status;
 }
-
-void emo_select_options_init(emo_select_options *options) {
-    static const emo_select_options defaults = EMO_SELECT_OPTIONS_INIT;
-    if (options != NULL)
-        *options = defaults;
-}

@@ -25,12 +25,6 @@ static emo_status no_sequence(const emo_session *session, int32_t sequence, emo_
                      (int)session->opt.sequences);
 }
 
-void emo_session_options_init(emo_session_options *options) {
-    static const emo_session_options defaults = EMO_SESSION_OPTIONS_INIT;
-    if (options != NULL)
-        *options = defaults;
-}
-
 emo_status emo_session_create(emo_model *model, const emo_session_options *options, emo_session **out, emo_error *err) {
     emo__error_clear(err);
     if (out != NULL)

@@ -239,9 +239,3 @@ emo_status emo_stats_load(emo_runtime *rt, const char *path, emo_stats **out, em
     emo__json_free(root);
     return status;
 }
-
-void emo_stats_options_init(emo_stats_options *options) {
-    static const emo_stats_options defaults = EMO_STATS_OPTIONS_INIT;
-    if (options != NULL)
-        *options = defaults;
-}

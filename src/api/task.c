@@ -11,18 +11,6 @@ static emo_status missing(emo_error *err, const char *what) {
     return emo__fail(err, EMO_E_INVALID_ARGUMENT, "%s is NULL", what);
 }
 
-void emo_task_set_options_init(emo_task_set_options *options) {
-    static const emo_task_set_options defaults = EMO_TASK_SET_OPTIONS_INIT;
-    if (options != NULL)
-        *options = defaults;
-}
-
-void emo_task_run_options_init(emo_task_run_options *options) {
-    static const emo_task_run_options defaults = EMO_TASK_RUN_OPTIONS_INIT;
-    if (options != NULL)
-        *options = defaults;
-}
-
 /* ---- sets ---- */
 
 static emo_status set_options(const emo_task_set_options *options, emo_task_set_options *o, emo_error *err) {

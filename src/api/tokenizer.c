@@ -201,12 +201,6 @@ int32_t emo_tokenizer_is_special(const emo_tokenizer *tokenizer, int32_t id) {
 
 uint64_t emo_tokenizer_hash(const emo_tokenizer *tokenizer) { return tokenizer != NULL ? tokenizer->hash : 0; }
 
-void emo_tokenizer_encode_options_init(emo_tokenizer_encode_options *options) {
-    static const emo_tokenizer_encode_options defaults = EMO_TOKENIZER_ENCODE_OPTIONS_INIT;
-    if (options != NULL)
-        *options = defaults;
-}
-
 /* Readers count themselves in the guard, which is the one part of a const tokenizer that changes. */
 emo_status emo_tokenizer_encode_with(const emo_tokenizer *tokenizer, const emo_tokenizer_encode_options *options,
                                      const char *text, size_t length, int32_t *ids, size_t capacity, size_t *count,
@@ -255,12 +249,6 @@ emo_status emo_tokenizer_decode(const emo_tokenizer *tokenizer, const int32_t *i
     if (capacity > 0)
         NEED(out);
     return emo__decode_shared(tokenizer, ids, n, out, capacity, size, err);
-}
-
-void emo_tokenizer_train_options_init(emo_tokenizer_train_options *options) {
-    static const emo_tokenizer_train_options defaults = EMO_TOKENIZER_TRAIN_OPTIONS_INIT;
-    if (options != NULL)
-        *options = defaults;
 }
 
 emo_status emo_tokenizer_train(emo_runtime *runtime, const emo_tokenizer_train_options *options,

@@ -5,12 +5,6 @@
 #include "base/status.h"
 #include "train/trainer.h"
 
-void emo_train_options_init(emo_train_options *options) {
-    static const emo_train_options defaults = EMO_TRAIN_OPTIONS_INIT;
-    if (options != NULL)
-        *options = defaults;
-}
-
 emo_status emo_trainer_create(emo_model *model, const emo_dataset *data, const emo_train_options *options,
                               emo_trainer **out, emo_error *err) {
     emo__error_clear(err);

@@ -5,15 +5,12 @@
 
 #include "base/status.h"
 
-/* A caller from the future may have a larger struct; more than this is not a struct of ours. */
-#define LARGEST 65536u
-
 emo_status emo__options_copy(void *dst, uint32_t dst_size, const void *src, const char *name, emo_error *err) {
     if (src == NULL)
         return EMO_OK;
     uint32_t size;
     memcpy(&size, src, sizeof size);
-    if (size < sizeof size || size > LARGEST)
+    if (size < sizeof size || size > EMO__LARGEST_STRUCT)
         return emo__fail(err, EMO_E_INVALID_ARGUMENT, "%s.struct_size is %u; start from the INIT macro of the struct",
                          name, (unsigned)size);
     const unsigned char *bytes = src;

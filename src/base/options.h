@@ -6,6 +6,9 @@
 
 #include <emo/base.h>
 
+/* A caller from the future may have a larger struct; more than this is not a struct of ours. */
+#define EMO__LARGEST_STRUCT 65536u
+
 /* dst (dst_size bytes) holds the defaults and its struct_size; src is the caller's struct or NULL. `name` is the
  * struct's name for messages. */
 EMO_MUST_CHECK emo_status emo__options_copy(void *dst, uint32_t dst_size, const void *src, const char *name,

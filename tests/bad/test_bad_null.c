@@ -15,6 +15,7 @@ static void basics(const things *t) {
     assert_true(emo_version_number() > 0 && emo_version_string() != NULL);
     assert_true(emo_struct_size(NULL) == 0 && emo_struct_size("") == 0 && emo_struct_size("emo_model") == 0);
     assert_true(emo_struct_size("emo_error") == sizeof(emo_error));
+    assert_true(emo_struct_init("emo_train_options", NULL, sizeof(emo_train_options)) == 0);
     REFUSED(emo_runtime_create(NULL, NULL, e));
     emo_runtime_release(NULL);
     emo_device_info device = EMO_DEVICE_INFO_INIT;

@@ -24,7 +24,7 @@ for name in $(cat "$source"/include/emo/*.h | tr '\n' ' ' | grep -oE 'EMO_API [^
 done
 [ $count -gt 150 ] || fail "found only $count functions"
 # And every options struct has a class.
-for name in $(grep -rhoE 'define EMO_[A-Z0-9_]+_INIT\b' "$source"/include/emo/*.h | awk '{ print $2 }' | sort -u); do
+for name in $(grep -rhoE 'define EMO_[A-Z0-9_]+_INIT( |$)' "$source"/include/emo/*.h | awk '{ print $2 }' | sort -u); do
     grep -rq "\\b$name\\b" "$source"/bindings/cpp || fail "$name is not used by the C++ binding"
 done
 echo "$count calls are in the binding"

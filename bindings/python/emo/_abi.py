@@ -515,6 +515,8 @@ FUNCTIONS: Dict[str, Tuple[str, Tuple[Tuple[str, str], ...]]] = {
     "emo_status_name": ("const char *", (("emo_status", "status"),)),
     "emo_status_text": ("const char *", (("emo_status", "status"),)),
     "emo_dtype_name": ("const char *", (("emo_dtype", "dtype"),)),
+    "emo_struct_size": ("size_t", (("const char *", "name"),)),
+    "emo_struct_init": ("size_t", (("const char *", "name"), ("void *", "object"), ("size_t", "size"),)),
     "emo_comm_create_single": ("emo_status", (("emo_runtime *", "runtime"), ("emo_comm **", "out"), ("emo_error *", "err"),)),
     "emo_comm_create_local": ("emo_status", (("emo_runtime *", "runtime"), ("int32_t", "ranks"), ("emo_comm **", "out"), ("emo_error *", "err"),)),
     "emo_comm_set_timeout": ("emo_status", (("emo_comm *", "comm"), ("double", "seconds"), ("emo_error *", "err"),)),
@@ -735,7 +737,6 @@ FUNCTIONS: Dict[str, Tuple[str, Tuple[Tuple[str, str], ...]]] = {
     "emo_trainer_release": ("void", (("emo_trainer *", "trainer"),)),
     "emo_version_number": ("int32_t", ()),
     "emo_version_string": ("const char *", ()),
-    "emo_struct_size": ("size_t", (("const char *", "name"),)),
     "emo_comm_create": ("emo_status", (("emo_runtime *", "runtime"), ("const emo_comm_vtable *", "vtable"), ("void *", "ctx"), ("int32_t", "rank"), ("int32_t", "size"), ("emo_comm **", "out"), ("emo_error *", "err"),)),
 }
 

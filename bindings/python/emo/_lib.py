@@ -83,7 +83,6 @@ class Library:
             self._dll = ctypes.CDLL(path)
         except OSError as error:
             raise ImportError("emo: cannot load %s: %s" % (path, error)) from None
-        self._sizes: Dict[str, int] = {}
         self.version = self._check()
 
     def _check(self) -> str:
@@ -113,7 +112,6 @@ class Library:
             grown = size > expected and _abi.STRUCTS[name][0][0] == "struct_size"
             if size != expected and not grown:
                 raise refuse("%s has %d bytes, not %d" % (name, size, expected) if size else "it does not know " + name)
-            self._sizes[name] = size
         for name in _abi.FUNCTIONS:
             if not hasattr(self._dll, name):
                 raise refuse("it lacks %s" % name)
@@ -130,16 +128,10 @@ class Library:
         return function
 
     def new(self, name: str) -> Any:
-        """A struct with the library's defaults, in as many bytes as the library gives it."""
-        size = self._sizes[name]
-        memory = ctypes.create_string_buffer(size)
-        struct = STRUCTS[name].from_buffer(memory)
-        struct._memory = memory
-        init = name + "_init"
-        if init in _abi.FUNCTIONS:
-            getattr(self, init)(ctypes.addressof(memory))
-        elif _abi.STRUCTS[name][0][0] == "struct_size":
-            struct.struct_size = size
+        """A struct with the library's defaults, as large as this package knows it."""
+        struct = STRUCTS[name]()
+        if _abi.STRUCTS[name][0][0] == "struct_size":
+            self.emo_struct_init(name.encode(), ctypes.addressof(struct), ctypes.sizeof(struct))
         return struct
 
 

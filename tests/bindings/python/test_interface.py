@@ -56,7 +56,7 @@ def test_every_exported_symbol_has_a_prototype():
 
 def test_every_function_is_reached_by_a_module():
     code = "".join(p.read_text() for p in PACKAGE.glob("*.py") if p.name not in ("_abi.py", "enums.py", "options.py"))
-    inits = {name + "_init" for name in _abi.STRUCTS}  # called by Library.new()
+    inits = {name + "_init" for name in _abi.STRUCTS}  # for older programs: Library.new() says its size
     missing = [name for name in _abi.FUNCTIONS
                if name not in NOT_WRAPPED and name not in inits and not re.search(r"\b%s\b" % name, code)]
     assert not missing, "no module of the package calls %s" % ", ".join(missing)
@@ -67,6 +67,15 @@ def test_every_struct_has_the_size_of_the_library():
     for name, struct in _lib.STRUCTS.items():
         assert ctypes.sizeof(struct) == size(name.encode()), name
     assert size(b"emo_nothing") == 0 and size(None) == 0
+
+
+def test_the_list_of_layouts_has_every_field(source):
+    rows = (source / "src" / "api" / "structs.def").read_text()
+    listed = {}
+    for struct, field, offset in re.findall(r"^FIELD\((\w+), (\w+), (\d+)\)", rows, re.M):
+        listed.setdefault(struct, []).append((field, int(offset)))
+    assert listed == {name: [(field, getattr(struct, field).offset) for field, _ in struct._fields_]
+                      for name, struct in _lib.STRUCTS.items()}
 
 
 def test_defaults_are_those_of_the_library():
