@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Shell functions the scripts share; sourced by bash, after `root` was set to the top of the source tree.
 
-# emo_build DIR [cmake options]: configures and builds, quietly unless something goes wrong.
+# emo_build DIR [cmake options]: configures and builds (all, or the targets in the array `emo_targets`), quietly unless
+# something goes wrong.
 emo_build() {
     local dir=$1 log
     shift
@@ -16,7 +17,7 @@ emo_build() {
         tail -n 40 "$log"
         return 1
     fi
-    if ! cmake --build "$dir" --parallel "$(nproc)" >>"$log" 2>&1; then
+    if ! cmake --build "$dir" --parallel "$(nproc)" ${emo_targets:+--target "${emo_targets[@]}"} >>"$log" 2>&1; then
         echo "building $dir failed:"
         grep -E 'error|Error|undefined' "$log" | head -n 40
         tail -n 5 "$log"

@@ -1,12 +1,21 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # Builds for 64-bit Arm with Debian's cross compiler and runs the test programs under qemu-aarch64. Optional: it wants
-# packages of a second architecture, which it installs when it may (root).
-# usage: scripts/test_aarch64.sh [BUILD_DIR] [ctest options]
+# packages of a second architecture, which it installs when it may (root); exit status 3 where they are not to be had.
+# usage: scripts/test_aarch64.sh [--kernels] [BUILD_DIR] [ctest options]
+#   --kernels  only the programs that compute with the CPU's kernels, without the slowest: minutes instead of an hour
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
 . "$root/scripts/common.sh"
+only=()
+emo_targets=()
+if [ "${1-}" = --kernels ]; then
+    shift
+    emo_targets=(test_ops test_vmath test_experts test_attention test_head test_sample test_quant test_router
+        test_linear_grad test_masked_equals_pruned)
+    only=(-R "^($(IFS='|' && echo "${emo_targets[*]}"))\$")
+fi
 build=${1-build-aarch64}
 [ $# = 0 ] || shift
 packages="gcc-aarch64-linux-gnu libc6-dev:arm64 libpcre2-dev:arm64 zlib1g-dev:arm64
@@ -19,11 +28,13 @@ if ! command -v aarch64-linux-gnu-gcc >/dev/null || ! command -v qemu-aarch64 >/
         echo "an administrator can run: dpkg --add-architecture arm64; apt-get update; apt-get install $packages" >&2
         exit 3
     fi
-    dpkg --add-architecture arm64
-    apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $packages
+    if ! { dpkg --add-architecture arm64 && apt-get update -qq &&
+        DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $packages; }; then
+        echo "the packages could not be installed: $packages" >&2
+        exit 3
+    fi
 fi
 emo_build "$build" -DCMAKE_TOOLCHAIN_FILE="$root/cmake/aarch64-linux-gnu.cmake" -DCMAKE_BUILD_TYPE=Release \
     -DEMO_BUILD_TESTS=ON -DEMO_WERROR=ON
 # The scripts among the tests are about the build machine's compiler.
-exec ctest --test-dir "$build" -LE script --output-on-failure "$@"
+exec ctest --test-dir "$build" -LE script --output-on-failure ${only[@]+"${only[@]}"} "$@"

@@ -84,6 +84,9 @@ int emo__cpu_has_isa(emo_isa isa) {
         return has_avx512();
     case EMO_ISA_AMX:
         return has_amx();
+#elif defined(__aarch64__)
+    case EMO_ISA_NEON: /* part of the architecture */
+        return 1;
 #endif
     default:
         return 0;

@@ -46,6 +46,8 @@ extern const emo__ops_kernels emo__ops_kernels_scalar;
 #if defined(__x86_64__)
 extern const emo__ops_kernels emo__ops_kernels_avx2;
 extern const emo__ops_kernels emo__ops_kernels_avx512;
+#elif defined(__aarch64__)
+extern const emo__ops_kernels emo__ops_kernels_neon;
 #endif
 
 /* The table of the exec's level. */

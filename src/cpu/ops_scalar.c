@@ -9,6 +9,9 @@ const emo__ops_kernels *emo__ops_kernels_of(const emo__cpu_exec *cpu) {
         return &emo__ops_kernels_avx512;
     if (cpu->isa >= EMO_ISA_AVX2)
         return &emo__ops_kernels_avx2;
+#elif defined(__aarch64__)
+    if (cpu->isa >= EMO_ISA_NEON)
+        return &emo__ops_kernels_neon;
 #endif
     return &emo__ops_kernels_scalar;
 }

@@ -8,6 +8,9 @@ const emo__swiglu_kernels *emo__swiglu_kernels_of(emo_isa isa) {
         return &emo__swiglu_avx512;
     if (isa >= EMO_ISA_AVX2)
         return &emo__swiglu_avx2;
+#elif defined(__aarch64__)
+    if (isa >= EMO_ISA_NEON)
+        return &emo__swiglu_neon;
 #endif
     (void)isa;
     return &emo__swiglu_scalar;

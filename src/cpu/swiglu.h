@@ -20,6 +20,7 @@ typedef struct emo__swiglu_kernels {
 } emo__swiglu_kernels;
 
 extern const emo__swiglu_kernels emo__swiglu_scalar;
+extern const emo__swiglu_kernels emo__swiglu_neon;
 extern const emo__swiglu_kernels emo__swiglu_avx2;
 extern const emo__swiglu_kernels emo__swiglu_avx512;
 

@@ -34,6 +34,8 @@ EMO__KERNEL emo__vf emo__vset(float x) {
     return _mm512_set1_ps(x);
 #elif defined(__AVX2__)
     return _mm256_set1_ps(x);
+#elif defined(EMO__NEON)
+    return vdupq_n_f32(x);
 #else
     return (emo__vf){x, x, x, x};
 #endif
@@ -45,6 +47,8 @@ EMO__KERNEL emo__vf emo__vfma(emo__vf a, emo__vf b, emo__vf c) {
     return _mm512_fmadd_ps(a, b, c);
 #elif defined(__AVX2__)
     return _mm256_fmadd_ps(a, b, c);
+#elif defined(EMO__NEON)
+    return vfmaq_f32(c, a, b);
 #else
     return a * b + c;
 #endif
@@ -121,6 +125,8 @@ EMO__KERNEL emo__vf emo__vexp(emo__vf x) {
     return emo__exp16(x);
 #elif defined(__AVX2__)
     return emo__exp8(x);
+#elif defined(EMO__NEON)
+    return emo__exp4(x);
 #else
     for (int i = 0; i < EMO__VW; i++)
         x[i] = emo__exp(x[i]);

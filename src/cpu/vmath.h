@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* exp, sigmoid and silu for the CPU's operators: plain C at every level, and vectors in files built for AVX2 or
- * AVX-512.
+ * AVX-512, or that define EMO__NEON.
  *
  * exp(x): x = n ln2 + r with |r| <= ln2 / 2, exp(r) by its series up to r^7 (truncation below 0.1 ulp), times 2^n.
  * Total error at most 2 ulp over the whole range; results below FLT_MIN are denormal or 0, exp(-inf) is 0, exp of more
@@ -13,6 +13,10 @@
 
 #if defined(__AVX2__) || defined(__AVX512F__)
 #include <immintrin.h>
+#endif
+
+#if defined(EMO__NEON)
+#include <arm_neon.h>
 #endif
 
 #define EMO__LOG2E 1.44269504088896341f
@@ -114,6 +118,38 @@ static inline __m512 emo__sigmoid16(__m512 x) {
 }
 static inline __m512 emo__silu16(__m512 x) {
     return _mm512_div_ps(x, _mm512_add_ps(_mm512_set1_ps(1.0f), emo__exp16(_mm512_xor_ps(x, _mm512_set1_ps(-0.0f)))));
+}
+#endif
+
+#if defined(EMO__NEON)
+static inline float32x4_t emo__exp4(float32x4_t x) {
+    float32x4_t c = vmaxq_f32(vdupq_n_f32(EMO__EXP_MIN), x); /* a NaN stays in max and min */
+    c = vminq_f32(vdupq_n_f32(EMO__EXP_MAX), c);
+    float32x4_t n = vrndnq_f32(vmulq_f32(c, vdupq_n_f32(EMO__LOG2E)));
+    float32x4_t r = vfmsq_f32(c, n, vdupq_n_f32(EMO__LN2_HI));
+    r = vfmsq_f32(r, n, vdupq_n_f32(EMO__LN2_LO));
+    float32x4_t p = vdupq_n_f32(EMO__EXP_C7);
+    p = vfmaq_f32(vdupq_n_f32(EMO__EXP_C6), p, r);
+    p = vfmaq_f32(vdupq_n_f32(EMO__EXP_C5), p, r);
+    p = vfmaq_f32(vdupq_n_f32(EMO__EXP_C4), p, r);
+    p = vfmaq_f32(vdupq_n_f32(EMO__EXP_C3), p, r);
+    p = vfmaq_f32(vdupq_n_f32(EMO__EXP_C2), p, r);
+    p = vfmaq_f32(r, p, vmulq_f32(r, r));
+    p = vaddq_f32(p, vdupq_n_f32(1.0f));
+    int32x4_t whole = vcvtnq_s32_f32(n);
+    int32x4_t half = vshrq_n_s32(whole, 1);
+    int32x4_t bias = vdupq_n_s32(127);
+    int32x4_t s1 = vshlq_n_s32(vaddq_s32(half, bias), 23);
+    int32x4_t s2 = vshlq_n_s32(vaddq_s32(vsubq_s32(whole, half), bias), 23);
+    return vmulq_f32(vmulq_f32(p, vreinterpretq_f32_s32(s1)), vreinterpretq_f32_s32(s2));
+}
+
+static inline float32x4_t emo__sigmoid4(float32x4_t x) {
+    float32x4_t one = vdupq_n_f32(1.0f);
+    return vdivq_f32(one, vaddq_f32(one, emo__exp4(vnegq_f32(x))));
+}
+static inline float32x4_t emo__silu4(float32x4_t x) {
+    return vdivq_f32(x, vaddq_f32(vdupq_n_f32(1.0f), emo__exp4(vnegq_f32(x))));
 }
 #endif
 

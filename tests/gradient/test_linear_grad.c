@@ -8,7 +8,7 @@
 #include "support/support.h"
 #include "tensor/dtype.h"
 
-static const emo_isa levels[] = {EMO_ISA_SCALAR, EMO_ISA_AVX2, EMO_ISA_AVX512};
+static const emo_isa levels[] = {EMO_ISA_SCALAR, EMO_ISA_NEON, EMO_ISA_AVX2, EMO_ISA_AVX512};
 
 typedef struct machine {
     emo_runtime *rt;

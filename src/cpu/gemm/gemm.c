@@ -20,6 +20,9 @@ const emo__gemm_kernels *emo__gemm_kernels_of(emo_isa isa, emo_dtype compute) {
         return bf16 ? &emo__gemm_avx512_bf16 : &emo__gemm_avx512;
     if (isa >= EMO_ISA_AVX2)
         return bf16 ? &emo__gemm_avx2_bf16 : &emo__gemm_avx2;
+#elif defined(__aarch64__)
+    if (isa >= EMO_ISA_NEON)
+        return bf16 ? &emo__gemm_neon_bf16 : &emo__gemm_neon;
 #endif
     (void)isa;
     return bf16 ? &emo__gemm_scalar_bf16 : &emo__gemm_scalar;

@@ -80,9 +80,11 @@ typedef struct emo__gemm_kernels {
 } emo__gemm_kernels;
 
 extern const emo__gemm_kernels emo__gemm_scalar;
+extern const emo__gemm_kernels emo__gemm_neon;
 extern const emo__gemm_kernels emo__gemm_avx2;
 extern const emo__gemm_kernels emo__gemm_avx512;
 extern const emo__gemm_kernels emo__gemm_scalar_bf16;
+extern const emo__gemm_kernels emo__gemm_neon_bf16;
 extern const emo__gemm_kernels emo__gemm_avx2_bf16;
 extern const emo__gemm_kernels emo__gemm_avx512_bf16;
 extern const emo__gemm_kernels emo__gemm_amx;

@@ -146,6 +146,10 @@ INLINE void pack_a_along(float *dst, const emo__gemm_operand *a, int64_t first, 
             for (int64_t i = begin; i < end; i += MR, out += MR * kc) {
                 if (kk + 1 < kc && i + VL <= count && VL >= MR) {
                     V_STORE(out, V_MUL(V_LOAD(row + i), V_SET1(s)));
+                } else if (MR % VL == 0 && i + MR <= count) {
+#pragma GCC unroll 4
+                    for (int l = 0; l < MR; l += VL)
+                        V_STORE(out + l, V_MUL(V_LOAD(row + i + l), V_SET1(s)));
                 } else {
                     for (int l = 0; l < MR; l++)
                         out[l] = i + l < count ? row[i + l] * s : 0.0f;

@@ -10,7 +10,7 @@
 enum { EXPERTS = 5, K = 3, HIDDEN = 37, INNER = 21, TOKENS = 45 };
 enum { W = INNER * HIDDEN };
 
-static const emo_isa levels[] = {EMO_ISA_SCALAR, EMO_ISA_AVX2, EMO_ISA_AVX512};
+static const emo_isa levels[] = {EMO_ISA_SCALAR, EMO_ISA_NEON, EMO_ISA_AVX2, EMO_ISA_AVX512};
 
 typedef struct problem {
     float x[TOKENS * HIDDEN], dy[TOKENS * HIDDEN], weights[TOKENS * K];

@@ -39,7 +39,7 @@ static emo_router *make(emo_runtime *rt, int32_t experts, const float *w) {
 /* A masked router and the router made of the kept rows agree bit for bit, at every level. */
 static void masked_equals_pruned(void **state) {
     (void)state;
-    static const emo_isa levels[] = {EMO_ISA_SCALAR, EMO_ISA_AVX2, EMO_ISA_AVX512};
+    static const emo_isa levels[] = {EMO_ISA_SCALAR, EMO_ISA_NEON, EMO_ISA_AVX2, EMO_ISA_AVX512};
     static const int32_t kept[8] = {1, 2, 5, 9, 13, 14, 19, 20};
     static float x[T * D];
     float w[E * D];
