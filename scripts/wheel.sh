@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# Makes the wheel of the Python package, libemo inside: build/dist/emo-VERSION-py3-none-PLATFORM.whl.
+# Makes the wheel of the Python package, libemo inside: build/dist/emo-VERSION-py3-none-PLATFORM.whl. The platform is
+# manylinux_2_N with the glibc that the libraries inside need: a wheel for older systems is built on an older system.
 # usage: scripts/wheel.sh [--test]
 #   --test  also installs it into a fresh virtual environment and runs tests/bindings/python on it there
 # The network is needed only where setuptools is not installed.
@@ -25,6 +26,7 @@ if [ -z "$python" ]; then
 fi
 emo_wheel "$python" "$work/source" "$dist"
 wheel=$(echo "$dist"/emo-*.whl)
+sed -n 's/^setup.py: a wheel for machines like this one/wheel.sh: a wheel for machines like this one/p' "$work/source/log" >&2
 echo "$wheel"
 
 if [ "${1-}" = --test ]; then

@@ -13,6 +13,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 
 from setuptools import Distribution, setup
 from setuptools.command.build_py import build_py
@@ -23,6 +24,10 @@ except ImportError:  # before setuptools 70.1
     from wheel.bdist_wheel import bdist_wheel
 
 HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+from platform_tag import NoTag, platform_tag  # noqa: E402
+
 ROOT = pathlib.Path(os.environ.get("EMO_SOURCE_DIR") or HERE.parent.parent).resolve()
 # What libemo needs and a system may lack; the C library and zlib are everywhere.
 COMPANIONS = ("libpcre2-8.so", "libutf8proc.so")
@@ -106,7 +111,15 @@ class PlatformWheel(bdist_wheel):
         self.root_is_pure = not wants_library()
 
     def get_tag(self):
-        return ("py3", "none", super().get_tag()[2] if wants_library() else "any")
+        """The platform is what the libraries inside keep: any Linux with their glibc, else a machine like this one."""
+        if not wants_library():
+            return ("py3", "none", "any")
+        try:
+            libraries = (pathlib.Path(self.bdist_dir) / "emo" / "lib").glob("*.so*")
+            return ("py3", "none", platform_tag(p for p in libraries if not p.name.endswith(".copyright")))
+        except NoTag as reason:
+            print("setup.py: a wheel for machines like this one alone: %s" % reason)
+            return ("py3", "none", super().get_tag()[2])
 
 
 class PlatformDistribution(Distribution):

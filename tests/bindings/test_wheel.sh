@@ -14,6 +14,20 @@ python=$(emo_python 'import ensurepip, setuptools.command.bdist_wheel' 'import e
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 EMO_BUNDLE_LIBRARY=$library emo_wheel "$python" "$work/package" "$work/dist"
+# The build's library looks for PCRE2 and utf8proc in the system, so that this wheel is for machines like this one. With
+# them at its side the tag is what the symbols of all three allow (x86-64 and 64-bit Arm, glibc).
+companions=$(ldd "$library" | sed -nE 's/^[[:space:]]*lib(pcre2-8|utf8proc)\.so[^ ]* => ([^ ]+).*/\2/p')
+mkdir "$work/together"
+cp $companions "$library" "$work/together"
+newest=$(readelf -V "$work"/together/* | grep -oE 'GLIBC_2\.[0-9]+' | sort -uV | tail -n 1)
+tag=$("$python" "$source/bindings/python/platform_tag.py" "$work"/together/*)
+[ "$tag" = "manylinux_2_${newest#GLIBC_2.}_$(uname -m)" ] ||
+    { echo "FAILED: the tag is $tag, and the newest symbol $newest"; exit 1; }
+if [ -n "$companions" ] && "$python" "$source/bindings/python/platform_tag.py" "$library" 2>/dev/null; then
+    echo "FAILED: a tag for a library that needs others"
+    exit 1
+fi
+! "$python" "$source/bindings/python/platform_tag.py" "$source/LICENSE" 2>/dev/null || { echo "FAILED: a tag for a text"; exit 1; }
 version=$(sed -n 's/^project(emo VERSION \([0-9.]*\).*/\1/p' "$source/CMakeLists.txt")
 wheel=$work/dist/emo-$version-py3-none-$("$python" -c 'import sysconfig; print(sysconfig.get_platform().replace("-", "_"))').whl
 [ -e "$wheel" ] || { echo "FAILED: no $wheel"; ls "$work/dist"; exit 1; }

@@ -20,6 +20,25 @@ if command -v readelf >/dev/null 2>&1; then
         [ -z "$paths" ] || { echo "FAILED: $library looks elsewhere: $paths"; exit 1; }
     done
 fi
+# What the name promises: the C library's version is the newest that any library inside asks for, and the rest of what
+# they ask for lies beside them or is everywhere. readelf is the judge, so that setup.py is not its own.
+case $wheel in
+*-manylinux_2_*)
+    lib=$(dirname "$(ls "$work"/fresh/lib/python3*/site-packages/emo/lib/libemo.so.*)")
+    promised=${wheel##*manylinux_2_}
+    promised=${promised%%_*}
+    asked=$(readelf -V "$lib"/*.so.*[0-9] | grep -oE 'GLIBC_[A-Z0-9_.]+' | sort -uV | tail -n 1)
+    [ "$asked" = "GLIBC_2.$promised" ] || [ "$promised" = 17 ] || { echo "FAILED: $wheel asks for $asked"; exit 1; }
+    for needed in $(readelf -d "$lib"/*.so.*[0-9] | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' | sort -u); do
+        [ -e "$lib/$needed" ] || grep -qE '^(lib(c|m|dl|pthread|rt|z|gcc_s)\.so\.[0-9]+|ld-linux.*)$' <<<"$needed" ||
+            { echo "FAILED: $wheel asks for $needed"; exit 1; }
+    done
+    if command -v auditwheel >/dev/null 2>&1; then
+        auditwheel show "$wheel" | tr '\n' ' ' | grep -qF "constrains the platform tag to \"manylinux_2_${promised}_" ||
+            { auditwheel show "$wheel"; echo "FAILED: auditwheel says something else"; exit 1; }
+    fi
+    ;;
+esac
 cd "$work"
 "$fresh" - "$source" <<'CODE'
 import pathlib, sys

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The golden cases through the package: the router, inference, selection, schedules. EMO_GOLDEN_DIR names their folder.
+"""The golden cases through the package: the router, inference, training, selection. EMO_GOLDEN_DIR names their folder.
 
 Tolerances are those of the golden program: several times the measured error of the reference in f32.
 """
@@ -22,16 +22,16 @@ def cases(family):
     return sorted(p.parent.name for p in (ROOT / family).glob("*/case.json")) if ROOT.is_dir() else []
 
 
-class Case:
-    def __init__(self, family, name):
-        self.folder = ROOT / family / name
-        self.options = json.loads((self.folder / "case.json").read_text())
-        raw = memoryview((self.folder / "tensors.safetensors").read_bytes())
+class Tensors:
+    """A safetensors file."""
+
+    def __init__(self, path):
+        raw = memoryview(path.read_bytes())
         size = struct.unpack("<Q", raw[:8])[0]
         self._header, self._data = json.loads(bytes(raw[8:8 + size])), raw[8 + size:]
 
-    def __contains__(self, name):
-        return name in self._header
+    def names(self):
+        return list(self._header)
 
     def shape(self, name):
         return self._header[name]["shape"]
@@ -44,6 +44,17 @@ class Case:
     def rows(self, name):
         flat, width = self[name], self.shape(name)[-1]
         return [flat[i:i + width] for i in range(0, len(flat), width)]
+
+
+class Case(Tensors):
+    def __init__(self, family, name):
+        self.folder = ROOT / family / name
+        self.options = json.loads((self.folder / "case.json").read_text())
+        super().__init__(self.folder / "tensors.safetensors")
+
+
+def mean(values):
+    return sum(values) / len(values)
 
 
 def flat(values):
@@ -148,6 +159,53 @@ def test_subset(name):
             each = len(want) // 2
             for row, ids in enumerate(case.rows("eval.input_ids")):
                 close(small.logits(ids), want[row * each:(row + 1) * each], 1e-4)
+
+
+def recorded_pools(case):
+    """The recorded pool sizes by layer and by the place of the document's first token, which is its id in training."""
+    o, config = case.options, json.loads((case.folder / "config.json").read_text())
+    experts = config.get("num_experts_per_layer") or [config["num_experts"]] * o["n_layers"]
+    each, sizes = case.shape("pool_sizes")[1], case["pool_sizes"]
+    table, moe = [], 0
+    for layer in range(o["n_layers"]):
+        table.append([1] * (o["scheduler"]["max_steps"] * o["batch"] * o["seq_len"]))
+        if experts[layer]:
+            for (step, row, begin, _), size in zip(case.rows("router_docs"), sizes[moe * each:(moe + 1) * each]):
+                table[-1][(step * o["batch"] + row) * o["seq_len"] + begin] = size
+            moe += 1
+    return emo.Pool.table(table)
+
+
+@pytest.mark.parametrize("name", cases("train"))
+def test_train(name, tmp_path):
+    case = Case("train", name)
+    o, s, ids = case.options, case.options["scheduler"], case["input_ids"]
+    if any(label == -100 for row in case.rows("labels") for label in row[:-1]):
+        pytest.skip("its labels are masked inside documents, which a dataset does not say")
+    model = emo.load(case.folder)
+    data = emo.Dataset.from_tokens([array.array("i", ids)], eos=o["eos_token_id"])  # one document: the rows in order
+    optimizer = o["optimizer"]
+    options = dict(pool=recorded_pools(case), schedule="cosine", warmup=s["warmup_steps"], max_steps=s["max_steps"],
+                   alpha_f=s["alpha_f"], warmup_min_lr=s["warmup_min_lr"], lr=optimizer["lr"], eps=optimizer["eps"],
+                   beta1=optimizer["betas"][0], beta2=optimizer["betas"][1], weight_decay=optimizer["weight_decay"],
+                   max_grad_norm=o["max_grad_norm"], balance_weight=o["lb_loss_weight"], seq_len=o["seq_len"],
+                   z_weight=o["router_z_loss_weight"], lm_z_weight=o["lm_z_loss_multiplier"],
+                   batch_rows=o["batch"], accumulate=o["batch"] // o["microbatch_instances"], balance_scope="microbatch")
+    with emo.Trainer(model, data, **options) as trainer:
+        for step in range(o["steps"]):
+            m = trainer.step()
+            close([m.loss], [case["ce_loss"][step]], 1e-5)
+            close([m.lm_z_loss], [case["lm_z_loss"][step]], 5e-9)
+            close([m.total_loss], [case["total_loss"][step]], 1e-5)
+            close([m.grad_norm], [case["grad_norm"][step]], 1e-5)
+            close([m.balance_loss], [mean(case.rows("router_lb_loss")[step])], 5e-6)
+            close([m.router_z_loss], [mean(case.rows("router_z_loss")[step])], 5e-5)
+            assert m.lr == pytest.approx(o["lr"][step], rel=1e-7)
+    model.save(tmp_path / "after")
+    after = Tensors(tmp_path / "after" / "model.safetensors")
+    names = [name[len("final."):] for name in case.names() if name.startswith("final.")]
+    off = sorted(abs(a - b) for name in names for a, b in zip(after[name], case["final." + name]))
+    assert len(names) > 20 and off[-1 - len(off) // 1000] <= 3e-6 and off[-1] <= 1e-4, off[-1]
 
 
 def test_learning_rates():
