@@ -40,10 +40,11 @@ def test_the_page_on_python(source, folder, capsys):
     assert "nowhere" in capsys.readouterr().out
 
 
-def test_the_readme(source, folder, trained, data, capsys):
+@pytest.mark.parametrize("page", ["README.md", "bindings/python/README.md"])
+def test_the_readmes(source, folder, trained, data, capsys, page):
     trained.save("model")
     trained.select(data, keep=4).save("health.json")
-    page = source / "README.md"
+    page = source / page
     (line, code), = blocks(page)
     exec(compile("\n" * line + code, str(page), "exec"), {})
     assert capsys.readouterr().out
