@@ -7,6 +7,7 @@
 #define EMO_EMO_H
 
 #include <emo/base.h>
+#include <emo/cache.h>
 #include <emo/comm.h>
 #include <emo/data.h>
 #include <emo/device.h>

@@ -14,6 +14,7 @@
 #ifndef EMO_MODEL_H
 #define EMO_MODEL_H
 
+#include <emo/cache.h>
 #include <emo/mask.h>
 #include <emo/runtime.h>
 #include <emo/source.h>
@@ -51,9 +52,18 @@ typedef struct emo_model_load_options {
     emo_progress progress;
     const char *pruning; /**< text of a pruning_metadata.json (the original ids of a pruned model), for sources; NULL:
                             none, or the folder's */
+    uint64_t memory_budget; /**< bytes for experts that not every token uses, see cache.h; 0: no budget, all of them */
+    emo_cache_policy cache_policy; /**< with memory_budget; EMO_CACHE_POOL */
+    int32_t no_prefetch;           /**< 1: with memory_budget, no thread that reads ahead */
+    int32_t drop_source; /**< 1: with memory_budget, the system is told to forget a file's bytes once they were read, so
+                            that they take no memory besides; 0: it keeps them while it has room */
+    int32_t reserved;    /**< 0 */
+    emo_cache_worth cache_worth; /**< with EMO_CACHE_HOST; ctx must live as long as the model */
 } emo_model_load_options;
 #define EMO_MODEL_LOAD_OPTIONS_INIT                                                                                    \
-    { sizeof(emo_model_load_options), -1, 0, 0, 0, {0, 0}, 0 }
+    {                                                                                                                  \
+        sizeof(emo_model_load_options), -1, 0, 0, 0, {0, 0}, 0, 0, EMO_CACHE_POOL, 0, 0, 0, { 0, 0 }                   \
+    }
 /** Fills in the defaults, as the macro does: see emo_struct_init(). */
 EMO_API void emo_model_load_options_init(emo_model_load_options *options);
 #define emo_model_load_options_init(object) EMO_STRUCT_INIT(emo_model_load_options, object)
@@ -161,6 +171,11 @@ EMO_API EMO_MUST_CHECK emo_status emo_model_get_info(const emo_model *model, emo
  * @return as emo_model_create_json(). */
 EMO_API EMO_MUST_CHECK emo_status emo_model_info_json(emo_runtime *rt, const char *config, size_t length,
                                                       emo_model_info *info, emo_error *err);
+
+/** What the expert cache did, up to the struct's size; all zero for a model that was loaded without a memory budget.
+ *  Also while sessions run. */
+EMO_API EMO_MUST_CHECK emo_status emo_model_get_cache_stats(const emo_model *model, emo_cache_stats *stats,
+                                                            emo_error *err);
 
 /** Experts of a layer, shared ones included; 0: a dense layer; -1: no such layer. */
 EMO_API int32_t emo_model_experts(const emo_model *model, int32_t layer);

@@ -4,6 +4,7 @@
 
 #include "base/options.h"
 #include "base/status.h"
+#include "model/expert_cache.h"
 #include "model/files.h"
 #include "model/finite.h"
 #include "subset/prune.h"
@@ -42,6 +43,22 @@ emo_status emo_model_create_json(emo_runtime *rt, const char *config, size_t len
                : status;
 }
 
+static emo_status cache_options(const emo_model_load_options *o, emo_error *err) {
+    emo_status status = EMO_OK;
+    if (o->cache_policy < EMO_CACHE_POOL || o->cache_policy > EMO_CACHE_HOST)
+        return emo__fail(err, EMO_E_RANGE, "emo_model_load_options.cache_policy is %d; it must be an EMO_CACHE_*",
+                         (int)o->cache_policy);
+    if ((o->cache_policy == EMO_CACHE_HOST) != (o->cache_worth.worth != NULL))
+        return emo__fail(err, EMO_E_INVALID_ARGUMENT,
+                         "emo_model_load_options.cache_worth goes with the policy EMO_CACHE_HOST, and only with it");
+    status = emo__option_flag(o->no_prefetch, "emo_model_load_options.no_prefetch", err);
+    if (status == EMO_OK)
+        status = emo__option_flag(o->drop_source, "emo_model_load_options.drop_source", err);
+    if (status == EMO_OK)
+        status = emo__options_reserved(o->reserved, "emo_model_load_options", err);
+    return status;
+}
+
 static emo_status load_options(const emo_model_load_options *options, emo_model_load_options *o, emo_error *err) {
     emo_status status = emo__options_copy(o, sizeof *o, options, "emo_model_load_options", err);
     if (status == EMO_OK)
@@ -51,6 +68,8 @@ static emo_status load_options(const emo_model_load_options *options, emo_model_
                            (int)o->dtype);
     if (status == EMO_OK)
         status = emo__option_flag(o->no_map, "emo_model_load_options.no_map", err);
+    if (status == EMO_OK)
+        status = cache_options(o, err);
     return status;
 }
 
@@ -106,7 +125,7 @@ static void fill_info(const emo_model *model, emo_model_info *info) {
     for (size_t i = 0; i < model->n_params; i++) {
         int64_t n = emo__param_count(&model->params[i]);
         info->parameters += n;
-        info->loaded += model->params[i].view->data != NULL ? n : 0;
+        info->loaded += emo__param_loaded(model, &model->params[i]) ? n : 0;
         info->active += model->params[i].expert < 0 ? n : 0;
         info->embedding += model->params[i].view == &model->embed || model->params[i].view == &model->head ? n : 0;
     }
@@ -159,6 +178,20 @@ emo_status emo_model_get_info(const emo_model *model, emo_model_info *info, emo_
     if (status == EMO_OK)
         emo__info_give(info, &full, sizeof full);
     return status;
+}
+
+emo_status emo_model_get_cache_stats(const emo_model *model, emo_cache_stats *stats, emo_error *err) {
+    emo__error_clear(err);
+    if (model == NULL || stats == NULL)
+        return missing(err, model == NULL ? "model" : "stats");
+    emo_cache_stats full = EMO_CACHE_STATS_INIT;
+    emo_status status = emo__info_check(stats, "emo_cache_stats", err);
+    if (status != EMO_OK)
+        return status;
+    if (model->cache != NULL)
+        emo__expert_cache_stats(model->cache, &full);
+    emo__info_give(stats, &full, sizeof full);
+    return EMO_OK;
 }
 
 int32_t emo_model_experts(const emo_model *model, int32_t layer) {
@@ -262,7 +295,7 @@ static emo_status read_tensor(const emo_model *model, const char *name, float *o
         *count = n;
     if (capacity == 0)
         return EMO_OK;
-    if (p->view->data == NULL)
+    if (!emo__param_loaded(model, p))
         return emo__fail(err, EMO_E_NOT_FOUND, "tensor \"%s\" was left out when the model was loaded", name);
     if (capacity < n)
         return emo__fail(err, EMO_E_LIMIT, "tensor \"%s\" has %zu elements; the buffer has %zu", name, n, capacity);

@@ -153,16 +153,15 @@ void emo__threads_for(emo__threads *pool, size_t count, emo_task_fn fn, void *ta
     (void)pthread_mutex_unlock(&pool->turn);
 }
 
-/* The host's signals are the host's: a worker is created with all of them blocked, so that none is ever delivered to
- * it. */
-static int start_worker(pthread_t *thread, worker_arg *arg) {
+/* The host's signals are the host's. */
+int emo__thread_start(pthread_t *thread, void *(*run)(void *), void *arg) {
     sigset_t all;
     sigset_t before;
     (void)sigfillset(&all);
     int rc = pthread_sigmask(SIG_SETMASK, &all, &before);
     if (rc != 0)
         return rc;
-    rc = pthread_create(thread, NULL, worker_main, arg);
+    rc = pthread_create(thread, NULL, run, arg);
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     return rc;
 }
@@ -193,7 +192,7 @@ emo_status emo__threads_create(const emo__mem *mem, size_t workers, emo__threads
     for (size_t i = 0; i + 1 < pool->workers; i++) {
         pool->args[i].pool = pool;
         pool->args[i].index = i + 1;
-        int rc = start_worker(&pool->threads[i], &pool->args[i]);
+        int rc = emo__thread_start(&pool->threads[i], worker_main, &pool->args[i]);
         if (rc != 0) {
             emo__threads_destroy(pool);
             return emo__fail_at(err, EMO_E_LIMIT, EMO_DOMAIN_SYSTEM, rc, "thread %zu of %zu could not be started",

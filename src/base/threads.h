@@ -3,6 +3,8 @@
 #ifndef EMO_SRC_BASE_THREADS_H
 #define EMO_SRC_BASE_THREADS_H
 
+#include <pthread.h>
+
 #include "base/memory.h"
 
 typedef struct emo__threads emo__threads;
@@ -15,6 +17,9 @@ void emo__threads_destroy(emo__threads *pool);
  * time, so that uneven work balances. Calls from several threads at once take turns. In a child of fork() the calling
  * thread does all of it. */
 void emo__threads_for(emo__threads *pool, size_t count, emo_task_fn fn, void *task);
+
+/* pthread_create() with all signals blocked in the new thread, so that none is ever delivered to it. Returns errno. */
+int emo__thread_start(pthread_t *thread, void *(*run)(void *), void *arg);
 
 /* CPUs this process may use, at least 1. */
 size_t emo__cpu_count(void);

@@ -143,10 +143,10 @@ static void table_free(emo_backend *backend, emo_expert_table *table) {
 
 static int32_t supports(const emo_backend *backend, int32_t op, emo_dtype weight_dtype) {
     (void)backend;
-    return op >= EMO_OP_EMBED && op <= EMO_OP_ROWS &&
-           (emo__dtype_float(weight_dtype) ||
-            ((op == EMO_OP_EMBED || op == EMO_OP_LINEAR || op == EMO_OP_EXPERTS || op == EMO_OP_HEAD) &&
-             emo__dtype_quantised(weight_dtype))); /* forward only */
+    return op >= EMO_OP_EMBED && op <= EMO_OP_EXPERTS_PARTS &&
+           (emo__dtype_float(weight_dtype) || ((op == EMO_OP_EMBED || op == EMO_OP_LINEAR || op == EMO_OP_EXPERTS ||
+                                                op == EMO_OP_HEAD || op == EMO_OP_EXPERTS_PARTS) &&
+                                               emo__dtype_quantised(weight_dtype))); /* forward only */
 }
 
 emo_status emo__cpu_backend_create(const emo_runtime *rt, emo_backend **out, emo_error *err) {

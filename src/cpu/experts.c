@@ -2,8 +2,10 @@
 /* Experts, forward, fused: gate and up with gathered rows, SwiGLU, down, weighted sum per token.
  *
  * Three passes over the workers: (1) tiles of gate|up and at once their part of h; (2) tiles of down into `out`, one
- * row per assignment; (3) per token, the sum over its assignments in the order of j. No step adds across threads. */
+ * row per assignment; (3) per token, the sum over its assignments in the order of j. No step adds across threads.
+ * In phases, RUN is (1) and (2) for the experts that are there, COMBINE is (3). */
 #include <math.h>
+#include <stdbool.h>
 
 #include "base/status.h"
 #include "cpu/experts.h"
@@ -99,41 +101,73 @@ static void combine_tokens(void *arg, size_t index, size_t worker) {
     }
 }
 
-static void list_tiles(const emo__cpu_exec *cpu, const emo_experts_args *args, int down, emo__tile_list *list) {
+/* `rows` [E + 1]: differences are the rows of each expert that this call runs. */
+static void list_tiles(const emo__cpu_exec *cpu, const emo_experts_args *args, const int32_t *rows, int down,
+                       emo__tile_list *list) {
     const emo__gemm_kernels *kernels = cpu->gemm;
-    int64_t want = emo__tiles_per_group(cpu, args->offsets, args->experts);
+    int64_t want = emo__tiles_per_group(cpu, rows, args->experts);
     int limited = !down && args->saved == NULL;
     list->count = 0;
     for (int32_t e = 0; e < args->experts; e++)
-        emo__tile_list_add(list, kernels, e, 0, args->offsets[e + 1] - args->offsets[e],
-                           down ? args->hidden : args->inner, want, limited ? TEMP_ROWS : 0, limited ? TEMP_COLS : 0);
+        emo__tile_list_add(list, kernels, e, 0, rows[e + 1] - rows[e], down ? args->hidden : args->inner, want,
+                           limited ? TEMP_ROWS : 0, limited ? TEMP_COLS : 0);
 }
 
 /* The tiles of both passes; true when pass 1 does the work of pass 2. */
-static int list_both(const emo__cpu_exec *cpu, const emo_experts_args *args, emo__tile_list *up, emo__tile_list *down) {
+static int list_both(const emo__cpu_exec *cpu, const emo_experts_args *args, const int32_t *rows, emo__tile_list *up,
+                     emo__tile_list *down) {
     down->count = 0;
-    if (emo__fuse_rows(cpu, args->offsets, args->experts, args->inner,
-                       args->saved != NULL ? EMO__FUSED_INNER : TEMP_COLS, 0, up))
+    if (emo__fuse_rows(cpu, rows, args->experts, args->inner, args->saved != NULL ? EMO__FUSED_INNER : TEMP_COLS, 0,
+                       up))
         return 1;
-    list_tiles(cpu, args, 0, up);
-    list_tiles(cpu, args, 1, down);
+    list_tiles(cpu, args, rows, 0, up);
+    list_tiles(cpu, args, rows, 1, down);
     return 0;
+}
+
+/* The plan's offsets without the rows of experts that are not there. */
+static void rows_there(const emo_experts_args *args, int32_t *rows) {
+    rows[0] = 0;
+    for (int32_t e = 0; e < args->experts; e++) {
+        const emo_expert_slot *slot = e < args->table.count ? &args->table.slots[e] : NULL;
+        bool there = slot != NULL && slot->gate.data != NULL && slot->up.data != NULL && slot->down.data != NULL;
+        rows[e + 1] = rows[e] + (there ? args->offsets[e + 1] - args->offsets[e] : 0);
+    }
+}
+
+static void combine(const emo__cpu_exec *cpu, forward_task *task) {
+    emo__parallel_for(cpu->rt, (size_t)((task->args->tokens + TOKENS_PER_TASK - 1) / TOKENS_PER_TASK), combine_tokens,
+                      task);
 }
 
 emo_status emo__cpu_experts_forward(emo_exec *exec, const emo_experts_args *args, emo_error *err) {
     emo__cpu_exec *cpu = emo__cpu(exec);
-    emo_status status = emo__experts_loaded(&args->table, args->offsets, args->experts, err);
+    forward_task task = {.args = args, .gemm = cpu->gemm, .rows = emo__swiglu_kernels_of(cpu->isa), .out = args->out};
+    if (args->phases == EMO_EXPERTS_COMBINE) {
+        combine(cpu, &task);
+        return EMO_OK;
+    }
+    bool part = args->phases == EMO_EXPERTS_RUN;
+    emo_status status = part ? EMO_OK : emo__experts_loaded(&args->table, args->offsets, args->experts, err);
     if (status != EMO_OK)
         return status;
     size_t assignments = (size_t)args->offsets[args->experts];
     emo__tile_list up_list = {0}, down_list = {0};
-    (void)list_both(cpu, args, &up_list, &down_list);
+    const int32_t *rows = args->offsets;
+    if (part) {
+        int32_t *there = emo__cpu_outer(cpu, ((size_t)args->experts + 1) * sizeof *there, err);
+        if (there == NULL)
+            return EMO_E_OUT_OF_MEMORY;
+        rows_there(args, there);
+        rows = there;
+    }
+    (void)list_both(cpu, args, rows, &up_list, &down_list);
     size_t total = 0, up_at, down_at, token_at, h_at, out_at, temp_at, work_at;
     if (!emo__scratch_add(&total, up_list.count, sizeof(emo__tile), &up_at) ||
         !emo__scratch_add(&total, down_list.count, sizeof(emo__tile), &down_at) ||
         !emo__scratch_add(&total, assignments, sizeof(int32_t), &token_at) ||
         !emo__scratch_add(&total, assignments, (size_t)args->inner * sizeof(float), &h_at) ||
-        !emo__scratch_add(&total, assignments, (size_t)args->hidden * sizeof(float), &out_at) ||
+        !emo__scratch_add(&total, part ? 0 : assignments, (size_t)args->hidden * sizeof(float), &out_at) ||
         !emo__scratch_add(&total, args->saved != NULL ? 0 : cpu->workers, TEMP_ROWS * 2 * TEMP_COLS * sizeof(float),
                           &temp_at) ||
         !emo__scratch_add(&total, cpu->workers, emo__gemm_work_bytes(), &work_at))
@@ -143,22 +177,21 @@ emo_status emo__cpu_experts_forward(emo_exec *exec, const emo_experts_args *args
         return EMO_E_OUT_OF_MEMORY;
     up_list.tiles = (emo__tile *)(void *)(base + up_at);
     down_list.tiles = (emo__tile *)(void *)(base + down_at);
-    int fused = list_both(cpu, args, &up_list, &down_list);
+    int fused = list_both(cpu, args, rows, &up_list, &down_list);
     int32_t *token = (int32_t *)(void *)(base + token_at);
     emo__assignment_rows(args, token, NULL);
-    forward_task task = {.args = args,
-                         .gemm = cpu->gemm,
-                         .rows = emo__swiglu_kernels_of(cpu->isa),
-                         .tiles = up_list.tiles,
-                         .token = token,
-                         .h = (float *)(void *)(base + h_at),
-                         .out = (float *)(void *)(base + out_at),
-                         .temp = base + temp_at,
-                         .work = base + work_at,
-                         .fused = fused};
+    task.tiles = up_list.tiles;
+    task.token = token;
+    task.h = (float *)(void *)(base + h_at);
+    task.temp = base + temp_at;
+    task.work = base + work_at;
+    task.fused = fused;
+    if (!part)
+        task.out = (float *)(void *)(base + out_at);
     emo__parallel_for(cpu->rt, up_list.count, gate_up_tile, &task);
     task.tiles = down_list.tiles;
     emo__parallel_for(cpu->rt, down_list.count, down_tile, &task);
-    emo__parallel_for(cpu->rt, (size_t)((args->tokens + TOKENS_PER_TASK - 1) / TOKENS_PER_TASK), combine_tokens, &task);
+    if (!part)
+        combine(cpu, &task);
     return EMO_OK;
 }

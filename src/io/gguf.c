@@ -397,6 +397,7 @@ void emo__gguf_close(emo__gguf *g) {
 }
 
 const char *emo__gguf_name(const emo__gguf *g) { return emo__source_name(g->source); }
+emo_source *emo__gguf_source(const emo__gguf *g) { return g->source; }
 size_t emo__gguf_count(const emo__gguf *g) { return g->count; }
 
 const emo__gguf_tensor *emo__gguf_at(const emo__gguf *g, size_t index) {

@@ -46,7 +46,8 @@ bool emo__gguf_detect(const emo_source *source);
  * another version. */
 EMO_MUST_CHECK emo_status emo__gguf_open(emo_runtime *rt, emo_source *source, emo__gguf **out, emo_error *err);
 void emo__gguf_close(emo__gguf *g);
-const char *emo__gguf_name(const emo__gguf *g); /* of the source, for messages */
+const char *emo__gguf_name(const emo__gguf *g);   /* of the source, for messages */
+emo_source *emo__gguf_source(const emo__gguf *g); /* borrowed */
 
 size_t emo__gguf_count(const emo__gguf *g);
 const emo__gguf_tensor *emo__gguf_at(const emo__gguf *g, size_t index); /* in the order of the data */

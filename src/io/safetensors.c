@@ -257,6 +257,8 @@ const char *emo__st_metadata(const emo__st *st, const char *key) {
     return emo__json_string(emo__json_get(st->metadata, key), NULL);
 }
 
+emo_source *emo__st_source(const emo__st *st) { return st->source; }
+
 const void *emo__st_data(const emo__st *st, const emo__st_entry *entry) {
     return st->mapped != NULL ? st->mapped + entry->offset : NULL;
 }

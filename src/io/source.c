@@ -165,6 +165,11 @@ static emo_status read_path(const emo_source *source, uint64_t offset, unsigned 
     return EMO_OK;
 }
 
+void emo__source_forget(const emo_source *source, uint64_t offset, size_t size) {
+    if (source->fd >= 0)
+        (void)posix_fadvise(source->fd, (off_t)offset, (off_t)size, POSIX_FADV_DONTNEED);
+}
+
 emo_status emo__source_read_at(const emo_source *source, uint64_t offset, void *data, size_t size, emo_error *err) {
     if (offset > source->size || size > source->size - offset)
         return emo__fail_at(err, EMO_E_RANGE, EMO_DOMAIN_FILE, (int64_t)offset,

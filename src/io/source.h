@@ -21,5 +21,7 @@ emo_status emo__source_create(emo_runtime *rt, const emo_source_vtable *vtable, 
                               emo_error *err);
 emo_status emo__source_read_at(const emo_source *source, uint64_t offset, void *data, size_t size, emo_error *err);
 void emo__source_release(emo_source *source);
+/* The system need not keep these bytes of a file in its cache. No-op for other sources. */
+void emo__source_forget(const emo_source *source, uint64_t offset, size_t size);
 
 #endif

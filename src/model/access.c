@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/status.h"
+#include "model/expert_cache.h"
 #include "tensor/dtype.h"
 #include "tensor/quant.h"
 
@@ -18,7 +19,7 @@ emo_status emo__model_need_host(const emo_model *model, const char *what, emo_er
 
 const emo__param *emo__model_quantised(const emo_model *model) {
     for (size_t i = 0; i < model->n_params; i++) {
-        if (model->params[i].view->data != NULL && emo__dtype_quantised(model->params[i].view->dtype))
+        if (emo__param_loaded(model, &model->params[i]) && emo__dtype_quantised(model->params[i].view->dtype))
             return &model->params[i];
     }
     return NULL;
@@ -34,8 +35,10 @@ emo_status emo__access_begin(const emo_model *model, emo__access *access, emo_er
 void emo__access_end(emo__access *access) {
     if (access->exec != NULL)
         access->model->backend->ops->exec_destroy(access->exec);
-    if (access->model != NULL)
+    if (access->model != NULL) {
         emo__free(&access->model->rt->mem, access->room);
+        emo__free(&access->model->rt->mem, access->expert);
+    }
     memset(access, 0, sizeof *access);
 }
 
@@ -62,6 +65,25 @@ emo_status emo__access_read(emo__access *access, const void *data, size_t bytes,
     return status;
 }
 
+emo_status emo__access_view(emo__access *access, const emo__param *p, emo_weight *out, emo_error *err) {
+    const emo_model *m = access->model;
+    *out = *p->view;
+    if (out->data != NULL || !emo__param_loaded(m, p))
+        return EMO_OK;
+    size_t bytes = emo__dtype_run(out->dtype, p->rows * p->cols);
+    if (bytes > access->expert_capacity) {
+        void *room = emo__alloc(&m->rt->mem, bytes);
+        if (room == NULL)
+            return emo__fail_memory(err, bytes);
+        emo__free(&m->rt->mem, access->expert);
+        access->expert = room;
+        access->expert_capacity = bytes;
+    }
+    emo_status status = emo__expert_cache_read(m->cache, p->layer, p->expert, p->which, access->expert, err);
+    out->data = status == EMO_OK ? access->expert : NULL;
+    return status;
+}
+
 emo_status emo__access_write(emo__access *access, void *data, const void *src, size_t bytes, emo_error *err) {
     if (access->exec != NULL)
         return access->model->backend->ops->upload(access->exec, data, src, bytes, err);
@@ -76,8 +98,9 @@ emo_status emo__access_flush(emo__access *access, emo_error *err) {
 
 emo_status emo__access_f32(emo__access *access, const emo__param *p, int64_t first, int64_t n, float *out,
                            emo_error *err) {
-    const emo_weight *view = p->view;
-    emo_status status = EMO_OK;
+    emo_weight held;
+    const emo_weight *view = &held;
+    emo_status status = emo__access_view(access, p, &held, err);
     int64_t run = view->stride == p->cols && !emo__dtype_quantised(view->dtype) ? n : 1; /* rows read at once */
     for (int64_t r = 0; status == EMO_OK && r < n; r += run) {
         const void *row = (const char *)view->data + emo__dtype_run(view->dtype, (first + r) * view->stride);

@@ -19,6 +19,8 @@ typedef struct emo__access {
     emo_exec *exec; /* of its own; NULL while the weights are the host's */
     void *room;     /* host memory for what is read from a device */
     size_t capacity;
+    void *expert; /* host memory for a matrix of an expert that comes and goes */
+    size_t expert_capacity;
 } emo__access;
 
 EMO_MUST_CHECK emo_status emo__access_begin(const emo_model *model, emo__access *access, emo_error *err);
@@ -26,6 +28,10 @@ void emo__access_end(emo__access *access);
 
 /* *out: `bytes` bytes at `data` for reading, until the next call on this access. */
 EMO_MUST_CHECK emo_status emo__access_read(emo__access *access, const void *data, size_t bytes, const void **out,
+                                           emo_error *err);
+/* *out: a parameter's view. A matrix of an expert that comes and goes is read first, and is there until the next call
+ * on this access. */
+EMO_MUST_CHECK emo_status emo__access_view(emo__access *access, const emo__param *param, emo_weight *out,
                                            emo_error *err);
 /* Bytes of the host to `data`; complete when the access ends or reads. */
 EMO_MUST_CHECK emo_status emo__access_write(emo__access *access, void *data, const void *src, size_t bytes,

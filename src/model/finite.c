@@ -47,20 +47,21 @@ static void count_one(void *opaque, size_t index, size_t worker) {
     task->counts[index] = non_finite_of(task->params[index].view);
 }
 
-/* Weights on a device, one tensor at a time. */
+/* Weights on a device, or of experts that come and go, one tensor at a time. */
 static emo_status count_far(emo__access *access, const emo__param *param, int64_t *count, emo_error *err) {
-    emo_weight view = *param->view;
+    emo_weight view;
+    emo_status status = emo__access_view(access, param, &view, err);
     int64_t elements = view.data != NULL ? (view.rows - 1) * view.stride + view.cols : 0;
-    if (elements == 0)
-        return EMO_OK;
-    emo_status status = emo__access_read(access, view.data, emo__dtype_run(view.dtype, elements), &view.data, err);
+    if (status != EMO_OK || elements == 0)
+        return status;
+    status = emo__access_read(access, view.data, emo__dtype_run(view.dtype, elements), &view.data, err);
     if (status == EMO_OK)
         *count += non_finite_of(&view);
     return status;
 }
 
 emo_status emo__model_non_finite(const emo_model *model, const emo_progress *progress, int64_t *count, emo_error *err) {
-    bool here = emo__model_on_host(model);
+    bool here = emo__model_on_host(model) && model->cache == NULL;
     emo__access access;
     *count = 0;
     emo_status status = emo__access_begin(model, &access, err);

@@ -269,10 +269,13 @@ static emo_status route(emo__pass *p, int32_t l, int32_t phase, int64_t first, i
     a.phases = phase;
     a.first = first;
     a.last = last;
-    return p->ops->route_forward(p->exec, &a, err);
+    emo_status status = p->ops->route_forward(p->exec, &a, err);
+    if (status == EMO_OK && p->lease != NULL && phase == EMO_ROUTE_POOL)
+        status = emo__pools_on_demand(p, l, err);
+    return status;
 }
 
-static emo_status experts(emo__pass *p, int32_t l, int64_t first, int64_t last, emo_error *err) {
+static emo_status experts_of_rows(emo__pass *p, int32_t l, int64_t first, int64_t last, emo_error *err) {
     const emo__config *c = &p->model->config;
     emo__layer_state *s = &p->layers[l];
     int64_t d = c->hidden;
@@ -308,7 +311,15 @@ static emo_status experts(emo__pass *p, int32_t l, int64_t first, int64_t last, 
     a.y = out + first * d;
     a.accumulate = 1;
     a.out_norm = s->route.out_norm != NULL ? s->route.out_norm + first * k : NULL;
-    return p->ops->experts_forward(p->exec, &a, err);
+    return p->lease != NULL ? emo__experts_on_demand(p, l, &a, err) : p->ops->experts_forward(p->exec, &a, err);
+}
+
+static emo_status experts(emo__pass *p, int32_t l, int64_t first, int64_t last, emo_error *err) {
+    int64_t most = p->lease != NULL ? EMO__ON_DEMAND_ROWS : last - first;
+    emo_status status = EMO_OK;
+    for (int64_t at = first; status == EMO_OK && at < last; at += most)
+        status = experts_of_rows(p, l, at, last - at < most ? last : at + most, err);
+    return status;
 }
 
 static emo_status dense(emo__pass *p, int32_t l, int64_t first, int64_t last, emo_error *err) {

@@ -7,6 +7,7 @@
 #include "base/progress.h"
 #include "base/status.h"
 #include "io/source.h"
+#include "model/expert_cache.h"
 #include "model/files.h"
 #include "model/gguf.h"
 #include "tensor/dtype.h"
@@ -55,12 +56,18 @@ static emo_status check_tensor(const emo__gguf_item *item, const emo__gguf_tenso
 static emo_status place_slice(loader *ld, const emo__gguf *g, const emo__gguf_item *item, const emo__gguf_tensor *t,
                               int32_t slice, emo_error *err) {
     emo_weight *view = emo__gguf_view(ld->model, item, slice);
-    place *at = &ld->places[ld->n_places++];
+    place *at = &ld->places[ld->n_places];
     size_t slice_bytes = emo__dtype_run(t->dtype, item->rows * item->cols);
     *at = (place){.item = item, .tensor = t, .view = view, .begin = (uint64_t)slice_bytes * (uint64_t)slice};
     at->dtype = ld->options->dtype >= 0 ? ld->options->dtype : t->dtype;
     if (item->exact && !emo__dtype_float(at->dtype))
         at->dtype = EMO_DTYPE_F32;
+    if (item->expert >= 0 && emo__expert_cache_holds(ld->model->cache, item->layer, item->expert + slice)) {
+        emo__expert_cache_place(ld->model->cache, item->layer, item->expert + slice, item->which, emo__gguf_source(g),
+                                t->offset + at->begin, t->dtype, at->dtype);
+        return EMO_OK; /* read when it is asked for */
+    }
+    ld->n_places++;
     if (at->dtype == t->dtype && item->heads == 0 && view->rows == item->rows && ld->options->no_map == 0) {
         const char *data = emo__gguf_data(g, t);
         size_t unit = emo__dtype_float(t->dtype) ? emo__dtype_size(t->dtype) : 1;
@@ -181,11 +188,15 @@ static emo_status load_weights(emo_model *m, const emo__gguf *g, const emo_model
     if (status == EMO_OK && options->subset != NULL)
         status = emo__model_set_subset(m, options->subset, err);
     if (status == EMO_OK)
+        status = emo__expert_cache_create(m, options, &m->cache, err);
+    if (status == EMO_OK)
         status = emo__gguf_items(&m->rt->mem, &m->config, &ld.items, &ld.n_items, err);
     if (status == EMO_OK)
         status = place_items(&ld, g, zero_shared, err);
     if (status == EMO_OK)
         status = read_places(&ld, g, err);
+    if (status == EMO_OK && m->cache != NULL)
+        status = emo__expert_cache_open(m->cache, err);
     if (status == EMO_OK)
         status = emo__model_finish(m, err);
     emo__free(&m->rt->mem, ld.items);

@@ -7,6 +7,7 @@
 #include "base/status.h"
 #include "io/files.h"
 #include "io/source.h"
+#include "model/expert_cache.h"
 #include "model/files.h"
 #include "model/gguf.h"
 #include "tensor/dtype.h"
@@ -15,7 +16,7 @@
 #define ALIGN 64u
 #define MAX_WARNINGS 8
 
-/* Where one parameter comes from. st NULL: outside the load subset. */
+/* Where one parameter comes from. st NULL: outside the load subset, or read on demand. */
 typedef struct place {
     const emo__st *st;
     const emo__st_entry *entry;
@@ -63,6 +64,12 @@ static emo_status place_param(loader *ld, size_t i, const char *name, emo_error 
                             "tensor \"%s\" has element type %s; weights are F32, F16 or BF16", name,
                             at->entry->dtype_name);
     at->dtype = emo__param_is_score_bias(p) ? EMO_DTYPE_F32 : ld->options->dtype < 0 ? held : ld->options->dtype;
+    if (emo__expert_cache_holds(m->cache, p->layer, p->expert)) { /* read when it is asked for */
+        emo__expert_cache_place(m->cache, p->layer, p->expert, p->which, emo__st_source(at->st), at->entry->offset,
+                                held, at->dtype);
+        at->st = NULL;
+        return EMO_OK;
+    }
     size_t item = emo__dtype_size(at->dtype);
     if (at->dtype == held && ld->options->no_map == 0) {
         const void *data = emo__st_data(at->st, at->entry);
@@ -179,6 +186,8 @@ static emo_status load_weights(emo_model *m, const emo_model_load_options *optio
     emo_status status = EMO_OK;
     if (options->subset != NULL)
         status = emo__model_set_subset(m, options->subset, err);
+    if (status == EMO_OK)
+        status = emo__expert_cache_create(m, options, &m->cache, err);
     if (status == EMO_OK) {
         ld.places = emo__calloc(&m->rt->mem, m->n_params, sizeof *ld.places);
         if (ld.places == NULL)
@@ -194,6 +203,8 @@ static emo_status load_weights(emo_model *m, const emo_model_load_options *optio
         status = warn_extra(m, err);
     if (status == EMO_OK)
         status = read_params(&ld, err);
+    if (status == EMO_OK && m->cache != NULL)
+        status = emo__expert_cache_open(m->cache, err);
     if (status == EMO_OK)
         status = emo__model_finish(m, err);
     emo__free(&m->rt->mem, ld.places);

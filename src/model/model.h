@@ -85,7 +85,8 @@ struct emo_model {
     struct emo__gguf *gguf; /* the file the weights may point into, or NULL */
     emo__st **opened;       /* files opened from sources */
     size_t n_opened;
-    emo_mask *subset; /* load subset, or NULL */
+    emo_mask *subset;                /* load subset, or NULL */
+    struct emo__expert_cache *cache; /* experts that come and go; NULL: none */
     emo_tokenizer *tokenizer;
     bool told_few;      /* the holder of the write guard has warned of layers with fewer experts than top-k */
     char *prune_method; /* of a pruned model, for pruning_metadata.json; NULL otherwise */
@@ -122,6 +123,11 @@ static inline emo_status emo__model_exec(const emo_model *model, emo_exec **out,
 EMO_MUST_CHECK emo_status emo__model_block(emo_model *model, size_t bytes, void **out, emo_error *err);
 /* Points a parameter's view at dense rows of `dtype`. */
 void emo__param_bind(emo__param *param, const void *data, emo_dtype dtype);
+/* Whether an expert can be used: its matrices are in memory, or read when they are asked for. */
+bool emo__expert_loaded(const emo_model *model, int32_t layer, int32_t expert);
+bool emo__param_loaded(const emo_model *model, const emo__param *param);
+/* EMO_E_UNSUPPORTED, in words, for a model under a memory budget; `what` is what needs all of it ("training"). */
+EMO_MUST_CHECK emo_status emo__model_need_all(const emo_model *model, const char *what, emo_error *err);
 /* To be called when the views are in place: ties the head, syncs the expert tables. */
 EMO_MUST_CHECK emo_status emo__model_finish(emo_model *model, emo_error *err);
 /* Moves every parameter that has data (`fill` 0: every parameter, uninitialised) into one f32 block, parameters in

@@ -29,6 +29,9 @@ static emo_status check(const emo_model *m, const emo_backend *to, emo_error *er
     if (atomic_load(&m->ref.count) > 1)
         return emo__fail(err, EMO_E_BUSY,
                          "the model is in use: release the sessions, trainers and passes that hold it, then move it");
+    emo_status status = emo__model_need_all(m, "moving a model to a device", err);
+    if (status != EMO_OK)
+        return status;
     for (size_t i = 0; i < m->n_params; i++) {
         const emo__param *p = &m->params[i];
         char name[EMO__NAME_MAX];

@@ -75,6 +75,10 @@ emo_status emo__pass_create(emo_model *model, const emo__pass_config *config, em
         status = emo__fail_memory(err, (size_t)model->config.layers * sizeof *p->layers);
     if (status == EMO_OK)
         status = build_steps(p, err);
+    if (status == EMO_OK && p->cfg.save)
+        status = emo__model_need_all(model, "training", err);
+    if (status == EMO_OK && model->cache != NULL)
+        status = emo__lease_create(model, &p->lease, err);
     p->exec = config->exec;
     if (status == EMO_OK && p->exec == NULL)
         status = emo__model_exec(model, &p->exec, err);
@@ -104,6 +108,7 @@ void emo__pass_destroy(emo__pass *p) {
     p->ops->mem_free(model->backend, p->arena);
     if (p->cfg.exec == NULL)
         p->ops->exec_destroy(p->exec);
+    emo__lease_destroy(p->lease);
     emo__free(mem, p->steps);
     emo__free(mem, p->layers);
     emo__free(mem, p);
@@ -232,6 +237,9 @@ emo_status emo__pass_begin(emo__pass *p, const emo__batch *batch, emo_error *err
         EMO_TRY(status = upload_restrictions(p, l, err));
         EMO_TRY(status = zero_counts(p, l, err));
     }
+    if (p->lease != NULL) /* pools to be chosen are not known yet */
+        emo__lease_pass(p->lease, batch->pool_size == NULL && !(batch->pool_mass > 0.0f) ? batch->allowed : NULL,
+                        batch->n_documents);
     p->at_step = 0;
     p->at_row = 0;
     p->has_batch = true;

@@ -202,6 +202,8 @@ size_t emo__pass_layout(emo__pass *p, char *base) {
     p->logits = floats(&b, p->cfg.max_logits * c->vocab);
     p->token_loss = p->cfg.token_loss ? floats(&b, t) : NULL;
     p->sums = take(&b, 2, sizeof(double));
+    int64_t rows = t < EMO__ON_DEMAND_ROWS ? t : EMO__ON_DEMAND_ROWS;
+    p->expert_rows = p->lease != NULL ? floats(&b, rows * c->top_k * c->hidden) : NULL;
     take_layers(&b, p, &w);
     if (p->cfg.save)
         take_backward(&b, p, &w);

@@ -3,7 +3,11 @@
 #ifndef EMO_SRC_MODEL_PASS_STATE_H
 #define EMO_SRC_MODEL_PASS_STATE_H
 
+#include "model/expert_cache.h"
 #include "model/pass.h"
+
+/* Under a memory budget the experts work on so many rows at a time: what they leave for the sum stays small. */
+enum { EMO__ON_DEMAND_ROWS = 512 };
 
 typedef struct emo__step {
     int32_t stage;
@@ -54,12 +58,14 @@ struct emo__pass {
     size_t arena_bytes;
     int32_t *always; /* device, all layers */
     emo__layer_state *layers;
-    float *h;       /* without save: the residual stream; with save: after the last layer */
-    float *x;       /* [T, hidden] normed input of the current block */
-    float *rstd;    /* [T] of the final norm */
-    float *dense_h; /* [T, dense_inner] */
-    float *dx_head; /* [T, hidden] gradient of the final norm's output */
-    float *logits;  /* [max_logits, vocab] */
+    emo__lease *lease;  /* on the experts that come and go; NULL: the model has none */
+    float *expert_rows; /* with lease: [ON_DEMAND_ROWS * K, hidden] outputs of experts */
+    float *h;           /* without save: the residual stream; with save: after the last layer */
+    float *x;           /* [T, hidden] normed input of the current block */
+    float *rstd;        /* [T] of the final norm */
+    float *dense_h;     /* [T, dense_inner] */
+    float *dx_head;     /* [T, hidden] gradient of the final norm's output */
+    float *logits;      /* [max_logits, vocab] */
     float *token_loss;
     double *sums; /* ce, z */
     int32_t *ids;
@@ -100,6 +106,11 @@ EMO_MUST_CHECK emo_status emo__step_run(emo__pass *pass, const emo__step *step, 
                                         emo_error *err);
 /* The part of a profile that a step belongs to. */
 emo_train_part emo__step_part(const emo__step *step);
+/* The experts of a step in groups, as they come. args: as for a call with all of them. */
+EMO_MUST_CHECK emo_status emo__experts_on_demand(emo__pass *pass, int32_t layer, emo_experts_args *args,
+                                                 emo_error *err);
+/* The pools of a layer have been chosen: their experts may come. */
+EMO_MUST_CHECK emo_status emo__pools_on_demand(emo__pass *pass, int32_t layer, emo_error *err);
 /* Rows a step has, and whether it may be sliced. */
 int64_t emo__step_rows(const emo__pass *pass, const emo__step *step);
 /* Multiply-adds per row, roughly. */

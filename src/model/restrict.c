@@ -71,10 +71,9 @@ static emo_status keep_by_original(const emo__config *c, const emo_mask *mask, i
 emo_status emo__model_keep(const emo_model *model, const emo_mask *mask, int32_t l, uint8_t *keep, emo_error *err) {
     const emo__config *c = &model->config;
     const emo__layer_config *layer = &c->layer[l];
-    const emo_expert_slot *slots = model->layers[l].experts;
     if (mask == NULL) {
         for (int32_t e = 0; e < layer->experts; e++)
-            keep[e] = slots[e].gate.data != NULL;
+            keep[e] = emo__expert_loaded(model, l, e);
         return EMO_OK;
     }
     if (layer->experts > 0)
@@ -94,7 +93,7 @@ emo_status emo__model_keep(const emo_model *model, const emo_mask *mask, int32_t
     for (int32_t i = 0; i < layer->n_always; i++)
         keep[layer->always[i]] = 1;
     for (int32_t e = 0; e < layer->experts; e++) {
-        if (keep[e] != 0 && slots[e].gate.data == NULL)
+        if (keep[e] != 0 && !emo__expert_loaded(model, l, e))
             return emo__fail(err, EMO_E_MISMATCH,
                              "expert %d of layer %d is in the mask but was left out when the model was loaded", (int)e,
                              (int)l);
@@ -170,7 +169,7 @@ emo_status emo__model_mask(const emo_model *model, emo_mask **out, emo_error *er
     emo_status status = empty_mask(model, &mask, err);
     for (int32_t l = 0; status == EMO_OK && l < model->config.layers; l++) {
         for (int32_t e = 0; status == EMO_OK && e < model->config.layer[l].experts; e++) {
-            if (model->layers[l].experts[e].gate.data != NULL)
+            if (emo__expert_loaded(model, l, e))
                 status = emo_mask_set(mask, l, e, 1, err);
         }
     }

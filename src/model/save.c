@@ -22,12 +22,13 @@ static emo_dtype saved_dtype(const emo__param *p, const emo_model_save_options *
 static emo_status write_param(emo__access *access, emo__st_writer *w, const emo__named_param *named, emo_dtype dtype,
                               void *scratch, emo_error *err) {
     const emo__param *p = named->param;
-    const emo_weight *view = p->view;
+    emo_weight held;
+    const emo_weight *view = &held;
+    emo_status status = emo__access_view(access, p, &held, err);
     size_t item = emo__dtype_size(dtype);
     bool dense = view->stride == p->cols;
     size_t runs = dense ? 1 : (size_t)p->rows;
     size_t length = dense ? (size_t)emo__param_count(p) : (size_t)p->cols;
-    emo_status status = EMO_OK;
     for (size_t r = 0; status == EMO_OK && r < runs; r++) {
         const char *row = (const char *)view->data + emo__dtype_run(view->dtype, (int64_t)r * view->stride);
         for (size_t at = 0; status == EMO_OK && at < length; at += PIECE) {
@@ -233,7 +234,7 @@ done:
 static emo_status can_be_saved(const emo_model *m, const emo_model_save_options *options, emo_error *err) {
     for (size_t i = 0; i < m->n_params; i++) {
         const emo__param *p = &m->params[i];
-        if (p->view->data == NULL)
+        if (!emo__param_loaded(m, p))
             return emo__fail(err, EMO_E_INVALID_ARGUMENT,
                              "expert %d of layer %d was left out when the model was loaded; to save what is there, "
                              "prune the model to its mask first",

@@ -8,6 +8,7 @@
 #include "base/status.h"
 #include "io/gguf.h"
 #include "model/access.h"
+#include "model/expert_cache.h"
 #include "model/model.h"
 #include "tensor/dtype.h"
 #include "tensor/quant.h"
@@ -228,6 +229,7 @@ void emo_model_release(emo_model *m) {
     if (m == NULL || !emo__ref_put(&m->ref))
         return;
     emo_runtime *rt = m->rt;
+    emo__expert_cache_destroy(m->cache); /* reads from the files that go next */
     free_blocks(m);
     emo__free(&rt->mem, m->blocks);
     if (m->layers != NULL) {
@@ -262,6 +264,21 @@ void emo__param_bind(emo__param *p, const void *data, emo_dtype dtype) {
     p->view->packed = NULL;
     p->view->dtype = dtype;
     p->view->stride = p->cols;
+}
+
+bool emo__expert_loaded(const emo_model *m, int32_t l, int32_t e) {
+    return m->layers[l].experts[e].gate.data != NULL || emo__expert_cache_holds(m->cache, l, e);
+}
+
+bool emo__param_loaded(const emo_model *m, const emo__param *p) {
+    return p->view->data != NULL || emo__expert_cache_holds(m->cache, p->layer, p->expert);
+}
+
+emo_status emo__model_need_all(const emo_model *m, const char *what, emo_error *err) {
+    if (m->cache == NULL)
+        return EMO_OK;
+    return emo__fail(err, EMO_E_UNSUPPORTED,
+                     "%s needs all of the model at once: load it without emo_model_load_options.memory_budget", what);
 }
 
 emo_status emo__model_finish(emo_model *m, emo_error *err) {

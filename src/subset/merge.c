@@ -171,7 +171,7 @@ static emo_status copy_model(const emo_model *from, const emo_progress *progress
         m->params[i].view->stride = view->stride;
     }
     if (status == EMO_OK)
-        status = emo__model_own(m, progress, err);
+        status = emo__model_own(m, from, NULL, progress, err);
     if (status == EMO_OK && from->prune_method != NULL) {
         m->prune_method = emo__strdup(&from->rt->mem, from->prune_method);
         if (m->prune_method == NULL)
@@ -196,6 +196,8 @@ emo_status emo__merge(const emo_model *parent, const emo_model *child, const emo
         status = emo__model_need_host(parent, "merging", err);
     if (status == EMO_OK)
         status = emo__model_need_host(child, "merging", err);
+    if (status == EMO_OK)
+        status = emo__model_need_all(child, "merging a child", err);
     if (status == EMO_OK && emo__model_quantised(parent) != NULL)
         status = emo__fail(err, EMO_E_UNSUPPORTED,
                            "the parent's weights are quantised; merge with the model they were made from");

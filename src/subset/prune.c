@@ -5,6 +5,7 @@
 
 #include "base/checked.h"
 #include "base/status.h"
+#include "model/expert_cache.h"
 #include "model/files.h"
 #include "tensor/dtype.h"
 #include "tensor/quant.h"
@@ -65,7 +66,7 @@ emo_status emo__keep_from_ids(const emo_model *model, const int32_t *ids, const 
             if (ids[i] < 0 || ids[i] >= experts)
                 return emo__fail(err, EMO_E_RANGE, "keep has expert %d in layer %d, which has %d", (int)ids[i], (int)l,
                                  (int)experts);
-            if (model->layers[l].experts[ids[i]].gate.data == NULL)
+            if (!emo__expert_loaded(model, l, ids[i]))
                 return emo__fail(err, EMO_E_MISMATCH,
                                  "keep has expert %d of layer %d, which was left out when the model was loaded",
                                  (int)ids[i], (int)l);
@@ -204,11 +205,22 @@ static emo_status copy_rows(const emo_model *m, emo_exec *exec, const emo__param
     return status;
 }
 
-emo_status emo__model_own(emo_model *m, const emo_progress *progress, emo_error *err) {
+/* The id in `from` of the expert a parameter belongs to, when it comes and goes there; else -1. */
+static int32_t on_demand(const emo_model *from, const emo__keep_lists *keep, const emo__param *p) {
+    if (p->expert < 0)
+        return -1;
+    int32_t id = keep != NULL ? keep->ids[keep->offsets[p->layer] + p->expert] : p->expert;
+    return emo__expert_cache_holds(from->cache, p->layer, id) ? id : -1;
+}
+
+emo_status emo__model_own(emo_model *m, const emo_model *from, const emo__keep_lists *keep,
+                          const emo_progress *progress, emo_error *err) {
     size_t total = 0;
     for (size_t i = 0; i < m->n_params; i++) {
-        size_t bytes = emo__dtype_run(m->params[i].view->dtype, emo__param_count(&m->params[i]));
-        if (m->params[i].view->data != NULL && !emo__add_size(total, (bytes + ALIGN - 1) / ALIGN * ALIGN, &total))
+        const emo__param *p = &m->params[i];
+        size_t bytes = emo__dtype_run(p->view->dtype, emo__param_count(p));
+        if ((p->view->data != NULL || on_demand(from, keep, p) >= 0) &&
+            !emo__add_size(total, (bytes + ALIGN - 1) / ALIGN * ALIGN, &total))
             return emo__fail_memory(err, SIZE_MAX);
     }
     char *block = NULL;
@@ -219,9 +231,11 @@ emo_status emo__model_own(emo_model *m, const emo_progress *progress, emo_error 
     for (size_t i = 0; status == EMO_OK && i < m->n_params; i++) {
         emo__param *p = &m->params[i];
         status = emo__report(progress, "copy", i, m->n_params, err);
-        if (status != EMO_OK || p->view->data == NULL)
+        int32_t id = on_demand(from, keep, p);
+        if (status != EMO_OK || (p->view->data == NULL && id < 0))
             continue;
-        status = copy_rows(m, exec, p, block, err);
+        status = id >= 0 ? emo__expert_cache_read(from->cache, p->layer, id, p->which, block, err)
+                         : copy_rows(m, exec, p, block, err);
         size_t row = emo__dtype_run(p->view->dtype, p->cols);
         emo__param_bind(p, block, p->view->dtype);
         block += ((size_t)p->rows * row + ALIGN - 1) / ALIGN * ALIGN;
@@ -235,7 +249,10 @@ emo_status emo__prune(const emo_model *model, const emo__keep_lists *keep, const
     *out = NULL;
     emo__config c;
     emo_model *m = NULL;
-    emo_status status = prune_config(model, keep, &c, err);
+    emo_status status = borrow ? emo__model_need_all(model, "choosing experts without all shared ones", err) : EMO_OK;
+    if (status != EMO_OK)
+        return status;
+    status = prune_config(model, keep, &c, err);
     if (status != EMO_OK)
         emo__config_free(&c);
     else
@@ -257,7 +274,7 @@ emo_status emo__prune(const emo_model *model, const emo__keep_lists *keep, const
     }
     model->backend->ops->exec_destroy(exec); /* waits */
     if (status == EMO_OK && !borrow)
-        status = emo__model_own(m, progress, err);
+        status = emo__model_own(m, model, keep, progress, err);
     if (status == EMO_OK && model->tokenizer != NULL)
         status = emo__model_set_tokenizer(m, model->tokenizer, err);
     if (status == EMO_OK)

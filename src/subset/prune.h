@@ -31,7 +31,9 @@ EMO_MUST_CHECK emo_status emo__prune(const emo_model *model, const emo__keep_lis
 EMO_MUST_CHECK emo_status emo__merge(const emo_model *parent, const emo_model *child, const emo_merge_options *options,
                                      emo_model **out, emo_error *err);
 
-/* Copies every tensor that has data into memory of the model's own; views may have pointed anywhere. */
-EMO_MUST_CHECK emo_status emo__model_own(emo_model *model, const emo_progress *progress, emo_error *err);
+/* Copies every tensor that has data into memory of the model's own; views may have pointed anywhere. Experts that come
+ * and go in `from` are read; `keep` says which of its experts the model's are, NULL: the same. */
+EMO_MUST_CHECK emo_status emo__model_own(emo_model *model, const emo_model *from, const emo__keep_lists *keep,
+                                         const emo_progress *progress, emo_error *err);
 
 #endif

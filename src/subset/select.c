@@ -7,9 +7,7 @@
 #include "model/files.h"
 #include "tensor/philox.h"
 
-static bool loaded(const emo_model *model, int32_t l, int32_t e) {
-    return model->layers[l].experts[e].gate.data != NULL;
-}
+static bool loaded(const emo_model *model, int32_t l, int32_t e) { return emo__expert_loaded(model, l, e); }
 
 static int32_t kept_shared(const emo_model *model, int32_t l, const emo_select_options *options) {
     int32_t shared = model->config.layer[l].shared;

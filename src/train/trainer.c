@@ -250,7 +250,9 @@ static emo_status keep_of_mask(emo_trainer *t, emo_error *err) {
 
 static emo_status retain_options(emo_trainer *t, const emo_train_options *o, emo_error *err) {
     t->pool = emo__pool_retain((emo_pool_policy *)(uintptr_t)o->pool);
-    emo_status status = EMO_OK;
+    emo_status status = emo__model_need_all(t->model, "training", err);
+    if (status != EMO_OK)
+        return status;
     if (t->model->subset != NULL)
         return emo__fail(err, EMO_E_UNSUPPORTED,
                          "a model loaded as a subset cannot be saved again and so not be trained: prune it first, or "

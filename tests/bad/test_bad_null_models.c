@@ -31,6 +31,11 @@ static void models(const things *t) {
     REFUSED(emo_model_get_info(t->model, NULL, e));
     info.struct_size = 0;
     REFUSED(emo_model_get_info(t->model, &info, e));
+    emo_cache_stats cache = EMO_CACHE_STATS_INIT;
+    REFUSED(emo_model_get_cache_stats(NULL, &cache, e));
+    REFUSED(emo_model_get_cache_stats(t->model, NULL, e));
+    cache.struct_size = 0;
+    REFUSED(emo_model_get_cache_stats(t->model, &cache, e));
     REFUSED(emo_model_config_json(NULL, text, 16, &n, e));
     REFUSED(emo_model_config_json(t->model, NULL, 16, &n, e));
     REFUSED(emo_model_set_tokenizer(NULL, t->tok, e));

@@ -279,6 +279,14 @@ void models(const char *folder) {
     emo::model_load_options part;
     part.subset = few.get();
     CHECK(must(must(emo::model::load(w.rt, where, part)).info()).loaded < info.loaded);
+    emo::model_load_options tight;
+    tight.memory_budget = 20000;
+    tight.cache_policy = EMO_CACHE_LFU;
+    const emo::model on_demand = must(emo::model::load(w.rt, where, tight));
+    CHECK(must(on_demand.tensor(name)) == gate && must(w.model.cache_stats()).capacity == 0);
+    CHECK(must(on_demand.cache_stats()).bytes <= 20000 && must(on_demand.cache_stats()).policy == EMO_CACHE_LFU);
+    tight.memory_budget = 1;
+    CHECK(code_of([&] { return emo::model::load(w.rt, where, tight); }) == EMO_E_RANGE);
     emo::model small = must(w.model.prune(few));
     CHECK(small.experts(0) == 4 && small.original_expert(0, 3) == 8);
     CHECK(must(must(w.model.merge(small)).tensor(name)) == gate);

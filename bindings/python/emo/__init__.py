@@ -17,14 +17,14 @@ from .array import Array, from_dlpack
 from .checkpoint import Run
 from .comm import Comm, CommPlugin
 from .data import Choices, ChoiceItem, Dataset, Document, TextDocument, Texts
-from .enums import (BalanceScope, DeviceKind, Dtype, ErrorDomain, ExportFormat, Isa, LogLevel, PoolKind, PoolScope, RouterGating,
+from .enums import (BalanceScope, CachePolicy, DeviceKind, Dtype, ErrorDomain, ExportFormat, Isa, LogLevel, PoolKind, PoolScope, RouterGating,
                     RouterMode, RouterSharedMode, Schedule, SelectMethod, State, Status, StopReason, TaskColumnKind,
                     TaskType, TokenType, TrainOnly, TrainPart)
 from .errors import (BackendError, Busy, Cancelled, CommError, Error, Exists, FormatError, InternalError, InvalidArgument,
                      IoError, LimitError, Mismatch, NotFound, NumericError, OutOfMemory, RangeError, Unsupported)
 from .evaluate import ChoiceScores, EvalResult, Evaluation
 from .mask import Mask
-from .model import ExportInfo, Model, ModelInfo, load
+from .model import CacheEntry, CacheStats, ExportInfo, Model, ModelInfo, load
 from .pool import Pool
 from .router import Router, Routing
 from .runtime import Allocator, Device, Executor, Runtime, default_runtime, set_default_runtime

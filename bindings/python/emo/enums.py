@@ -8,6 +8,7 @@ __all__ = [
     "Status",
     "ErrorDomain",
     "Dtype",
+    "CachePolicy",
     "TokenType",
     "DeviceKind",
     "ExportFormat",
@@ -75,6 +76,15 @@ class Dtype(enum.IntEnum):
     Q8_0 = 32  # weights only: blocks of 32, 8 bits and one f16 scale
     Q4_0 = 33  # weights only: blocks of 32, 4 bits and one f16 scale
     Q4_K = 34  # weights only: blocks of 256, 4 bits, 6-bit scales and offsets for every 32
+
+
+class CachePolicy(enum.IntEnum):
+    """Which expert gives its place to another."""
+
+    POOL = 0  # the one longest neither used nor in the pool or mask of a pass; among equals (a pool larger than the cache) the one whose layer comes last. The default
+    LRU = 1  # the one longest not used
+    LFU = 2  # the one least often used; counts are halved from time to time
+    HOST = 3  # the one that emo_cache_worth gives the least
 
 
 class TokenType(enum.IntEnum):

@@ -8,10 +8,10 @@ import os
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Union
 
 from ._call import Handle, Hooks, call, create, get, make, path_bytes, text, text_bytes
-from ._lib import library
+from ._lib import STRUCTS, ctype, library
 from ._opt import Options, documented, enum_value, int32_array, integer
 from .array import Array
-from .enums import Dtype
+from .enums import CachePolicy, Dtype
 from .mask import Mask
 from .runtime import Runtime, runtime_or_default
 from .source import as_source
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     Path = Union[str, os.PathLike[str]]
     Documents = Union[str, Dataset, Iterable[Any]]
 
-__all__ = ["ExportInfo", "Model", "ModelInfo", "load"]
+__all__ = ["CacheEntry", "CacheStats", "ExportInfo", "Model", "ModelInfo", "load"]
 
 
 class ModelInfo(NamedTuple):
@@ -56,6 +56,36 @@ class ModelInfo(NamedTuple):
     embedding: int  #: parameters of the token embedding and the head
 
 
+class CacheStats(NamedTuple):
+    """What an expert cache did since the model was loaded; all zero for a model without a memory budget."""
+
+    policy: CachePolicy
+    experts: int  #: that come and go
+    capacity: int  #: how many of them there is room for
+    present: int  #: how many are there now
+    bytes: int  #: memory of the places
+    hits: int  #: experts that a layer of a pass asked for and that were there
+    misses: int  #: and that were not
+    read_ahead: int  #: experts read before anything asked for them
+    evictions: int  #: experts that gave their place to another
+    bytes_read: int  #: of experts, from the source
+    read_ns: int  #: time in reads, of all threads
+    stall_ns: int  #: time that passes stood still for a read
+    failed_reads: int
+
+
+class CacheEntry(NamedTuple):
+    """An expert in the cache, as `cache_worth` sees it."""
+
+    layer: int
+    expert: int
+    layers_ahead: int  #: layers until its own comes again
+    passes_unused: int  #: passes since one used it, 0: the one under way
+    passes_unpooled: int  #: passes since one had it in its pool or mask
+    steps_unused: int  #: layers of passes since one used it
+    uses: float  #: layers of passes that used it, halved from time to time
+
+
 class ExportInfo(NamedTuple):
     """What Model.export() wrote."""
 
@@ -69,6 +99,25 @@ def _info(struct: Any) -> ModelInfo:
     values["eos"] = None if values["eos"] < 0 else values["eos"]
     values["dtype"] = Dtype(values["dtype"])
     return ModelInfo(**values)
+
+
+def _set_worth(struct: Any, worth: Any) -> object:
+    """Options: a function that says what an expert in the cache is worth. What it raises counts as nothing worth."""
+    if worth is None:
+        return None
+    if not callable(worth):
+        raise TypeError("cache_worth must be callable")
+
+    def of(_: Any, address: int) -> float:
+        try:
+            entry = STRUCTS["emo_cache_entry"].from_address(address)
+            return float(worth(CacheEntry(*[getattr(entry, name) for name in CacheEntry._fields])))
+        except BaseException:
+            return float("nan")
+
+    struct.cache_policy = CachePolicy.HOST
+    struct.cache_worth.worth = ctype("double (*)(void *, const emo_cache_entry *)")(of)
+    return struct.cache_worth.worth
 
 
 def _config_bytes(config: "Config") -> bytes:
@@ -106,11 +155,12 @@ class Model(Handle):
     @documented("emo_model_load_options")
     def load(cls, path: "Path", *, runtime: Optional[Runtime] = None, **options: "Unpack[ModelLoadOptions]") -> "Model":
         """Loads a folder: config.json, model.safetensors or its shards, and where they are there tokenizer.json and
-        pruning_metadata.json; or a GGUF file. With `subset=mask` other experts are never read."""
+        pruning_metadata.json; or a GGUF file. With `subset=mask` other experts are never read, with `memory_budget` they
+        are read when they are asked for; `cache_worth(entry)` is then a policy of your own: the least gives its place."""
         rt = runtime_or_default(runtime)
         hooks = Hooks()
-        filled = Options("emo_model_load_options", "emo.Model.load", options, hooks=hooks)
-        return make(cls, "emo_model_load_path", rt, path_bytes(path), filled.struct, keep=(rt,), hooks=hooks)
+        filled = Options("emo_model_load_options", "emo.Model.load", options, {"cache_worth": _set_worth}, hooks)
+        return make(cls, "emo_model_load_path", rt, path_bytes(path), filled.struct, keep=(rt, *filled.keep), hooks=hooks)
 
     @classmethod
     @documented("emo_model_load_options")
@@ -121,13 +171,13 @@ class Model(Handle):
         None."""
         rt = runtime_or_default(runtime)
         hooks = Hooks()
-        filled = Options("emo_model_load_options", "emo.Model.from_sources", options, hooks=hooks)
+        filled = Options("emo_model_load_options", "emo.Model.from_sources", options, {"cache_worth": _set_worth}, hooks)
         sources = [as_source(what, rt) for what in weights]
         raw = None if config is None else _config_bytes(config)
         array = (ctypes.c_void_p * max(len(sources), 1))(*[s._reference.enter("Source") for s in sources])
         try:
             model = make(cls, "emo_model_load_sources", rt, raw, len(raw or b""), array, len(sources), filled.struct,
-                         keep=(rt, *sources), hooks=hooks)
+                         keep=(rt, *sources, *filled.keep), hooks=hooks)
         except BaseException:
             for source in sources:
                 source._raise_failed()
@@ -153,6 +203,14 @@ class Model(Handle):
         struct = library().new("emo_model_info")
         call("emo_model_get_info", self, struct)
         return _info(struct)
+
+    @property
+    def cache_stats(self) -> CacheStats:
+        """What the expert cache did; see the option `memory_budget` of load()."""
+        struct: Any = library().new("emo_cache_stats")
+        call("emo_model_get_cache_stats", self, struct)
+        values = {name: getattr(struct, name) for name in CacheStats._fields}
+        return CacheStats(**{**values, "policy": CachePolicy(values["policy"])})
 
     def count_non_finite(self, *, progress: Optional[Callable[[str, int, int], object]] = None) -> int:
         """Loaded weights that are NaN or infinite; reads every weight."""

@@ -86,6 +86,11 @@ class ModelLoadOptions(TypedDict, total=False):
     compute: Union[int, str]  # EMO_DTYPE_F32; EMO_DTYPE_BF16: see emo_model_set_compute()
     progress: Optional[Progress]
     pruning: Optional[Path]  # text of a pruning_metadata.json (the original ids of a pruned model), for sources; NULL: none, or the folder's
+    memory_budget: int  # bytes for experts that not every token uses, see cache.h; 0: no budget, all of them
+    cache_policy: Union[int, str]  # with memory_budget; EMO_CACHE_POOL
+    no_prefetch: int  # 1: with memory_budget, no thread that reads ahead
+    drop_source: int  # 1: with memory_budget, the system is told to forget a file's bytes once they were read, so that they take no memory besides; 0: it keeps them while it has room
+    cache_worth: Any  # with EMO_CACHE_HOST; ctx must live as long as the model
 
 
 class ModelSaveOptions(TypedDict, total=False):

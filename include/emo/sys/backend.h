@@ -275,9 +275,18 @@ typedef struct emo_plan_args {
     int32_t *inverse;       /**< [tokens * K] place in `order`, -1 for left-out entries */
 } emo_plan_args;
 
+/** Phases of experts_forward, for back ends that support EMO_OP_EXPERTS_PARTS. 0: all of it at once. */
+enum { EMO_EXPERTS_RUN = 1, EMO_EXPERTS_COMBINE = 2 };
+
 /**
  * Experts: y[t] (+)= sum_j weights[t,j] * expert_{indices[t,j]}(x[t]), j ascending.
  * Assignments to an expert whose slot is not loaded are an internal error of the caller.
+ *
+ * In phases, so that not all experts of a plan must be there at once:
+ * RUN:     the unweighted outputs of the experts whose slots have data go to `out`, a row for each of their
+ *          assignments; the rows of other experts are left alone. `saved` is not written.
+ * COMBINE: y (and out_norm) from `out`, whose rows are all there by then; the table is not looked at.
+ * The sum is that of a call without phases, bit for bit, however the experts were shared out among RUNs.
  */
 typedef struct emo_experts_args {
     int64_t tokens;
@@ -300,6 +309,8 @@ typedef struct emo_experts_args {
     float *d_weights; /**< [tokens, K] */
     /* statistics for subset selection, forward only */
     float *out_norm; /**< [tokens, K] L2 norm of each expert's unweighted output; NULL: not wanted */
+    int32_t phases;  /**< forward only; 0: all */
+    float *out;      /**< [tokens * K, hidden] in plan order, with phases */
 } emo_experts_args;
 
 /** Elementwise SwiGLU of a dense MLP on [tokens, inner]: y = silu(gate) * up; backward: d_gate, d_up from dy. */
@@ -638,7 +649,8 @@ enum {
     EMO_OP_SAMPLE,
     EMO_OP_GEMM,
     EMO_OP_GROUPED_GEMM,
-    EMO_OP_ROWS
+    EMO_OP_ROWS,
+    EMO_OP_EXPERTS_PARTS /**< phases of experts_forward */
 };
 
 /** What a device says of itself; the caller zeroes it. */

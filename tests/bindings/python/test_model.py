@@ -59,6 +59,32 @@ def test_load_a_subset(trained, folder, texts):
         part.save(folder / "part")
 
 
+def test_a_memory_budget(trained, folder, data):
+    whole = emo.load(folder)
+    assert whole.cache_stats.capacity == 0
+    want = whole.logits([1, 2, 3, 200]).tobytes()
+    seen = []
+
+    def worth(entry):
+        seen.append(entry)
+        return -entry.steps_unused
+
+    place = emo.load(folder, memory_budget=2**60).cache_stats
+    for options in ({}, {"cache_policy": "lru"}, {"cache_policy": emo.CachePolicy.LFU, "no_prefetch": 1}, {"cache_worth": worth}):
+        model = emo.load(folder, memory_budget=3 * place.bytes // place.capacity, **options)
+        for _ in range(2):
+            assert model.logits([1, 2, 3, 200]).tobytes() == want
+        stats = model.cache_stats
+        assert stats.capacity == 3 and stats.experts == 16 and stats.misses > 3 and stats.evictions > 0 and stats.bytes_read > 0
+    assert stats.policy == emo.CachePolicy.HOST and seen and {e.layer for e in seen} <= {0, 1}
+    with pytest.raises(ValueError, match="token chooses"):
+        emo.load(folder, memory_budget=1)
+    with pytest.raises(emo.Unsupported, match="memory_budget"):
+        emo.Trainer(model, data, max_steps=1, seq_len=16)
+    with pytest.raises(TypeError, match="callable"):
+        emo.load(folder, memory_budget=2**60, cache_worth=1)
+
+
 @pytest.mark.parametrize("kind", ["bytes", "view", "mmap", "file", "stream", "source"])
 def test_load_from_sources(trained, folder, kind):
     path = folder / "model.safetensors"

@@ -30,6 +30,9 @@ struct export_options : options_with_progress<emo_export_options> {
 struct model_info : emo_model_info {
     model_info() noexcept : emo_model_info(EMO_MODEL_INFO_INIT) {}
 };
+struct cache_stats : emo_cache_stats {
+    cache_stats() noexcept : emo_cache_stats(EMO_CACHE_STATS_INIT) {}
+};
 struct export_info : emo_export_info {
     export_info() noexcept : emo_export_info(EMO_EXPORT_INFO_INIT) {}
 };
@@ -70,6 +73,12 @@ class model : public handle<emo_model, emo_model_release> {
     [[nodiscard]] static outcome<model_info> info_of(const runtime &rt, std::string_view config) {
         return detail::fill(model_info(), [&](model_info *out, emo_error *e) {
             return emo_model_info_json(rt.get(), config.data(), config.size(), out, e);
+        });
+    }
+    /** What the expert cache did; all zero without a memory budget. */
+    [[nodiscard]] outcome<emo::cache_stats> cache_stats() const {
+        return detail::fill(emo::cache_stats(), [&](emo::cache_stats *out, emo_error *e) {
+            return emo_model_get_cache_stats(get(), out, e);
         });
     }
     std::int32_t experts(std::int32_t layer) const noexcept { return emo_model_experts(get(), layer); }

@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a pass asks of the expert cache.
+ *
+ * A lease that waits holds nothing that another one could wait for: as long as one of its experts is there, it gets a
+ * group to work on, and gives it back. So any number of leases go on with as few places as one token needs. */
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/status.h"
+#include "model/expert_cache_state.h"
+
+/* How far a wanted expert is. */
+enum {
+    WANTED,  /* no place of its own yet */
+    PINNED,  /* its place is held; it may still be read */
+    GROUPED, /* pinned and there, and given to the pass */
+    DONE
+};
+
+typedef struct wanted {
+    int32_t number; /* in the cache */
+    int32_t stage;
+} wanted;
+
+struct emo__lease {
+    emo__expert_cache *cache;
+    uint64_t pass;
+    int32_t layer;
+    int32_t n;
+    wanted *want;           /* [widest layer] */
+    bool residents;         /* the experts that are always there have not been given yet */
+    bool first;             /* no group has been given yet */
+    emo_expert_slot *slots; /* [widest layer] of the group */
+    int32_t *offsets;       /* [widest layer + 1] */
+    uint8_t *flags;
+    size_t flags_room;
+};
+
+emo_status emo__lease_create(const emo_model *m, emo__lease **out, emo_error *err) {
+    const emo__mem *mem = &m->rt->mem;
+    size_t widest = 1;
+    *out = NULL;
+    for (int32_t l = 0; l < m->config.layers; l++)
+        widest = (size_t)m->config.layer[l].experts > widest ? (size_t)m->config.layer[l].experts : widest;
+    emo__lease *ls = emo__calloc(mem, 1, sizeof *ls);
+    if (ls == NULL)
+        return emo__fail_memory(err, sizeof *ls);
+    ls->cache = m->cache;
+    ls->want = emo__calloc(mem, widest, sizeof *ls->want);
+    ls->slots = emo__calloc(mem, widest, sizeof *ls->slots);
+    ls->offsets = emo__calloc(mem, widest + 1, sizeof *ls->offsets);
+    if (ls->want == NULL || ls->slots == NULL || ls->offsets == NULL) {
+        emo__lease_destroy(ls);
+        return emo__fail_memory(err, widest * sizeof *ls->slots);
+    }
+    *out = ls;
+    return EMO_OK;
+}
+
+void emo__lease_destroy(emo__lease *ls) {
+    if (ls == NULL)
+        return;
+    const emo__mem *mem = ls->cache->mem;
+    emo__free(mem, ls->want);
+    emo__free(mem, ls->slots);
+    emo__free(mem, ls->offsets);
+    emo__free(mem, ls->flags);
+    emo__free(mem, ls);
+}
+
+/* ---- pools, and reading ahead ---- */
+
+static bool in_any(const uint8_t *allowed, int64_t documents, int32_t routed, int32_t e) {
+    for (int64_t d = 0; d < documents; d++) {
+        if (allowed[d * routed + e] != 0)
+            return true;
+    }
+    return false;
+}
+
+/* Experts of a layer in the documents' sets. *narrow: some are in none. With `mark` they become this pass's, and with
+ * `read` those that are not there are read ahead. */
+static size_t walk_layer(emo__lease *ls, int32_t l, const uint8_t *allowed, int64_t documents, bool mark, bool read,
+                         bool *narrow) {
+    emo__expert_cache *c = ls->cache;
+    int32_t routed = emo__config_routed(&c->model->config, l);
+    size_t count = 0;
+    for (int32_t e = 0; e < routed; e++) {
+        emo__cached *x = emo__expert_cache_find(c, l, e);
+        if (x == NULL)
+            continue;
+        if (!in_any(allowed, documents, routed, e)) {
+            *narrow = true;
+            continue;
+        }
+        count++;
+        if (mark)
+            x->pooled_pass = ls->pass;
+        if (read && x->state == EMO__EXPERT_ABSENT && !x->ahead) {
+            x->ahead = true;
+            emo__cached_push(&c->ahead, c->n, (int32_t)(x - c->experts));
+        }
+    }
+    return count;
+}
+
+void emo__lease_pass(emo__lease *ls, const uint8_t *const *allowed, int64_t documents) {
+    emo__expert_cache *c = ls->cache;
+    int32_t layers = c->model->config.layers;
+    size_t count = 0;
+    bool narrow = false;
+    emo__expert_cache_enter(c);
+    ls->pass = ++c->passes;
+    for (int32_t l = 0; allowed != NULL && l < layers; l++) {
+        if (c->number[l] != NULL && allowed[l] != NULL)
+            count += walk_layer(ls, l, allowed[l], documents, false, false, &narrow);
+        else if (c->number[l] != NULL)
+            count += (size_t)c->model->config.layer[l].experts;
+    }
+    for (int32_t l = 0; narrow && l < layers; l++) { /* without a restriction nothing is known */
+        if (c->number[l] != NULL && allowed[l] != NULL)
+            (void)walk_layer(ls, l, allowed[l], documents, true, c->has_reader && count <= c->capacity, &narrow);
+    }
+    if (c->ahead.count > 0)
+        (void)pthread_cond_signal(&c->work);
+    emo__expert_cache_leave(c);
+}
+
+uint8_t *emo__lease_flags(emo__lease *ls, int64_t documents) {
+    size_t widest = 1;
+    for (int32_t l = 0; l < ls->cache->model->config.layers; l++) {
+        size_t experts = (size_t)ls->cache->model->config.layer[l].experts;
+        widest = experts > widest ? experts : widest;
+    }
+    emo_status status =
+        emo__grow(ls->cache->mem, (void **)&ls->flags, &ls->flags_room, (size_t)documents, widest, NULL);
+    return status == EMO_OK ? ls->flags : NULL;
+}
+
+void emo__lease_pool(emo__lease *ls, int32_t l, const uint8_t *allowed, int64_t documents) {
+    emo__expert_cache *c = ls->cache;
+    bool narrow = false;
+    emo__expert_cache_enter(c);
+    size_t count = walk_layer(ls, l, allowed, documents, false, false, &narrow);
+    if (narrow)
+        (void)walk_layer(ls, l, allowed, documents, true, c->has_reader && count <= c->capacity, &narrow);
+    if (c->ahead.count > 0)
+        (void)pthread_cond_signal(&c->work);
+    emo__expert_cache_leave(c);
+}
+
+/* ---- groups ---- */
+
+int32_t *emo__lease_offsets(emo__lease *ls) { return ls->offsets; }
+
+void emo__lease_begin(emo__lease *ls, int32_t l) {
+    emo__expert_cache *c = ls->cache;
+    int32_t experts = c->model->config.layer[l].experts;
+    ls->layer = l;
+    ls->n = 0;
+    ls->first = true;
+    ls->residents = false;
+    emo__expert_cache_enter(c);
+    c->steps++;
+    for (int32_t e = 0; e < experts; e++) {
+        if (ls->offsets[e + 1] <= ls->offsets[e])
+            continue;
+        emo__cached *x = emo__expert_cache_find(c, l, e);
+        if (x == NULL) {
+            ls->residents = true;
+            continue;
+        }
+        wanted *w = &ls->want[ls->n++];
+        *w = (wanted){(int32_t)(x - c->experts), WANTED};
+        if (x->state == EMO__EXPERT_READY) {
+            x->pins++;
+            w->stage = PINNED;
+            c->stats.hits++;
+        } else {
+            c->stats.misses++;
+        }
+    }
+    emo__expert_cache_leave(c);
+}
+
+/* Pinned experts that are there join the group. */
+static int32_t collect(emo__lease *ls) {
+    int32_t n = 0;
+    for (int32_t i = 0; i < ls->n; i++) {
+        emo__cached *x = &ls->cache->experts[ls->want[i].number];
+        if (ls->want[i].stage != PINNED || x->state != EMO__EXPERT_READY)
+            continue;
+        ls->want[i].stage = GROUPED;
+        emo__expert_cache_touch(ls->cache, x, ls->pass);
+        n++;
+    }
+    return n;
+}
+
+/* Pins what is wanted, as far as there are places. Returns how many are not there yet. */
+static int32_t ask(emo__lease *ls) {
+    emo__expert_cache *c = ls->cache;
+    int32_t left = 0;
+    for (int32_t i = 0; i < ls->n; i++) {
+        wanted *w = &ls->want[i];
+        emo__cached *x = &c->experts[w->number];
+        if (w->stage == WANTED && x->state == EMO__EXPERT_ABSENT && emo__expert_cache_make_room(c, x, false)) {
+            x->state = EMO__EXPERT_QUEUED;
+            emo__cached_push(&c->demand, c->n, w->number);
+            (void)pthread_cond_signal(&c->work);
+        }
+        if (w->stage == WANTED && x->state != EMO__EXPERT_ABSENT) {
+            x->pins++;
+            w->stage = PINNED;
+        }
+        left += w->stage == WANTED || (w->stage == PINNED && x->state != EMO__EXPERT_READY);
+    }
+    return left;
+}
+
+static bool is_mine(const emo__lease *ls, const emo__cached *x) {
+    for (int32_t i = 0; i < ls->n; i++) {
+        if (&ls->cache->experts[ls->want[i].number] == x)
+            return ls->want[i].stage == PINNED;
+    }
+    return false;
+}
+
+static emo__cached *failed_one(const emo__lease *ls) {
+    for (int32_t i = 0; i < ls->n; i++) {
+        emo__cached *x = &ls->cache->experts[ls->want[i].number];
+        if (ls->want[i].stage == PINNED && x->state == EMO__EXPERT_FAILED)
+            return x;
+    }
+    return NULL;
+}
+
+/* Reads an expert that somebody waits for, or waits until something changes. */
+static emo_status wait_for_one(emo__lease *ls, emo_error *err) {
+    emo__expert_cache *c = ls->cache;
+    emo__cached *x = failed_one(ls);
+    if (x != NULL)
+        x->state = EMO__EXPERT_READING;
+    else
+        x = emo__expert_cache_next_demand(c);
+    if (x == NULL) {
+        (void)pthread_cond_wait(&c->changed, &c->lock);
+        return EMO_OK;
+    }
+    bool mine = is_mine(ls, x);
+    emo_error why = EMO_ERROR_INIT;
+    emo_status status = emo__expert_cache_fill(c, x, &why);
+    if (status == EMO_OK || !mine) /* a failure of another's is another's to meet */
+        return EMO_OK;
+    return emo__fail_at(err, status, why.domain, why.number, "%s", why.message);
+}
+
+static void fill_table(emo__lease *ls, emo_expert_table *table) {
+    const emo__expert_cache *c = ls->cache;
+    const emo_expert_slot *own = c->model->layers[ls->layer].experts;
+    int32_t experts = c->model->config.layer[ls->layer].experts;
+    memset(ls->slots, 0, (size_t)experts * sizeof *ls->slots);
+    for (int32_t e = 0; ls->residents && e < experts; e++) {
+        if (emo__expert_cache_find(c, ls->layer, e) == NULL)
+            ls->slots[e] = own[e];
+    }
+    ls->residents = false;
+    for (int32_t i = 0; i < ls->n; i++) {
+        const emo__cached *x = &c->experts[ls->want[i].number];
+        if (ls->want[i].stage != GROUPED)
+            continue;
+        const char *place = emo__expert_cache_place_of(c, x);
+        emo_expert_slot *slot = &ls->slots[x->expert];
+        *slot = own[x->expert];
+        slot->gate.data = place + x->part[EMO_SLOT_GATE].at;
+        slot->up.data = place + x->part[EMO_SLOT_UP].at;
+        slot->down.data = place + x->part[EMO_SLOT_DOWN].at;
+    }
+    *table = (emo_expert_table){ls->slots, experts, NULL};
+}
+
+emo_status emo__lease_next(emo__lease *ls, emo_expert_table *table, bool *whole, bool *more, emo_error *err) {
+    emo__expert_cache *c = ls->cache;
+    emo_status status = EMO_OK;
+    uint64_t stalled = 0;
+    int32_t ready;
+    int32_t left;
+    emo__expert_cache_enter(c);
+    for (;;) {
+        left = ask(ls);
+        ready = collect(ls);
+        if (ready > 0 || ls->residents || left == 0)
+            break;
+        uint64_t start = emo__now_ns();
+        status = wait_for_one(ls, err);
+        stalled += emo__now_ns() - start;
+        if (status != EMO_OK)
+            break;
+    }
+    c->stats.stall_ns += stalled;
+    emo__expert_cache_leave(c);
+    *whole = ls->first && left == 0;
+    *more = ready > 0 || ls->residents;
+    ls->first = false;
+    if (status != EMO_OK)
+        emo__lease_end(ls);
+    else if (*more)
+        fill_table(ls, table);
+    return status;
+}
+
+/* Unpins what is in `stage`. */
+static void unpin(emo__lease *ls, int32_t stage) {
+    for (int32_t i = 0; i < ls->n; i++) {
+        emo__cached *x = &ls->cache->experts[ls->want[i].number];
+        if (ls->want[i].stage != stage)
+            continue;
+        ls->want[i].stage = DONE;
+        if (--x->pins == 0 && x->state == EMO__EXPERT_FAILED)
+            emo__expert_cache_drop(ls->cache, x);
+    }
+}
+
+void emo__lease_done(emo__lease *ls) {
+    emo__expert_cache_enter(ls->cache);
+    unpin(ls, GROUPED);
+    (void)pthread_cond_broadcast(&ls->cache->changed);
+    emo__expert_cache_leave(ls->cache);
+}
+
+void emo__lease_end(emo__lease *ls) {
+    emo__expert_cache_enter(ls->cache);
+    unpin(ls, GROUPED);
+    unpin(ls, PINNED);
+    ls->n = 0;
+    ls->residents = false;
+    (void)pthread_cond_broadcast(&ls->cache->changed);
+    emo__expert_cache_leave(ls->cache);
+}
