@@ -14,6 +14,8 @@ enum { MAX_CHUNKS = 64 };
 #define LEAST_CHUNK ((size_t)1 << 20)
 
 int emo_cuda_capturing(const emo_cuda_exec *exec) {
+    if (emo_cuda_planning(exec))
+        return 0;
     cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
     return cudaStreamIsCapturing(exec->stream, &status) == cudaSuccess && status != cudaStreamCaptureStatusNone;
 }
@@ -45,7 +47,7 @@ static void drop_chunks(emo_cuda_exec *exec) {
 
 emo_status emo_cuda_arena_reserve(emo_cuda_exec *exec, size_t bytes, emo_error *err) {
     emo_cuda_arena *a = &exec->arena;
-    if (a->count == 1 && a->sizes[0] >= bytes)
+    if ((SEPARATE && !emo_cuda_planning(exec)) || (a->count == 1 && a->sizes[0] >= bytes))
         return EMO_OK;
     drop_chunks(exec);
     return bytes > 0 ? add_chunk(exec, bytes, err) : EMO_OK;
@@ -73,6 +75,11 @@ emo_status emo_cuda_scratch(emo_exec *exec, size_t bytes, void **out, emo_error 
     size = SEPARATE && bytes > 0 ? bytes : size;
     a->wanted += size;
     a->peak = a->wanted > a->peak ? a->wanted : a->peak;
+    a->taken = a->wanted > a->taken ? a->wanted : a->taken;
+    if (emo_cuda_planning(e)) {
+        *out = emo_cuda_no_address(e->device, size);
+        return EMO_OK;
+    }
     if (SEPARATE || a->count == 0 || a->sizes[a->count - 1] - a->used < size)
         EMO_CUDA_TRY(add_chunk(e, size, err));
     *out = (char *)a->chunks[a->count - 1] + a->used;
@@ -92,6 +99,13 @@ void emo_cuda_scratch_release(emo_exec *exec, emo_cuda_mark mark) {
         emo_cuda_free(emo_cuda_of(exec)->device, a->chunks[--a->count]);
     a->used = a->count == mark.count ? mark.used : 0; /* a chunk that is new holds nothing from before the mark */
     a->wanted = mark.wanted;
+}
+
+size_t emo_cuda_exec_scratch(emo_exec *exec) {
+    emo_cuda_arena *a = &emo_cuda_of(exec)->arena;
+    size_t taken = a->taken;
+    a->taken = 0;
+    return taken;
 }
 
 void emo_cuda_arena_destroy(emo_cuda_exec *exec) { drop_chunks(exec); }

@@ -10,6 +10,8 @@
 
 emo_status emo_cuda_enter(const emo_cuda_device *device, int *previous, emo_error *err) {
     *previous = device->ordinal;
+    if (device->planning)
+        return EMO_OK;
     EMO_CUDA_TRY(emo_cuda_check(cudaGetDevice(previous), "cudaGetDevice", err));
     if (*previous != device->ordinal)
         EMO_CUDA_TRY(emo_cuda_check(cudaSetDevice(device->ordinal), "cudaSetDevice", err));

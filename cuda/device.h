@@ -15,6 +15,9 @@ void emo_cuda_leave(const emo_cuda_device *device, int previous);
 
 emo_status emo_cuda_device_count(const emo_backend_services *services, int32_t *out, emo_error *err);
 emo_status emo_cuda_device_open(const emo_backend_services *services, int32_t index, emo_backend **out, emo_error *err);
+/* A planner (see emo_backend_plugin_entry; planner.cu). */
+emo_status emo_cuda_planner_open(const emo_backend_services *services, emo_backend **out, emo_error *err);
+emo_status emo_cuda_planner(emo_backend *backend, emo_backend **out, emo_error *err);
 emo_status emo_cuda_device_info(const emo_backend *backend, emo_backend_device_info *out, emo_error *err);
 void emo_cuda_destroy(emo_backend *backend);
 
@@ -26,6 +29,9 @@ void emo_cuda_fill_table(emo_backend_ops *out);
 emo_status emo_cuda_alloc(emo_cuda_device *device, size_t bytes, void **out, emo_error *err);
 /* Work under way may still use the memory: it is handed out again or freed when that is done. */
 void emo_cuda_free(emo_cuda_device *device, void *ptr);
+/* A planner's answer where memory is asked for. */
+void *emo_cuda_no_address(emo_cuda_device *device, size_t bytes);
+emo_status emo_cuda_memory(emo_backend *backend, emo_backend_memory *out, emo_error *err);
 /* A second exec begins: memory that waits for the first one's stream alone is guarded by events from now on. */
 void emo_cuda_memory_shared(emo_cuda_device *device);
 /* An exec goes, its work done. */
@@ -46,6 +52,7 @@ emo_status emo_cuda_synchronize(emo_exec *exec, emo_error *err);
 emo_status emo_cuda_exec_create(emo_backend *backend, const emo_exec_options *options, emo_exec **out, emo_error *err);
 void emo_cuda_exec_destroy(emo_exec *exec);
 emo_status emo_cuda_arena_reserve(emo_cuda_exec *exec, size_t bytes, emo_error *err);
+size_t emo_cuda_exec_scratch(emo_exec *exec);
 void emo_cuda_arena_destroy(emo_cuda_exec *exec);
 /* Whether the exec's stream records a graph at the moment. */
 int emo_cuda_capturing(const emo_cuda_exec *exec);

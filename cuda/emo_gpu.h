@@ -3,7 +3,8 @@
  * The one portability header of the kernels. Under nvcc everything here is CUDA; under a host compiler with EMO_SIM it
  * is the simulator of tests/cudasim, so that the same sources run without a GPU (docs/cuda-simulator.md).
  *
- *   EMO_LAUNCH((kernel<...>), grid, block, dynamic_shared_bytes, stream, args...)   -> cudaError_t
+ *   EMO_LAUNCH((kernel<...>), grid, block, dynamic_shared_bytes, stream, args...)   -> cudaError_t; nothing is started
+ *                               in EMO_NO_STREAM
  *   EMO_LAUNCH_WIDE(the same)   for kernels that may need more shared memory than a block gets without asking
  *   EMO_SHARED(T, name, n)      T name[n] in static shared memory, 16-byte aligned
  *   EMO_DYN_SHARED(T, name)     T *name, the dynamic shared memory, 16-byte aligned
@@ -18,12 +19,17 @@
 #include <stdint.h>
 #include <string.h>
 
+/* The stream of an exec that only counts what it would need. */
+#define EMO_NO_STREAM ((cudaStream_t)(~(uintptr_t)0))
+
 #ifdef EMO_SIM
 #include "cudasim/device.h"
 #define EMO_LAUNCH(kernel, grid, block, shared, stream, ...)                                                           \
-    cudasim::launch(cudasim::LaunchConfig{grid, block, (size_t)(shared), stream, (const void *)(kernel), #kernel,      \
-                                          __FILE__, __LINE__},                                                         \
-                    kernel, ##__VA_ARGS__)
+    ((stream) == EMO_NO_STREAM                                                                                         \
+         ? cudaSuccess                                                                                                 \
+         : cudasim::launch(cudasim::LaunchConfig{grid, block, (size_t)(shared), stream, (const void *)(kernel),        \
+                                                 #kernel, __FILE__, __LINE__},                                         \
+                           kernel, ##__VA_ARGS__))
 #define EMO_SHARED(T, name, n)                                                                                         \
     static char name##_key_;                                                                                           \
     T *const name = (T *)cudasim::shared_static(&name##_key_, sizeof(T) * (n), alignof(T) < 16 ? 16 : alignof(T), #name)
@@ -34,7 +40,8 @@
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 #define EMO_LAUNCH(kernel, grid, block, shared, stream, ...)                                                           \
-    (kernel<<<grid, block, shared, stream>>>(__VA_ARGS__), cudaPeekAtLastError())
+    ((stream) == EMO_NO_STREAM ? cudaSuccess                                                                           \
+                               : (kernel<<<grid, block, shared, stream>>>(__VA_ARGS__), cudaPeekAtLastError()))
 #define EMO_SHARED(T, name, n) __shared__ __align__(16) T name[n]
 /* uint4 gives the 16 bytes that cp.async and ldmatrix need; a larger alignment would pad every kernel of the file. */
 #define EMO_DYN_SHARED(T, name)                                                                                        \
@@ -49,7 +56,7 @@ static inline cudaError_t emo_allow_shared(const void *kernel, size_t bytes) {
     return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
 }
 #define EMO_LAUNCH_WIDE(kernel, grid, block, shared, stream, ...)                                                      \
-    (emo_allow_shared((const void *)(kernel), (shared)) != cudaSuccess                                                 \
+    ((stream) != EMO_NO_STREAM && emo_allow_shared((const void *)(kernel), (shared)) != cudaSuccess                    \
          ? cudaPeekAtLastError()                                                                                       \
          : EMO_LAUNCH(kernel, grid, block, shared, stream, __VA_ARGS__))
 

@@ -6,7 +6,8 @@
 
 static void destroy(emo_cuda_exec *e) {
     emo_cuda_device *device = e->device;
-    if (e->stream != NULL || !e->owns_stream)
+    int planning = emo_cuda_planning(e);
+    if (!planning && (e->stream != NULL || !e->owns_stream))
         (void)cudaStreamSynchronize(e->stream);
     emo_cuda_plans_destroy(e);
     emo_cuda_arena_destroy(e);
@@ -39,7 +40,9 @@ static emo_status fill(emo_cuda_exec *e, const emo_exec_options *options, emo_er
     emo_cuda_device *device = e->device;
     e->compute = options != NULL ? options->compute : EMO_DTYPE_F32;
     e->deterministic = 1;
-    if (options != NULL && options->host_stream != NULL) {
+    if (emo_cuda_planning(e)) {
+        e->stream = EMO_NO_STREAM;
+    } else if (options != NULL && options->host_stream != NULL) {
         e->stream = (cudaStream_t)options->host_stream;
     } else {
         e->owns_stream = 1;

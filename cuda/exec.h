@@ -36,6 +36,11 @@ struct emo_cuda_device {
     pthread_mutex_t lock;   /* everything below */
     emo_cuda_exec *execs;   /* a list through `next` */
     emo_cuda_block *blocks; /* every piece of device memory handed out, or given back and waiting */
+    uint64_t live_bytes;    /* handed out */
+    uint64_t kept_bytes;    /* given back and waiting */
+    uint64_t pinned_bytes;  /* host memory that execs hold for transfers */
+    int32_t planning;       /* a planner (planner.cu): no device is there, addresses are numbers */
+    uint64_t next_address;  /* of a planner */
 };
 
 /* Scratch of one exec: one chunk, and more behind it while an operator needs more than it holds. */
@@ -46,6 +51,7 @@ typedef struct emo_cuda_arena {
     size_t used;   /* bytes of the last chunk in use */
     size_t wanted; /* bytes the operator has asked for so far, over all chunks */
     size_t peak;   /* the largest `wanted` since creation */
+    size_t taken;  /* the largest since emo_backend_ops.exec_scratch was asked last */
 } emo_cuda_arena;
 
 enum { EMO_CUDA_RING_PARTS = 4, EMO_CUDA_DOWNLOADS = 64 };
@@ -87,6 +93,9 @@ struct emo_cuda_exec {
     emo_cuda_exec *next;
 };
 
+/* Whether the exec only counts what its operators would take. */
+static inline int emo_cuda_planning(const emo_cuda_exec *exec) { return exec->device->planning; }
+
 static inline emo_cuda_exec *emo_cuda_of(emo_exec *exec) { return (emo_cuda_exec *)exec; }
 static inline cudaStream_t emo_cuda_stream(emo_exec *exec) { return ((emo_cuda_exec *)exec)->stream; }
 
@@ -123,6 +132,8 @@ typedef struct emo_cuda_mark {
 } emo_cuda_mark;
 emo_cuda_mark emo_cuda_scratch_mark(emo_exec *exec);
 void emo_cuda_scratch_release(emo_exec *exec, emo_cuda_mark mark);
+/* Zeroes device memory, in the order of the stream. */
+emo_status emo_cuda_clear(emo_exec *exec, void *device, size_t bytes, emo_error *err);
 /* A host array into device memory, in the order of the stream; `host` may be reused on return. */
 emo_status emo_cuda_send(emo_exec *exec, void *device, const void *host, size_t bytes, emo_error *err);
 /* A host array as scratch. `host` may be reused on return; bytes 0 gives a valid address. */

@@ -68,6 +68,8 @@ static void drop_plans(emo_cuda_exec *exec) {
 }
 
 emo_status emo_cuda_plans_create(emo_cuda_exec *exec, emo_error *err) {
+    if (emo_cuda_planning(exec))
+        return EMO_OK;
     emo_cuda_device *device = exec->device;
     exec->plans = (emo_cuda_plans *)device->services.alloc(device->services.ctx, sizeof *exec->plans);
     if (exec->plans == NULL)
@@ -236,6 +238,8 @@ static emo_status run(emo_exec *exec, const emo_gemm_args *g, int bf16, emo_erro
     plan *p = NULL;
     void *workspace = NULL;
     size_t item = bf16 ? 2 : 4;
+    if (emo_cuda_planning(e)) /* the most that cuBLASLt may ask for */
+        return emo_cuda_scratch(exec, WORKSPACE_BYTES, &workspace, err);
     memset(&key, 0, sizeof key);
     key.m = g->m, key.n = g->n, key.k = g->k, key.lda = g->lda, key.ldb = g->ldb, key.ldc = g->ldc;
     key.trans_a = g->trans_a != 0, key.trans_b = g->trans_b != 0, key.bf16 = bf16;

@@ -17,6 +17,7 @@
 #else
 #define KEPT_BLOCKS 64
 #endif
+#define KEPT_BYTES ((uint64_t)64 << 20) /* what is larger is given back for good: a model, the moments of a trainer */
 enum { MAX_EVENTS = 16 };
 
 struct emo_cuda_block {
@@ -40,8 +41,25 @@ static void release(emo_cuda_device *device, emo_cuda_block *b) {
     for (int32_t i = 0; i < b->n_events; i++)
         (void)cudaEventSynchronize(b->events[i]);
     drop_events(b);
-    (void)cudaFree(b->ptr); /* waits for the device where the block had no event */
+    if (!device->planning)
+        (void)cudaFree(b->ptr); /* waits for the device where the block had no event */
+    *(b->given_back ? &device->kept_bytes : &device->live_bytes) -= b->bytes;
     device->services.free(device->services.ctx, b);
+}
+
+/* Addresses that are never looked at: no two pieces share one, the first page is none. */
+void *emo_cuda_no_address(emo_cuda_device *device, size_t bytes) {
+    const uint64_t base = (uint64_t)1 << 40, align = EMO_CUDA_ALIGN;
+    uint64_t at = base + device->next_address;
+    device->next_address += ((uint64_t)bytes + align) / align * align;
+    return (void *)(uintptr_t)at;
+}
+
+static cudaError_t obtain(emo_cuda_device *device, void **out, size_t bytes) {
+    if (!device->planning)
+        return cudaMalloc(out, bytes);
+    *out = emo_cuda_no_address(device, bytes);
+    return cudaSuccess;
 }
 
 static int reusable(const emo_cuda_device *device, emo_cuda_block *b) {
@@ -57,12 +75,16 @@ static int reusable(const emo_cuda_device *device, emo_cuda_block *b) {
     return 1;
 }
 
-/* Frees given-back blocks, oldest (last) first, until at most `keep` are left. */
-static void trim(emo_cuda_device *device, int32_t keep) {
+/* Frees given-back blocks, oldest (last) first, until at most `keep` of them and `bytes` are left. */
+static void trim(emo_cuda_device *device, int32_t keep, uint64_t bytes) {
     int32_t seen = 0;
+    uint64_t held = 0;
     for (emo_cuda_block **at = &device->blocks; *at != NULL;) {
         emo_cuda_block *b = *at;
-        if (b->given_back && ++seen > keep) {
+        int over = b->given_back && (seen >= keep || b->bytes > bytes - held);
+        seen += b->given_back && !over;
+        held += b->given_back && !over ? b->bytes : 0;
+        if (over) {
             *at = b->next;
             release(device, b);
         } else {
@@ -90,6 +112,8 @@ emo_status emo_cuda_alloc(emo_cuda_device *device, size_t bytes, void **out, emo
     (void)pthread_mutex_lock(&device->lock);
     emo_cuda_block *b = take_kept(device, size);
     if (b != NULL) {
+        device->kept_bytes -= size;
+        device->live_bytes += size;
         (void)pthread_mutex_unlock(&device->lock);
         *out = b->ptr;
         return EMO_OK;
@@ -99,15 +123,16 @@ emo_status emo_cuda_alloc(emo_cuda_device *device, size_t bytes, void **out, emo
     if (b != NULL) {
         memset(b, 0, sizeof *b);
         b->bytes = size;
-        result = cudaMalloc(&b->ptr, size);
+        result = obtain(device, &b->ptr, size);
         if (result == cudaErrorMemoryAllocation) { /* what is kept may be what is missing */
             (void)cudaGetLastError();
-            trim(device, 0);
-            result = cudaMalloc(&b->ptr, size);
+            trim(device, 0, 0);
+            result = obtain(device, &b->ptr, size);
         }
         if (result == cudaSuccess) {
             b->next = device->blocks;
             device->blocks = b;
+            device->live_bytes += size;
             *out = b->ptr;
         } else {
             device->services.free(device->services.ctx, b);
@@ -157,11 +182,15 @@ void emo_cuda_free(emo_cuda_device *device, void *ptr) {
         b->next = device->blocks;
         device->blocks = b;
         b->given_back = 1;
-        if (device->execs != NULL && device->execs->next == NULL)
+        device->live_bytes -= b->bytes;
+        device->kept_bytes += b->bytes;
+        if (device->planning)
+            b->after = NULL;
+        else if (device->execs != NULL && device->execs->next == NULL)
             b->after = device->execs;
         else
             guard(device, b);
-        trim(device, KEPT_BLOCKS);
+        trim(device, device->planning ? 0 : KEPT_BLOCKS, KEPT_BYTES);
     }
     (void)pthread_mutex_unlock(&device->lock);
 }
@@ -176,6 +205,25 @@ void emo_cuda_memory_forget(emo_cuda_device *device, const emo_cuda_exec *exec) 
     for (emo_cuda_block *b = device->blocks; b != NULL; b = b->next)
         if (b->after == exec)
             b->after = NULL; /* its work is done: no event needed */
+}
+
+emo_status emo_cuda_memory(emo_backend *backend, emo_backend_memory *out, emo_error *err) {
+    emo_cuda_device *device = emo_cuda_device_of(backend);
+    size_t room = 0, total = 0;
+    int previous;
+    if (!device->planning) {
+        EMO_CUDA_TRY(emo_cuda_enter(device, &previous, err));
+        emo_status status = emo_cuda_check(cudaMemGetInfo(&room, &total), "cudaMemGetInfo", err);
+        emo_cuda_leave(device, previous);
+        EMO_CUDA_TRY(status);
+    }
+    (void)pthread_mutex_lock(&device->lock);
+    out->live_bytes = device->live_bytes;
+    out->free_bytes = device->planning ? 0 : room + device->kept_bytes;
+    out->total_bytes = total;
+    out->pinned_bytes = device->pinned_bytes;
+    (void)pthread_mutex_unlock(&device->lock);
+    return EMO_OK;
 }
 
 void emo_cuda_memory_close(emo_cuda_device *device) {

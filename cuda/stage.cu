@@ -9,15 +9,28 @@
 #define PART_BYTES ((size_t)1 << 20)
 #define DOWNLOAD_BYTES ((size_t)1 << 18)
 #define STAGE_ALIGN 64
+#define PINNED_BYTES (EMO_CUDA_RING_PARTS * PART_BYTES + DOWNLOAD_BYTES)
+
+/* The ring is there from now on, or no longer. */
+static void count_pinned(emo_cuda_exec *exec, int sign) {
+    emo_cuda_device *device = exec->device;
+    exec->ring.part_bytes = sign > 0 ? PART_BYTES : 0;
+    (void)pthread_mutex_lock(&device->lock);
+    device->pinned_bytes += sign > 0 ? PINNED_BYTES : (uint64_t)0 - PINNED_BYTES;
+    (void)pthread_mutex_unlock(&device->lock);
+}
 
 emo_status emo_cuda_transfers_create(emo_cuda_exec *exec, emo_error *err) {
     emo_cuda_ring *r = &exec->ring;
     void *host = NULL;
-    EMO_CUDA_TRY(
-        emo_cuda_check(cudaHostAlloc(&host, EMO_CUDA_RING_PARTS * PART_BYTES + DOWNLOAD_BYTES, cudaHostAllocPortable),
-                       "cudaHostAlloc of the pinned memory for transfers", err));
+    if (emo_cuda_planning(exec)) {
+        count_pinned(exec, 1);
+        return EMO_OK;
+    }
+    EMO_CUDA_TRY(emo_cuda_check(cudaHostAlloc(&host, PINNED_BYTES, cudaHostAllocPortable),
+                                "cudaHostAlloc of the pinned memory for transfers", err));
+    count_pinned(exec, 1);
     r->host = (char *)host;
-    r->part_bytes = PART_BYTES;
     exec->downloads.host = r->host + EMO_CUDA_RING_PARTS * PART_BYTES;
     for (int i = 0; i < EMO_CUDA_RING_PARTS; i++) {
         emo_status status = emo_cuda_check(cudaEventCreateWithFlags(&r->done[i], cudaEventDisableTiming),
@@ -37,6 +50,8 @@ void emo_cuda_transfers_destroy(emo_cuda_exec *exec) {
             (void)cudaEventDestroy(r->done[i]);
     if (r->host != NULL)
         (void)cudaFreeHost(r->host);
+    if (r->part_bytes != 0)
+        count_pinned(exec, -1);
 }
 
 /* Room for `bytes`, at most a part, that no transfer under way reads. */
@@ -59,6 +74,8 @@ static emo_status ring_take(emo_cuda_exec *exec, size_t bytes, char **out, emo_e
 
 emo_status emo_cuda_send(emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err) {
     emo_cuda_exec *e = emo_cuda_of(exec);
+    if (emo_cuda_planning(e))
+        return EMO_OK;
     if (bytes > 0 && emo_cuda_capturing(e))
         return emo_cuda_fail(err, EMO_E_BACKEND,
                              "%zu bytes of host memory were to be uploaded while a graph is recorded; upload before",
@@ -73,6 +90,12 @@ emo_status emo_cuda_send(emo_exec *exec, void *dst, const void *src, size_t byte
         at += n;
     }
     return EMO_OK;
+}
+
+emo_status emo_cuda_clear(emo_exec *exec, void *device, size_t bytes, emo_error *err) {
+    if (bytes == 0 || emo_cuda_planning(emo_cuda_of(exec)))
+        return EMO_OK;
+    return emo_cuda_check(cudaMemsetAsync(device, 0, bytes, emo_cuda_stream(exec)), "zeroing device memory", err);
 }
 
 emo_status emo_cuda_stage(emo_exec *exec, const void *host, size_t bytes, void **device, emo_error *err) {

@@ -29,9 +29,19 @@ static void mem_free(emo_backend *backend, void *ptr) {
 
 typedef emo_status (*transfer_fn)(emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err);
 
+static emo_status do_reserve(emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err) {
+    (void)dst;
+    (void)src;
+    return bytes > 0 ? emo_cuda_arena_reserve(emo_cuda_of(exec), bytes, err) : EMO_OK;
+}
+
 static emo_status transfer(transfer_fn fn, emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err) {
     const emo_cuda_device *device = emo_cuda_of(exec)->device;
     int previous;
+    if (device->planning && fn == emo_cuda_download && bytes > 0)
+        memset(dst, 0, bytes);
+    if (device->planning && fn != do_reserve)
+        return EMO_OK;
     EMO_CUDA_TRY(emo_cuda_enter(device, &previous, err));
     emo_status status = fn(exec, dst, src, bytes, err);
     emo_cuda_leave(device, previous);
@@ -59,9 +69,7 @@ static emo_status copy(emo_exec *exec, void *dst, const void *src, size_t bytes,
 
 static emo_status do_zero(emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err) {
     (void)src;
-    if (bytes == 0)
-        return EMO_OK;
-    return emo_cuda_check(cudaMemsetAsync(dst, 0, bytes, emo_cuda_stream(exec)), "zeroing device memory", err);
+    return emo_cuda_clear(exec, dst, bytes, err);
 }
 
 static emo_status zero(emo_exec *exec, void *dst, size_t bytes, emo_error *err) {
@@ -77,12 +85,6 @@ static emo_status do_synchronize(emo_exec *exec, void *dst, const void *src, siz
 
 static emo_status synchronize(emo_exec *exec, emo_error *err) {
     return transfer(do_synchronize, exec, NULL, NULL, 0, err);
-}
-
-static emo_status do_reserve(emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err) {
-    (void)dst;
-    (void)src;
-    return bytes > 0 ? emo_cuda_arena_reserve(emo_cuda_of(exec), bytes, err) : EMO_OK;
 }
 
 static emo_status exec_reserve(emo_exec *exec, size_t bytes, emo_error *err) {
@@ -154,6 +156,9 @@ void emo_cuda_fill_table(emo_backend_ops *out) {
     ops.table_sync = table_sync;
     ops.table_free = table_free;
     ops.device_info = emo_cuda_device_info;
+    ops.memory = emo_cuda_memory;
+    ops.exec_scratch = emo_cuda_exec_scratch;
+    ops.planner = emo_cuda_planner;
 #define PUT(entry, type) ops.entry = enter_##entry;
     EMO_OPERATORS(PUT, PUT)
 #undef PUT

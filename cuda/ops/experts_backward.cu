@@ -17,8 +17,7 @@ static emo_status backward(emo_exec *exec, const emo_experts_args *args, const e
     if (args->dx != NULL)
         EMO_CUDA_TRY(emo_cuda_scratch(exec, (size_t)(s->rows * s->hidden_stride) * sizeof(T), &out, err));
     if (s->inner_stride != args->inner) /* sums run over the padding between the halves, too */
-        EMO_CUDA_TRY(
-            emo_cuda_check(cudaMemsetAsync(d_pre, 0, d_pre_bytes, emo_cuda_stream(exec)), "zeroing scratch", err));
+        EMO_CUDA_TRY(emo_cuda_clear(exec, d_pre, d_pre_bytes, err));
     job.dy = dy;
     job.d_pre = (T *)d_pre;
     job.out = (T *)out;

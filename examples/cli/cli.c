@@ -102,6 +102,7 @@ int cli_end(cli *c) {
         code = EXIT_CODE_FAILURE;
     }
     emo_runtime_release(c->rt);
+    free(c->plugin);
     c->rt = NULL;
     options_free(c->table, &c->operands);
     return code;

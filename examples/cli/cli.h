@@ -17,6 +17,7 @@ typedef struct cli {
     string_list operands;
     common_options common;
     emo_runtime *rt;
+    char *plugin;  /* of --device or --backend; NULL: none is needed */
     emo_error err; /* of the last call; cli_end() turns it into the exit code */
     int code;      /* an exit code that was decided elsewhere, 0: none */
     progress_line line;

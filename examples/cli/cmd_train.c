@@ -290,6 +290,7 @@ static emo_status check_folder(cli *c, const train_arguments *a) {
 static emo_status dry_run_train(cli *c, const train_arguments *a) {
     emo_model_info info = EMO_MODEL_INFO_INIT;
     emo_pool_policy *pool = NULL;
+    emo_mask *mask = NULL;
     char *own = NULL, *path = NULL, pool_words[4096] = "none";
     size_t size = 0;
     const char *shape = a->config != NULL ? a->config : a->from != NULL ? a->from : a->recipe_path;
@@ -303,9 +304,21 @@ static emo_status dry_run_train(cli *c, const train_arguments *a) {
     }
     const char *config = own != NULL ? own : a->recipe.config;
     EMO_TRY(emo_model_info_json(c->rt, config, strlen(config), &info, &c->err));
-    dry_run d = {a->recipe.name, shape, pool_words, a->schedule, a->scope, &info, &a->options};
+    if (a->mask != NULL)
+        EMO_TRY(emo_mask_load(c->rt, a->mask, &mask, &c->err));
+    emo_train_plan plan = EMO_TRAIN_PLAN_INIT;
+    emo_train_plan_options how = EMO_TRAIN_PLAN_OPTIONS_INIT;
+    emo_train_options options = a->options;
+    options.pool = emo_pool_policy_kind(pool) == EMO_POOL_NONE ? NULL : pool;
+    options.mask = mask;
+    how.compute = cli_compute(c);
+    how.device = c->common.device;
+    how.plugin = c->plugin;
+    EMO_TRY(emo_train_plan_json(c->rt, config, strlen(config), &options, &how, &plan, &c->err));
+    dry_run d = {a->recipe.name, shape, pool_words, a->schedule, a->scope, c->common.device, &info, &a->options, &plan};
     dry_run_print(c, &d);
 done:
+    emo_mask_release(mask);
     emo_pool_policy_release(pool);
     free(own);
     free(path);

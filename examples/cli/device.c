@@ -36,7 +36,7 @@ emo_status cli_load_backend(cli *c) {
     const char *backend = c->common.backend, *device = c->common.device;
     if (backend == NULL && on_cpu(device))
         return EMO_OK;
-    char *path = backend != NULL ? realpath(backend, NULL) : plugin_nearby(device);
+    char *path = c->plugin = backend != NULL ? realpath(backend, NULL) : plugin_nearby(device);
     if (path == NULL && backend != NULL)
         return cli_fail(c, EMO_E_NOT_FOUND, "--backend %s: there is no such file", backend);
     if (path == NULL)
@@ -45,7 +45,11 @@ emo_status cli_load_backend(cli *c) {
             "--device %s needs its plug-in: libemo_%.*s.so is not beside the program, name it with --backend", device,
             (int)strcspn(device, ":"), device);
     emo_status status = emo_runtime_load_backend(c->rt, path, &c->err);
-    free(path);
+    if (status == EMO_E_NOT_FOUND && cli_given(c, "dry-run")) { /* a plan needs no device */
+        const emo_error none = EMO_ERROR_INIT;
+        c->err = none;
+        return EMO_OK;
+    }
     return status;
 }
 

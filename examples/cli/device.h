@@ -4,7 +4,8 @@
 
 #include "cli.h"
 
-/* Loads the plug-in that --backend names, or the one that --device needs, found beside the program. */
+/* Loads the plug-in that --backend names, or the one that --device needs, found beside the program. With --dry-run
+ * there need be no device. */
 emo_status cli_load_backend(cli *c);
 
 /* Moves a model to --device. */

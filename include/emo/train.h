@@ -170,6 +170,59 @@ EMO_API EMO_MUST_CHECK emo_status emo_trainer_checkpoint(emo_trainer *trainer, e
 /** The step the trainer is at (0 before the first), and the planned number. */
 EMO_API int64_t emo_trainer_at(const emo_trainer *trainer);
 EMO_API int64_t emo_trainer_steps(const emo_trainer *trainer);
+/** What planning is for; see emo_train_plan_json(). */
+typedef struct emo_train_plan_options {
+    uint32_t struct_size;
+    emo_dtype compute;  /**< as of the model that would be trained: EMO_DTYPE_F32 or EMO_DTYPE_BF16 */
+    const char *device; /**< "cuda", "cuda:1"; NULL: "cpu" */
+    const char *plugin; /**< absolute path of the device's plug-in, where it is not loaded: then neither a device nor a
+                           driver needs to be there; NULL: the device is loaded */
+} emo_train_plan_options;
+#define EMO_TRAIN_PLAN_OPTIONS_INIT                                                                                    \
+    { sizeof(emo_train_plan_options), 0, 0, 0 }
+/** Fills in the defaults, as the macro does: see emo_struct_init(). */
+EMO_API void emo_train_plan_options_init(emo_train_plan_options *options);
+#define emo_train_plan_options_init(object) EMO_STRUCT_INIT(emo_train_plan_options, object)
+
+/** The memory that training takes, in bytes: of the device, but for `pinned`. */
+typedef struct emo_train_plan {
+    uint32_t struct_size;
+    int32_t fits;        /**< 1: there is room, 0: there is not, -1: how much is free is not known */
+    int64_t parameters;  /**< of the model */
+    int64_t trained;     /**< of those, the ones with gradients */
+    int64_t tokens;      /**< of a micro-batch on this rank */
+    int64_t weights;     /**< f32 masters, which passes compute with */
+    int64_t gradients;   /**< f32 */
+    int64_t moments;     /**< of AdamW: two of f32 */
+    int64_t saved;       /**< activations that the forward keeps for the backward */
+    int64_t activations; /**< the other arrays of a micro-batch */
+    int64_t workspace;   /**< scratch, shared by all operators: what the largest of them needs */
+    int64_t tables;      /**< expert tables, rotary tables, balancing counts, sums */
+    int64_t total;       /**< all of the above: what a device that has this much free trains with */
+    int64_t
+        micro_batch;   /**< of the total, what grows with the tokens of a micro-batch: saved, activations, workspace */
+    int64_t pinned;    /**< host memory for transfers */
+    int64_t available; /**< free on the device at the moment; 0: not known */
+    int64_t workspaces[16]; /**< scratch by emo_train_part */
+} emo_train_plan;
+#define EMO_TRAIN_PLAN_INIT                                                                                            \
+    {                                                                                                                  \
+        sizeof(emo_train_plan), -1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, { 0 }                                    \
+    }
+
+/**
+ * The memory that a trainer of a model with this config.json would take with these options, found by running the
+ * trainer's own code on a device that only counts: nothing is allocated there, and the shape may be one that no machine
+ * at hand could hold. Of the options, `valid`, `out` and hooks play no part; pools, masks, balancing and ranks do.
+ * A trainer on a device plans so before it allocates anything, and refuses what does not fit.
+ * @return EMO_E_FORMAT, EMO_E_RANGE and the like as emo_model_create_json() and emo_trainer_create(), EMO_E_NOT_FOUND
+ * (no such device or plug-in), EMO_E_UNSUPPORTED (a back end that cannot plan).
+ */
+EMO_API EMO_MUST_CHECK emo_status emo_train_plan_json(emo_runtime *rt, const char *config, size_t length,
+                                                      const emo_train_options *options,
+                                                      const emo_train_plan_options *plan_options, emo_train_plan *out,
+                                                      emo_error *err);
+
 /**
  * Where the time went so far, for a trainer with options.profile: entry `index` (from 0) of those that were met, in the
  * order of emo_train_part, forward before backward. The seconds of all entries add up to the time spent in steps and

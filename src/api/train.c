@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <string.h>
 
+#include "backend/plugin.h"
 #include "base/options.h"
 #include "base/status.h"
 #include "train/trainer.h"
@@ -14,7 +15,7 @@ emo_status emo_trainer_create(emo_model *model, const emo_dataset *data, const e
     emo_train_options opt = EMO_TRAIN_OPTIONS_INIT;
     emo_status status = emo__options_copy(&opt, sizeof opt, options, "emo_train_options", err);
     if (status == EMO_OK)
-        status = emo__trainer_create(model, data, &opt, out, err);
+        status = emo__trainer_create(model, data, &opt, NULL, out, err);
     if (status != EMO_OK && options != NULL)
         emo_comm_abort(opt.comm); /* the other ranks may be waiting for this one */
     return status;
@@ -72,6 +73,70 @@ emo_status emo_trainer_checkpoint(emo_trainer *trainer, emo_error *err) {
     else if (trainer->rank == 0)
         status = emo__checkpoint_write(trainer, &trainer->opt.progress, err);
     emo__guard_end_write(&trainer->guard);
+    return status;
+}
+
+/* A planner for the device that is asked for, and the device if it is there. */
+static emo_status open_planner(emo_runtime *rt, const emo_train_plan_options *o, emo_backend **device,
+                               emo__device **planner, emo_error *err) {
+    const char *name = o->device != NULL ? o->device : "cpu";
+    emo_status status = emo__registry_open(rt->registry, name, device, err);
+    if (status == EMO_OK)
+        return emo__planner_of(rt, *device, planner, err);
+    if (status != EMO_E_NOT_FOUND || o->plugin == NULL)
+        return status;
+    emo__error_clear(err);
+    return emo__plugin_planner(rt, o->plugin, name, planner, err);
+}
+
+static emo_status make_plan(emo_runtime *rt, const emo__config *config, const emo_train_options *options,
+                            const emo_train_plan_options *o, emo_train_plan *plan, emo_error *err) {
+    emo_backend *device = NULL;
+    emo__device *planner = NULL;
+    emo_backend_memory memory = {0};
+    emo_status status = open_planner(rt, o, &device, &planner, err);
+    if (status == EMO_OK)
+        status = emo__train_plan(rt, planner->backend, config, o->compute, options, plan, err);
+    if (status == EMO_OK && device != NULL)
+        status = device->ops->memory(device, &memory, err);
+    if (status == EMO_OK && memory.total_bytes > 0) {
+        plan->available = (int64_t)memory.free_bytes;
+        plan->fits = plan->total <= plan->available ? 1 : 0;
+    }
+    emo__device_close(rt, planner);
+    return status;
+}
+
+emo_status emo_train_plan_json(emo_runtime *rt, const char *config, size_t length, const emo_train_options *options,
+                               const emo_train_plan_options *plan_options, emo_train_plan *out, emo_error *err) {
+    emo__error_clear(err);
+    if (rt == NULL || config == NULL || out == NULL)
+        return emo__fail(err, EMO_E_INVALID_ARGUMENT, "%s is NULL",
+                         rt == NULL       ? "rt"
+                         : config == NULL ? "config"
+                                          : "out");
+    uint32_t size = out->struct_size;
+    if (size < sizeof size)
+        return emo__fail(err, EMO_E_INVALID_ARGUMENT,
+                         "emo_train_plan.struct_size is %u; start from EMO_TRAIN_PLAN_INIT", (unsigned)size);
+    emo_train_options opt = EMO_TRAIN_OPTIONS_INIT;
+    emo_train_plan_options how = EMO_TRAIN_PLAN_OPTIONS_INIT;
+    emo_train_plan plan = EMO_TRAIN_PLAN_INIT;
+    emo__config parsed = {0};
+    emo_status status;
+    EMO_TRY(status = emo__options_copy(&opt, sizeof opt, options, "emo_train_options", err));
+    EMO_TRY(status = emo__options_copy(&how, sizeof how, plan_options, "emo_train_plan_options", err));
+    if (how.compute != EMO_DTYPE_F32 && how.compute != EMO_DTYPE_BF16) {
+        status =
+            emo__fail(err, EMO_E_RANGE, "compute is %d; it must be EMO_DTYPE_F32 or EMO_DTYPE_BF16", (int)how.compute);
+        goto done;
+    }
+    EMO_TRY(status = emo__config_parse(&rt->mem, config, length, &parsed, err));
+    EMO_TRY(status = make_plan(rt, &parsed, &opt, &how, &plan, err));
+    memcpy(out, &plan, size < sizeof plan ? size : sizeof plan);
+    out->struct_size = size;
+done:
+    emo__config_free(&parsed);
     return status;
 }
 

@@ -3,6 +3,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -81,24 +82,30 @@ static emo_status adopt_table(emo__device *device, const char *name, emo_error *
     return EMO_OK;
 }
 
-static emo_status open_device(const emo_runtime *rt, const emo_backend_plugin_entry *entry, int32_t index,
-                              emo__device **out, emo_error *err) {
+enum { PLANNER = -1 }; /* instead of a device's number */
+
+/* A device of the plug-in `entry`, or a planner; without an entry the planner of `like`. */
+static emo_status open_device(const emo_runtime *rt, const emo_backend_plugin_entry *entry, emo_backend *like,
+                              int32_t index, emo__device **out, emo_error *err) {
     emo__device *device = emo__calloc(&rt->mem, 1, sizeof *device);
+    const char *name = entry != NULL ? entry->name : like->name;
     *out = NULL;
     if (device == NULL)
         return emo__fail_memory(err, sizeof *device);
     device->services = services_of(rt);
     emo_backend *backend = NULL;
-    emo_status status = entry->open(&device->services, index, &backend, err);
+    emo_status status = entry == NULL      ? like->ops->planner(like, &backend, err)
+                        : index == PLANNER ? entry->planner(&device->services, &backend, err)
+                                           : entry->open(&device->services, index, &backend, err);
     if (status == EMO_OK && backend == NULL)
         status = 1;
     if (status != EMO_OK) {
-        status = plugin_failed(err, status, entry->name, "open");
+        status = plugin_failed(err, status, name, "open");
     } else {
         device->backend = backend;
-        backend->name = entry->name;
+        backend->name = name;
         void (*destroy)(emo_backend *) = backend->ops != NULL ? backend->ops->destroy : NULL;
-        status = adopt_table(device, entry->name, err);
+        status = adopt_table(device, name, err);
         if (status != EMO_OK) { /* the plug-in's own table is not to be trusted further than its destroy */
             if (destroy != NULL && backend->ops->abi == EMO_BACKEND_ABI)
                 destroy(backend);
@@ -126,7 +133,7 @@ static emo_status open_devices(const emo_runtime *rt, emo__registry *registry, c
     if (count > EMO__MAX_DEVICES - 1)
         count = EMO__MAX_DEVICES - 1; /* the first ones, as in a machine that had no more */
     while (opened < count && status == EMO_OK) {
-        status = open_device(rt, entry, opened, &devices[opened], err);
+        status = open_device(rt, entry, NULL, opened, &devices[opened], err);
         opened += status == EMO_OK;
     }
     if (status == EMO_OK)
@@ -138,8 +145,10 @@ static emo_status open_devices(const emo_runtime *rt, emo__registry *registry, c
 
 /* ---- the library ---- */
 
-emo_status emo__plugin_load(const emo_runtime *rt, emo__registry *registry, const char *path, emo_error *err) {
+/* The entry of the plug-in at an absolute path. It stays loaded. */
+static emo_status find_entry(const char *path, const emo_backend_plugin_entry **out, emo_error *err) {
     struct stat info;
+    *out = NULL;
     if (path[0] != '/')
         return emo__fail(err, EMO_E_INVALID_ARGUMENT, "path '%s' is relative; a plug-in needs an absolute path", path);
     if (stat(path, &info) != 0)
@@ -158,8 +167,44 @@ emo_status emo__plugin_load(const emo_runtime *rt, emo__registry *registry, cons
         return emo__fail(err, EMO_E_UNSUPPORTED,
                          "'%s' was built for version %u of the operator table; this is version %d", path,
                          (unsigned)entry->abi, EMO_BACKEND_ABI);
-    if (entry->struct_size < sizeof *entry || entry->name == NULL || entry->name[0] == '\0' ||
-        strlen(entry->name) > 31 || strchr(entry->name, ':') != NULL || entry->count == NULL || entry->open == NULL)
+    if (entry->struct_size < offsetof(emo_backend_plugin_entry, planner) || entry->name == NULL ||
+        entry->name[0] == '\0' || strlen(entry->name) > 31 || strchr(entry->name, ':') != NULL ||
+        entry->count == NULL || entry->open == NULL)
         return emo__fail(err, EMO_E_FORMAT, "'%s' has an incomplete plug-in entry", path);
-    return open_devices(rt, registry, entry, err);
+    *out = entry;
+    return EMO_OK;
+}
+
+emo_status emo__plugin_load(const emo_runtime *rt, emo__registry *registry, const char *path, emo_error *err) {
+    const emo_backend_plugin_entry *entry = NULL;
+    emo_status status = find_entry(path, &entry, err);
+    return status == EMO_OK ? open_devices(rt, registry, entry, err) : status;
+}
+
+/* ---- planners ---- */
+
+static emo_status no_planner(const char *name, emo_error *err) {
+    return emo__fail(err, EMO_E_UNSUPPORTED, "back end '%s' cannot say what it would need", name);
+}
+
+emo_status emo__planner_of(const emo_runtime *rt, emo_backend *backend, emo__device **out, emo_error *err) {
+    *out = NULL;
+    if (backend->ops->planner == NULL || backend->ops->memory == NULL || backend->ops->exec_scratch == NULL)
+        return no_planner(backend->name, err);
+    return open_device(rt, NULL, backend, PLANNER, out, err);
+}
+
+emo_status emo__plugin_planner(const emo_runtime *rt, const char *path, const char *name, emo__device **out,
+                               emo_error *err) {
+    const emo_backend_plugin_entry *entry = NULL;
+    emo_status status = find_entry(path, &entry, err);
+    *out = NULL;
+    if (status != EMO_OK)
+        return status;
+    size_t length = strcspn(name, ":");
+    if (strlen(entry->name) != length || strncmp(entry->name, name, length) != 0)
+        return emo__fail(err, EMO_E_NOT_FOUND, "'%s' is the back end '%s', not '%s'", path, entry->name, name);
+    if (entry->struct_size < sizeof *entry || entry->planner == NULL)
+        return no_planner(entry->name, err);
+    return open_device(rt, entry, NULL, PLANNER, out, err);
 }

@@ -102,6 +102,11 @@ static void exec_destroy(emo_exec *exec) {
 }
 
 static void *grow_region(emo__cpu_exec *cpu, char **region, size_t *size, size_t bytes, emo_error *err) {
+    if (((emo__cpu_backend *)cpu->base.backend)->planning) { /* the operator gives up here: see planner.c */
+        *size = bytes > *size ? bytes : *size;
+        cpu->taken = bytes > cpu->taken ? bytes : cpu->taken;
+        return NULL;
+    }
     if (bytes > *size) {
         void *fresh = emo__alloc(&cpu->rt->mem, bytes);
         if (fresh == NULL) {
@@ -149,6 +154,16 @@ static int32_t supports(const emo_backend *backend, int32_t op, emo_dtype weight
                                                emo__dtype_quantised(weight_dtype))); /* forward only */
 }
 
+static size_t exec_scratch(emo_exec *exec) { return emo__cpu(exec)->scratch_size + emo__cpu(exec)->outer_size; }
+
+/* What the process may have is for the system to say, when it is asked for it. */
+static emo_status memory(emo_backend *backend, emo_backend_memory *out, emo_error *err) {
+    (void)backend;
+    (void)out;
+    (void)err;
+    return EMO_OK;
+}
+
 emo_status emo__cpu_backend_create(const emo_runtime *rt, emo_backend **out, emo_error *err) {
     *out = NULL;
     emo__cpu_backend *cpu = emo__calloc(&rt->mem, 1, sizeof *cpu);
@@ -175,6 +190,9 @@ emo_status emo__cpu_backend_create(const emo_runtime *rt, emo_backend **out, emo
     ops->table_sync = table_sync;
     ops->table_free = table_free;
     emo__cpu_register_all(ops);
+    ops->planner = emo__cpu_planner;
+    ops->memory = memory;
+    ops->exec_scratch = exec_scratch;
     emo__backend_complete(ops);
     *out = &cpu->base;
     return EMO_OK;

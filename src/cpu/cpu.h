@@ -4,6 +4,7 @@
 #define EMO_SRC_CPU_CPU_H
 
 #include <emo/sys/backend.h>
+#include <stdbool.h>
 
 #include "base/runtime.h"
 
@@ -11,6 +12,8 @@ typedef struct emo__cpu_backend {
     emo_backend base;
     emo_backend_ops ops;   /* filled once, at creation */
     const emo_runtime *rt; /* borrowed: the runtime owns the back end */
+    bool planning;         /* a planner (planner.c): memory is counted, nothing is done */
+    uint64_t planned;      /* bytes handed out by it */
 } emo__cpu_backend;
 
 typedef struct emo__cpu_exec {
@@ -23,6 +26,7 @@ typedef struct emo__cpu_exec {
     size_t scratch_size;
     char *outer; /* a second region, for operators that call other operators while they hold theirs */
     size_t outer_size;
+    size_t taken; /* the most that an operator has asked of both since the last emo_backend_ops.exec_scratch */
 } emo__cpu_exec;
 
 static inline emo__cpu_exec *emo__cpu(emo_exec *exec) { return (emo__cpu_exec *)exec; }
@@ -42,6 +46,9 @@ int emo__cpu_has_isa(emo_isa isa);
 int emo__cpu_allow_amx(void);
 
 EMO_MUST_CHECK emo_status emo__cpu_backend_create(const emo_runtime *rt, emo_backend **out, emo_error *err);
+
+/* A planner (see emo_backend_plugin_entry) of `backend`, which is the CPU's. */
+EMO_MUST_CHECK emo_status emo__cpu_planner(emo_backend *backend, emo_backend **out, emo_error *err);
 
 /* The linear layer; with `exact` in f32, whatever the exec computes in (the router). */
 EMO_MUST_CHECK emo_status emo__cpu_linear_forward(emo_exec *exec, const emo_linear_args *args, int exact,

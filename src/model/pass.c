@@ -119,6 +119,7 @@ void emo__pass_set_slice_work(emo__pass *p, int64_t multiply_adds) { p->slice_wo
 uint64_t emo__pass_slices(const emo__pass *p) { return p->slices; }
 emo_exec *emo__pass_exec(const emo__pass *p) { return p->exec; }
 size_t emo__pass_bytes(const emo__pass *p) { return p->arena_bytes; }
+size_t emo__pass_kept_bytes(const emo__pass *p) { return p->kept_bytes; }
 
 /* cos and sin as the reference computes them: f32 frequencies, f32 angles. */
 static emo_status grow_rope(emo__pass *p, int64_t rows, emo_error *err) {
@@ -162,6 +163,8 @@ static emo_status grow_rope(emo__pass *p, int64_t rows, emo_error *err) {
     p->rope_rows = rows;
     return EMO_OK;
 }
+
+emo_status emo__pass_reserve(emo__pass *p, int64_t positions, emo_error *err) { return grow_rope(p, positions, err); }
 
 static emo_status check_batch(const emo__pass *p, const emo__batch *b, int64_t *positions, emo_error *err) {
     const emo__config *c = &p->model->config;

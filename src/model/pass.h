@@ -128,6 +128,10 @@ uint64_t emo__pass_slices(const emo__pass *pass);
 emo_exec *emo__pass_exec(const emo__pass *pass);
 /* Bytes of activations the pass holds. */
 size_t emo__pass_bytes(const emo__pass *pass);
+/* Of those, what is kept from the forward for the backward. */
+size_t emo__pass_kept_bytes(const emo__pass *pass);
+/* Makes room for positions below `positions` now, so that begin need not. */
+EMO_MUST_CHECK emo_status emo__pass_reserve(emo__pass *pass, int64_t positions, emo_error *err);
 
 /* Checks the batch against the capacities and sets the cursor to the first step. */
 EMO_MUST_CHECK emo_status emo__pass_begin(emo__pass *pass, const emo__batch *batch, emo_error *err);

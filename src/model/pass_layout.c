@@ -204,7 +204,9 @@ size_t emo__pass_layout(emo__pass *p, char *base) {
     p->sums = take(&b, 2, sizeof(double));
     int64_t rows = t < EMO__ON_DEMAND_ROWS ? t : EMO__ON_DEMAND_ROWS;
     p->expert_rows = p->lease != NULL ? floats(&b, rows * c->top_k * c->hidden) : NULL;
+    size_t before = b.at;
     take_layers(&b, p, &w);
+    p->kept_bytes = p->cfg.save ? b.at - before : 0;
     if (p->cfg.save)
         take_backward(&b, p, &w);
     return b.at;

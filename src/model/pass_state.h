@@ -56,7 +56,8 @@ struct emo__pass {
 
     void *arena;
     size_t arena_bytes;
-    int32_t *always; /* device, all layers */
+    size_t kept_bytes; /* of those, what layers keep for backward */
+    int32_t *always;   /* device, all layers */
     emo__layer_state *layers;
     emo__lease *lease;  /* on the experts that come and go; NULL: the model has none */
     float *expert_rows; /* with lease: [ON_DEMAND_ROWS * K, hidden] outputs of experts */

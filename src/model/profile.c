@@ -13,6 +13,10 @@ void emo__profile_lap(emo__profile *profile, emo_exec *exec, emo_train_part part
         return;
     if (exec != NULL) /* a failure shows at the next operator, which has somewhere to say so */
         (void)exec->backend->ops->synchronize(exec, NULL);
+    if (exec != NULL && profile->scratch != NULL) {
+        int64_t bytes = (int64_t)exec->backend->ops->exec_scratch(exec);
+        profile->scratch[part] = bytes > profile->scratch[part] ? bytes : profile->scratch[part];
+    }
     uint64_t now = emo__now_ns();
     emo__profile_cell *cell = &profile->cells[part][backward != 0];
     cell->calls++;

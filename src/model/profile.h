@@ -17,6 +17,7 @@ typedef struct emo__profile_cell {
 typedef struct emo__profile {
     uint64_t last;                                  /* emo__now_ns() of the last lap's end */
     emo__profile_cell cells[EMO__PROFILE_PARTS][2]; /* forward, backward */
+    int64_t *scratch; /* [EMO__PROFILE_PARTS] the most scratch of an operator of each part, kept; NULL: not wanted */
 } emo__profile;
 
 /* From now on; the time before belongs to nobody. */

@@ -149,6 +149,15 @@ static emo_status room(emo__balance *b, int32_t need, int32_t **counts, int32_t 
     return EMO_OK;
 }
 
+emo_status emo__balance_reserve(emo__balance *b, int32_t microbatches, emo_error *err) {
+    emo_status status = grow_sources(b, b->ring + microbatches, err);
+    if (status == EMO_OK)
+        status = room(b, microbatches, &b->now, &b->capacity, err);
+    if (status == EMO_OK && keeps_past(b) && b->past_microbatches == 0) /* so that the end of the step needs none */
+        status = room(b, microbatches, &b->past, &b->past_capacity, err);
+    return status;
+}
+
 emo_status emo__balance_begin_step(emo__balance *balance, emo_exec *exec, int32_t microbatches, double n_all,
                                    double tokens, emo_error *err) {
     emo__balance *b = balance;
@@ -158,11 +167,7 @@ emo_status emo__balance_begin_step(emo__balance *balance, emo_exec *exec, int32_
     if (!(n_all > 0.0) || !(tokens > 0.0))
         return emo__fail(err, EMO_E_RANGE, "the loss divisor is %g and the step has %g tokens; both must be positive",
                          n_all, tokens);
-    emo_status status = grow_sources(b, b->ring + microbatches, err);
-    if (status == EMO_OK)
-        status = room(b, microbatches, &b->now, &b->capacity, err);
-    if (status == EMO_OK && keeps_past(b) && b->past_microbatches == 0) /* so that the end of the step needs none */
-        status = room(b, microbatches, &b->past, &b->past_capacity, err);
+    emo_status status = emo__balance_reserve(b, microbatches, err);
     if (status != EMO_OK)
         return status;
     b->microbatches = microbatches;

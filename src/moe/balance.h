@@ -32,6 +32,8 @@ EMO_MUST_CHECK emo_status emo__balance_create(emo_runtime *rt, emo_backend *back
                                               int32_t window, emo__balance **out, emo_error *err);
 void emo__balance_destroy(emo__balance *balance); /* NULL is a no-op */
 
+/* Makes room for steps of so many micro-batches now, so that begin_step need not. */
+EMO_MUST_CHECK emo_status emo__balance_reserve(emo__balance *balance, int32_t microbatches, emo_error *err);
 /* Zeroes this step's counts. n_all: N over all ranks; tokens: T of this rank. A step that was begun and not ended is
  * dropped. */
 EMO_MUST_CHECK emo_status emo__balance_begin_step(emo__balance *balance, emo_exec *exec, int32_t microbatches,

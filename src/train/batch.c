@@ -129,7 +129,7 @@ static emo_status draw_pools(emo_trainer *t, int64_t step, emo__batch *batch, em
         request.routed = emo__config_routed(c, l);
         request.chosen = emo__config_chosen(c, l);
         request.training = 1;
-        request.documents = u->n_documents;
+        request.documents = t->planning != NULL ? 1 : u->n_documents; /* nobody looks at the others' sizes */
         request.ids = u->document_id;
         emo_status status = emo__pool_sizes(t->pool, &request, u->pool_size[l], &rule, err);
         if (status != EMO_OK)

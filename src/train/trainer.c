@@ -47,7 +47,7 @@ static emo_status check_choice(emo_trainer *t, emo_error *err) {
         if (t->keep != NULL)
             emo__few_experts_add(&few, c, l, t->keep[l]);
     }
-    if (t->rank == 0)
+    if (t->rank == 0 && t->planning == NULL)
         emo__few_experts_report(&few, t->model);
     t->model->told_few = true; /* validation need not say it again */
     return EMO_OK;
@@ -66,6 +66,8 @@ static emo_status check_fit(emo_trainer *t, const emo_dataset *data, emo_error *
     if (o->seq_len > c->max_positions)
         return emo__fail(err, EMO_E_RANGE, "seq_len %d is above the model's max_position_embeddings %d",
                          (int)o->seq_len, (int)c->max_positions);
+    if (t->planning != NULL)
+        return check_choice(t, err);
     emo_status status = check_data(c, data, "training", err);
     if (status == EMO_OK && o->valid != NULL)
         status = check_data(c, o->valid, "validation", err);
@@ -198,21 +200,31 @@ static emo_status create_compute(emo_trainer *t, emo_error *err) {
                          "made from, or load with a float type to train what is left of them",
                          name, emo_dtype_name(quantised->view->dtype));
     }
+    int64_t workspace = 0;
+    status = emo__trainer_check_memory(t, &workspace, err);
+    if (status != EMO_OK)
+        return status;
     int64_t *offsets = emo__malloc_array(&t->rt->mem, m->n_params, sizeof *offsets);
     if (offsets == NULL)
         return emo__fail_memory(err, m->n_params * sizeof *offsets);
-    status = emo__model_to_f32(m, 1, &t->flat, &t->flat_count, offsets, &t->opt.progress, err);
+    int fill = t->planning == NULL;
+    status = emo__model_to_f32(m, fill, &t->flat, &t->flat_count, offsets, &t->opt.progress, err);
     emo__free(&t->rt->mem, offsets);
     if (status != EMO_OK)
         return status;
     m->config.train_seq_len = t->opt.seq_len;
     EMO_TRY(status = place_gradients(t, err));
+    emo_train_plan unused = EMO_TRAIN_PLAN_INIT;
+    emo_train_plan *plan = t->planning != NULL ? t->planning->out : &unused;
+    EMO_TRY(status = emo__planning_note(t, &plan->weights, err));
     size_t bytes;
     if (!emo__mul_size((size_t)t->grad_count, sizeof(float), &bytes))
         return emo__fail_memory(err, SIZE_MAX);
     EMO_TRY(status = device_block(t, bytes, (void **)&t->g, err));
+    EMO_TRY(status = emo__planning_note(t, &plan->gradients, err));
     EMO_TRY(status = device_block(t, bytes, (void **)&t->m, err));
     EMO_TRY(status = device_block(t, bytes, (void **)&t->v, err));
+    EMO_TRY(status = emo__planning_note(t, &plan->moments, err));
     EMO_TRY(status = device_block(t, sizeof *t->scalars, (void **)&t->scalars, err));
     t->n_sums = (size_t)t->opt.accumulate * ((size_t)c->layers + 2) + (size_t)c->layers;
     EMO_TRY(status = device_block(t, t->n_sums * sizeof *t->sums, (void **)&t->sums, err));
@@ -224,11 +236,17 @@ static emo_status create_compute(emo_trainer *t, emo_error *err) {
     pass.document_balance = t->opt.balance_scope == EMO_BALANCE_DOCUMENT;
     pass.shared_mode = -1;
     pass.exec = t->exec; /* gradients are zeroed, made and used in one order */
+    EMO_TRY(status = emo__planning_note(t, &plan->tables, err));
     EMO_TRY(status = emo__pass_create(m, &pass, &t->pass, err));
+    EMO_TRY(status = emo__planning_note(t, &plan->activations, err));
+    EMO_TRY(status = emo__pass_reserve(t->pass, t->opt.seq_len, err));
     emo__pass_set_grads(t->pass, &t->grads);
     emo__pass_set_profile(t->pass, emo__trainer_profile(t));
     EMO_TRY(status = create_balance(t, err));
-    status = create_balance_buffers(t, documents, err);
+    EMO_TRY(status = emo__balance_reserve(t->balance, t->opt.accumulate, err));
+    EMO_TRY(status = create_balance_buffers(t, documents, err));
+    if (workspace > 0) /* from here on steps allocate nothing */
+        status = t->ops->exec_reserve(t->exec, (size_t)workspace, err);
 done:
     return status;
 }
@@ -285,7 +303,8 @@ static emo_status prepare(emo_trainer *t, const emo_dataset *data, emo_error *er
         t->valid = emo__dataset_retain((emo_dataset *)(uintptr_t)t->opt.valid);
         t->opt.valid = t->valid;
     }
-    EMO_TRY(status = emo__packer_create(data, t->opt.seed, t->opt.seq_len, &t->packer, err));
+    if (t->planning == NULL)
+        EMO_TRY(status = emo__packer_create(data, t->opt.seed, t->opt.seq_len, &t->packer, err));
     EMO_TRY(status = emo__step_data_create(t, err));
     status = create_compute(t, err);
     if (t->opt.max_steps > 0)
@@ -376,7 +395,7 @@ void emo__trainer_destroy(emo_trainer *t) {
 }
 
 emo_status emo__trainer_create(emo_model *model, const emo_dataset *data, const emo_train_options *options,
-                               emo_trainer **out, emo_error *err) {
+                               emo__planning *planning, emo_trainer **out, emo_error *err) {
     *out = NULL;
     if (!emo__guard_try_write(&model->guard))
         return emo__fail(err, EMO_E_BUSY, "the model is in use; a trainer needs it to itself");
@@ -391,6 +410,7 @@ emo_status emo__trainer_create(emo_model *model, const emo_dataset *data, const 
     t->model = emo__model_retain(model);
     t->ops = model->backend->ops;
     t->opt = *options;
+    t->planning = planning;
     t->lock.fd = -1;
     t->was.gating = model->config.gating;
     t->was.score_bias = model->config.score_bias;

@@ -55,8 +55,16 @@ typedef struct emo__micro_data {
     int32_t *cut;        /* scratch: attention documents */
 } emo__micro_data;
 
+/* A trainer that is made to be counted (plan.c): its device is a planner. */
+typedef struct emo__planning {
+    emo_train_plan *out;
+    int64_t live;      /* bytes noted so far */
+    bool one_document; /* rows are one document each, else every token is one */
+} emo__planning;
+
 struct emo_trainer {
     emo__ref ref;
+    emo__planning *planning; /* NULL: it is to train */
     emo__guard guard;
     emo_runtime *rt;
     emo_model *model; /* retained, its guard held */
@@ -124,9 +132,11 @@ struct emo_trainer {
 /* Bounds of every option (options.c). */
 EMO_MUST_CHECK emo_status emo__train_options_check(const emo_train_options *options, emo_error *err);
 
-/* Options are copied over the defaults already. Takes the model's guard for its life. */
+/* Options are copied over the defaults already. Takes the model's guard for its life. planning NULL: to train; else
+ * there are no data. */
 EMO_MUST_CHECK emo_status emo__trainer_create(emo_model *model, const emo_dataset *data,
-                                              const emo_train_options *options, emo_trainer **out, emo_error *err);
+                                              const emo_train_options *options, emo__planning *planning,
+                                              emo_trainer **out, emo_error *err);
 void emo__trainer_destroy(emo_trainer *t);
 
 /* Step data and documents (batch.c). */
@@ -174,6 +184,17 @@ EMO_MUST_CHECK emo_status emo__trainer_run(emo_trainer *t, emo_error *err);
 /* One step with all that follows it: validation, metrics, checkpoint, on_step. */
 EMO_MUST_CHECK emo_status emo__trainer_advance(emo_trainer *t, emo_step_metrics *metrics, emo_error *err);
 EMO_MUST_CHECK emo_status emo__trainer_plan(emo_trainer *t, emo_error *err);
+
+/* Memory (plan.c). */
+/* What a trainer of this shape takes on the devices that `planner` stands for. */
+EMO_MUST_CHECK emo_status emo__train_plan(emo_runtime *rt, emo_backend *planner, const emo__config *config,
+                                          emo_dtype compute, const emo_train_options *options, emo_train_plan *out,
+                                          emo_error *err);
+/* What the planner has handed out since the last note belongs to *field. */
+EMO_MUST_CHECK emo_status emo__planning_note(emo_trainer *t, int64_t *field, emo_error *err);
+/* Plans, and refuses what the model's device has no room for. *workspace: the scratch to reserve. On the host, and
+ * where the back end cannot say: 0. */
+EMO_MUST_CHECK emo_status emo__trainer_check_memory(emo_trainer *t, int64_t *workspace, emo_error *err);
 
 /* The trainer's profile; NULL when it keeps none. */
 static inline emo__profile *emo__trainer_profile(emo_trainer *t) { return t->opt.profile ? &t->profile : NULL; }

@@ -228,6 +228,12 @@ static void training(const things *t) {
     REFUSED(emo_trainer_checkpoint(t->trainer, e)); /* it has no folder */
     REFUSED(emo_schedule_lr(&options, 1, NULL, e));
     REFUSED(emo_schedule_lr(NULL, 1, &lr, e)); /* the defaults have no number of steps */
+    emo_train_plan plan = EMO_TRAIN_PLAN_INIT, unsized = {0};
+    REFUSED(emo_train_plan_json(NULL, "{}", 2, NULL, NULL, &plan, e));
+    REFUSED(emo_train_plan_json(t->rt, NULL, 2, NULL, NULL, &plan, e));
+    REFUSED(emo_train_plan_json(t->rt, "{}", 2, NULL, NULL, NULL, e));
+    REFUSED(emo_train_plan_json(t->rt, "{}", 2, NULL, NULL, &unsized, e));
+    emo_train_plan_options_init(NULL);
     emo_train_profile_entry entry = EMO_TRAIN_PROFILE_ENTRY_INIT;
     REFUSED(emo_trainer_profile(NULL, 0, &entry, e));
     REFUSED(emo_trainer_profile(t->trainer, 0, NULL, e));

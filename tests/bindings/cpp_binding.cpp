@@ -407,6 +407,12 @@ void training(const char *folder) {
     int steps = 0;
     o.each_step([&steps](const emo_step_metrics &m) { steps += m.loss > 0.0; });
     CHECK(must(emo::schedule_lr(o, 4)) < o.lr);
+    const emo::train_plan plan = must(emo::plan_training(w.rt, must(w.model.config_json()), o));
+    CHECK(plan.parameters == must(w.model.info()).parameters && plan.moments == 2 * plan.gradients && plan.fits == -1);
+    emo::train_plan_options elsewhere;
+    elsewhere.device = "moon";
+    CHECK(code_of([&] { return emo::plan_training(w.rt, must(w.model.config_json()), o, elsewhere); }) ==
+          EMO_E_NOT_FOUND);
     {
         emo::trainer t = must(emo::trainer::create(w.model, w.data, o));
         CHECK(must(t.step()).step == 1 && t.at() == 1 && t.steps() == 4);

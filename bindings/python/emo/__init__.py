@@ -33,7 +33,7 @@ from .source import Source
 from .stats import Stats
 from .tasks import TaskColumn, TaskGroup, TaskInfo, TaskItem, TaskResults, Tasks, TaskScore
 from .tokenizer import Decoder, Tokenizer
-from .train import ProfileEntry, StepMetrics, Trainer, schedule_lr
+from .train import ProfileEntry, StepMetrics, Trainer, TrainPlan, schedule_lr, train_plan
 
 load_if_there()
 
@@ -58,7 +58,7 @@ __all__ = [
     "RouterSharedMode", "Routing", "Run", "Runtime", "Schedule", "SelectMethod", "Session", "Source", "State", "Stats",
     "Status", "StepMetrics", "StopReason", "TaskColumn", "TaskColumnKind", "TaskGroup", "TaskInfo", "TaskItem",
     "TaskResults", "TaskScore", "TaskType", "Tasks", "TextDocument", "Texts", "TokenType", "Tokenizer", "TrainOnly", "TrainPart",
-    "Trainer", "Unsupported", "checkpoint", "comm", "default_runtime", "enums", "errors", "evaluate", "from_dlpack",
+    "TrainPlan", "Trainer", "Unsupported", "checkpoint", "comm", "default_runtime", "enums", "errors", "evaluate", "from_dlpack",
     "library", "load", "load_library", "schedule_lr", "select", "set_default_runtime", "stats", "status_name",
-    "status_text", "tasks", "train", "version",
+    "status_text", "tasks", "train", "train_plan", "version",
 ]

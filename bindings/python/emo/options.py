@@ -301,3 +301,11 @@ class TrainOptions(TypedDict, total=False):
     jitter: float  # the router's input times uniform noise in [1 - jitter, 1 + jitter]; 0: none
     repetition_count: int  # a row that holds some span of up to repetition_period tokens so often in a row is left out of the loss, though its tokens count as trained; 0: no filter, else 2 or more (the reference: 32)
     repetition_period: int  # 13
+
+
+class TrainPlanOptions(TypedDict, total=False):
+    """What planning is for; see emo_train_plan_json()."""
+
+    compute: Union[int, str]  # as of the model that would be trained: EMO_DTYPE_F32 or EMO_DTYPE_BF16
+    device: Optional[Path]  # "cuda", "cuda:1"; NULL: "cpu"
+    plugin: Optional[Path]  # absolute path of the device's plug-in, where it is not loaded: then neither a device nor a driver needs to be there; NULL: the device is loaded

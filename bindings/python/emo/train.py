@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from typing import TYPE_CHECKING, Any, Callable, Iterator, List, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, NamedTuple, Optional
 
 from ._call import Handle, Hooks, call, create, get
 from ._lib import STRUCTS, ctype, library
 from ._opt import Options, documented, integer
 from .data import Dataset
+from .enums import TrainPart
 from .errors import NotFound
-from .model import Model
+from .model import Model, _config_bytes
+from .runtime import Runtime, runtime_or_default
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from .model import Config
     from .options import TrainOptions
 
-__all__ = ["Trainer", "StepMetrics", "ProfileEntry", "schedule_lr"]
+__all__ = ["Trainer", "StepMetrics", "ProfileEntry", "TrainPlan", "schedule_lr", "train_plan"]
 
 
 class StepMetrics(NamedTuple):
@@ -146,6 +149,43 @@ class Trainer(Handle):
 
     def __repr__(self) -> str:
         return "<emo.Trainer closed>" if self.closed else "<emo.Trainer at step %d of %d>" % (self.at, self.steps)
+
+
+class TrainPlan(NamedTuple):
+    """The memory that training takes, in bytes: of the device, but for pinned."""
+
+    fits: Optional[bool]  #: whether there is room; None: how much is free is not known
+    parameters: int  #: of the model
+    trained: int  #: of those, the ones with gradients
+    tokens: int  #: of a micro-batch on this rank
+    weights: int  #: f32 masters, which passes compute with
+    gradients: int  #: f32
+    moments: int  #: of AdamW: two of f32
+    saved: int  #: activations that the forward keeps for the backward
+    activations: int  #: the other arrays of a micro-batch
+    workspace: int  #: scratch, shared by all operators
+    tables: int  #: expert tables, rotary tables, balancing counts, sums
+    total: int  #: all of the above
+    micro_batch: int  #: of the total, what grows with the tokens of a micro-batch
+    pinned: int  #: host memory for transfers
+    available: int  #: free on the device at the moment; 0: not known
+    workspaces: Dict[str, int]  #: scratch by the part of a step that takes it
+
+
+@documented("emo_train_options")
+def train_plan(config: "Config", *, device: Optional[str] = None, plugin: Any = None, compute: Any = "f32",
+               runtime: Optional[Runtime] = None, **options: "Unpack[TrainOptions]") -> TrainPlan:
+    """The memory that training a model with this config.json takes, found without allocating any. `device` is "cpu" or
+    one of a back end, such as "cuda"; with `plugin`, the path of that back end, no such device needs to be there."""
+    filled = Options("emo_train_options", "emo.train_plan", options, hooks=Hooks())
+    how = Options("emo_train_plan_options", "emo.train_plan", {"device": device, "plugin": plugin, "compute": compute})
+    raw = _config_bytes(config)
+    plan: Any = library().new("emo_train_plan")
+    call("emo_train_plan_json", runtime_or_default(runtime), raw, len(raw), filled.struct, how.struct, plan)
+    parts = {get("emo_train_part_name", part.value).decode(): int(plan.workspaces[part.value]) for part in TrainPart}
+    values = {name: int(getattr(plan, name)) for name in TrainPlan._fields[1:-1]}
+    return TrainPlan(fits=None if plan.fits < 0 else bool(plan.fits), workspaces={k: v for k, v in parts.items() if v},
+                     **values)
 
 
 @documented("emo_train_options")

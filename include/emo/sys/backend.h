@@ -660,6 +660,14 @@ typedef struct emo_backend_device_info {
     uint64_t memory_bytes; /**< 0: not known */
 } emo_backend_device_info;
 
+/** Memory of a device; the caller zeroes it. */
+typedef struct emo_backend_memory {
+    uint64_t live_bytes;   /**< handed out by mem_alloc and as scratch, and not given back */
+    uint64_t free_bytes;   /**< that may still be had; 0 where total_bytes is 0 */
+    uint64_t total_bytes;  /**< 0: not known */
+    uint64_t pinned_bytes; /**< of the host, held for transfers */
+} emo_backend_memory;
+
 /** An operator: enqueue on exec, fill err on failure (EMO_E_OUT_OF_MEMORY, EMO_E_UNSUPPORTED, EMO_E_BACKEND). */
 #define EMO_OPERATOR_FIELD(name, args_type) emo_status (*name)(emo_exec * exec, const args_type *args, emo_error *err);
 
@@ -737,6 +745,15 @@ typedef struct emo_backend_ops {
 
     /** Fills in what the device says of itself; NULL: only its name is known. */
     emo_status (*device_info)(const emo_backend *backend, emo_backend_device_info *out, emo_error *err);
+
+    /* planning; NULL: not known */
+
+    /** The device's memory at the moment. */
+    emo_status (*memory)(emo_backend *backend, emo_backend_memory *out, emo_error *err);
+    /** The most scratch that one operator of the exec has taken since the last call, in bytes. */
+    size_t (*exec_scratch)(emo_exec *exec);
+    /** A planner for devices like this one, see emo_backend_plugin_entry. */
+    emo_status (*planner)(emo_backend *backend, emo_backend **out, emo_error *err);
 } emo_backend_ops;
 
 /** What every back end instance and exec begins with; the back end's own fields follow. */
@@ -773,6 +790,11 @@ typedef struct emo_backend_plugin_entry {
     const char *name; /**< "cuda" */
     emo_status (*count)(const emo_backend_services *services, int32_t *out, emo_error *err); /**< devices it can open */
     emo_status (*open)(const emo_backend_services *services, int32_t index, emo_backend **out, emo_error *err);
+    /** May be NULL, or beyond struct_size. A planner: a back end without a device, whose memory is addresses that
+     * nobody looks at. Its operators take the scratch that a device's would and do nothing else, transfers move nothing
+     * (downloads are zeros), `memory` counts, and exec_reserve hands out what it is asked for, or all that was taken.
+     * What a model or a trainer would need is found by making it there. */
+    emo_status (*planner)(const emo_backend_services *services, emo_backend **out, emo_error *err);
 } emo_backend_plugin_entry;
 
 #define EMO_BACKEND_PLUGIN_SYMBOL "emo_backend_plugin"

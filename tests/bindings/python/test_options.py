@@ -53,6 +53,19 @@ def test_docstrings_have_the_options():
     assert "struct_size" not in emo.Trainer.__doc__
 
 
+def test_train_plan(new_model):
+    model = new_model()
+    plan = emo.train_plan(model.config, batch_rows=4, seq_len=16, pool="uniform:2:3")
+    assert plan.parameters == model.info.parameters and plan.tokens == 64 and plan.fits is None
+    assert plan.moments == 2 * plan.gradients and plan.workspaces["experts"] > 0
+    halves = emo.train_plan(model.config, batch_rows=4, seq_len=16, accumulate=2)
+    assert halves.tokens == 32 and halves.saved < plan.saved and halves.total < plan.total
+    with pytest.raises(emo.NotFound):
+        emo.train_plan(model.config, device="moon")
+    with pytest.raises(TypeError, match="did you mean"):
+        emo.train_plan(model.config, batch_row=4)
+
+
 def test_schedule_lr():
     assert emo.schedule_lr(5, schedule="constant", lr=0.5, max_steps=10, warmup=0) == pytest.approx(0.5)
     with pytest.raises(emo.RangeError):

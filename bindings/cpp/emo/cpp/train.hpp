@@ -32,6 +32,20 @@ struct step_metrics : emo_step_metrics {
 struct train_profile_entry : emo_train_profile_entry {
     train_profile_entry() noexcept : emo_train_profile_entry(EMO_TRAIN_PROFILE_ENTRY_INIT) {}
 };
+struct train_plan_options : options<emo_train_plan_options> {
+    train_plan_options() noexcept : options(EMO_TRAIN_PLAN_OPTIONS_INIT) {}
+};
+struct train_plan : emo_train_plan {
+    train_plan() noexcept : emo_train_plan(EMO_TRAIN_PLAN_INIT) {}
+};
+/** The memory that training a model of that configuration takes. */
+[[nodiscard]] inline outcome<train_plan> plan_training(const runtime &rt, std::string_view config,
+                                                       const train_options &o = {},
+                                                       const train_plan_options &how = {}) {
+    return detail::fill(train_plan(), [&](train_plan *out, emo_error *e) {
+        return emo_train_plan_json(rt.get(), config.data(), config.size(), &o, &how, out, e);
+    });
+}
 /** nullptr for a number that is none. */
 inline const char *train_part_name(emo_train_part part) noexcept { return emo_train_part_name(part); }
 
