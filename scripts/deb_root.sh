@@ -66,11 +66,6 @@ if ls python3-emo_*.deb >/dev/null 2>&1; then
     apt-get -o Dpkg::Use-Pty=0 install -qq -y --no-install-recommends ./python3-emo_*.deb >/dev/null
     mkdir /python
     cd /python
-    head -n 1 /debs/docs.jsonl >note.txt
-    for i in 1 2 3 4 5 6 7 8; do
-        echo '{"text": "the oven and the flour and the butter, knead and bake", "domain": "kitchen"}'
-        echo '{"text": "the boat and the river, the bridge and the shore", "domain": "river"}'
-    done >corpus.jsonl
     sed -n '/^[`]\{3\}python$/,/^[`]\{3\}$/p' /source/docs/python.md | grep -v '^[`][`][`]' >page.py
     python3 page.py >out || { tail -n 5 out; exit 1; }
     echo "docs/python.md runs: $(ls -d nano health-6 | tr '\n' ' ')"

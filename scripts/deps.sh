@@ -14,7 +14,7 @@ usage: scripts/deps.sh [build|test|wheel|fuzz|check|deb|extra|quickstart|documen
   fuzz        test, and clang with libFuzzer
   check       test, and what only development uses: clang-format, clang-tidy, doxygen, abigail-tools ...
   deb         what scripts/deb.sh builds Debian packages with
-  extra       what some tests want and others do without: abigail-tools, Mono
+  extra       what some tests want and others do without: abigail-tools, Doxygen, Mono
   quickstart  build, and Python 3 (standard library only)
   documents   packages whose texts the quick start trains on (scripts/documents.txt); those apt does not know are left out
   --dry-run   say what is missing, install nothing
@@ -60,6 +60,7 @@ dh-python|test -e /usr/share/perl5/Debian/Debhelper/Sequence/python3.pm
 man-db|command -v man
 lintian|command -v lintian'
 EXTRA='abigail-tools|command -v abidw
+doxygen|command -v doxygen
 mono-mcs|command -v mcs
 mono-runtime|command -v mono'
 QUICKSTART='python3|python3 -c "import json, html, gzip"'

@@ -109,10 +109,13 @@ EMO_API EMO_MUST_CHECK emo_status emo_mask_list(const emo_mask *mask, int32_t la
  * and a complement; shared experts always stay.
  */
 EMO_API EMO_MUST_CHECK emo_status emo_mask_union(const emo_mask *a, const emo_mask *b, emo_mask **out, emo_error *err);
+/** What both keep; as emo_mask_union(). */
 EMO_API EMO_MUST_CHECK emo_status emo_mask_intersect(const emo_mask *a, const emo_mask *b, emo_mask **out,
                                                      emo_error *err);
+/** What `a` keeps and `b` does not; as emo_mask_union(). */
 EMO_API EMO_MUST_CHECK emo_status emo_mask_subtract(const emo_mask *a, const emo_mask *b, emo_mask **out,
                                                     emo_error *err);
+/** What `a` does not keep; as emo_mask_union(). */
 EMO_API EMO_MUST_CHECK emo_status emo_mask_complement(const emo_mask *a, emo_mask **out, emo_error *err);
 
 /** 1 when both have the same shape and keep the same experts; two NULLs are equal. */

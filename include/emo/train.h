@@ -167,8 +167,9 @@ EMO_API EMO_MUST_CHECK emo_status emo_trainer_step(emo_trainer *trainer, emo_ste
 /** Writes a checkpoint into the run folder now. The progress hook is asked (phase "checkpoint"): one that cancelled the
  * run and still says so cancels this too, with EMO_E_CANCELLED; the checkpoint before stays. */
 EMO_API EMO_MUST_CHECK emo_status emo_trainer_checkpoint(emo_trainer *trainer, emo_error *err);
-/** The step the trainer is at (0 before the first), and the planned number. */
+/** The step the trainer is at, 0 before the first. */
 EMO_API int64_t emo_trainer_at(const emo_trainer *trainer);
+/** The planned number of steps, 0 if not known yet. */
 EMO_API int64_t emo_trainer_steps(const emo_trainer *trainer);
 /** What planning is for; see emo_train_plan_json(). */
 typedef struct emo_train_plan_options {
@@ -235,6 +236,7 @@ EMO_API EMO_MUST_CHECK emo_status emo_trainer_profile(const emo_trainer *trainer
 /** The learning rate of a step (from 1) under given options with `max_steps` set: the schedules by themselves. */
 EMO_API EMO_MUST_CHECK emo_status emo_schedule_lr(const emo_train_options *options, int64_t step, double *lr,
                                                   emo_error *err);
+/** Ends the training; the model stays and can be used again. NULL is a no-op. */
 EMO_API void emo_trainer_release(emo_trainer *trainer);
 
 #ifdef __cplusplus
