@@ -7,12 +7,13 @@ set -eu
 
 usage() {
     cat <<'EOF'
-usage: scripts/deps.sh [build|test|wheel|fuzz|check|deb|extra|quickstart|documents]... [--dry-run]
+usage: scripts/deps.sh [build|test|wheel|fuzz|check|count|deb|extra|quickstart|documents]... [--dry-run]
   build       compiler, CMake, pkg-config and the four libraries libemo is built on (the default)
   test        wheel, and cmocka, a C++ compiler and pytest
   wheel       build, and what makes a wheel of the Python package: Python 3 with venv, setuptools and wheel
   fuzz        test, and clang with libFuzzer
   check       test, and what only development uses: clang-format, clang-tidy, doxygen, abigail-tools ...
+  count       build, and valgrind, which tests/bench/count_instructions.sh counts with
   deb         what scripts/deb.sh builds Debian packages with
   extra       what some tests want and others do without: abigail-tools, Doxygen, Mono
   quickstart  build, and Python 3 (standard library only)
@@ -52,6 +53,7 @@ abigail-tools|command -v abidw
 gcovr|command -v gcovr
 valgrind|command -v valgrind
 ninja-build|command -v ninja'
+COUNT='valgrind|command -v valgrind'
 DEB='debhelper|command -v dh
 dpkg-dev|command -v dpkg-buildpackage
 g++|command -v g++
@@ -69,7 +71,7 @@ modes=
 dry=0
 for arg in "$@"; do
     case $arg in
-    build | test | wheel | fuzz | check | deb | extra | quickstart | documents) modes="$modes $arg" ;;
+    build | test | wheel | fuzz | check | count | deb | extra | quickstart | documents) modes="$modes $arg" ;;
     --dry-run) dry=1 ;;
     -h | --help) usage && exit 0 ;;
     *) usage >&2 && exit 2 ;;
@@ -90,6 +92,8 @@ $FUZZ" ;;
     check) list="$list
 $TEST
 $CHECK" ;;
+    count) list="$list
+$COUNT" ;;
     deb) list="$list
 $DEB" ;;
     extra) list="$list

@@ -41,7 +41,7 @@ PYTHON = {
 
 
 def headers():
-    return sorted(INCLUDE.glob("*.h")) + [INCLUDE / "sys" / "comm.h"]
+    return sorted(INCLUDE.glob("*.h")) + [INCLUDE / "sys" / "bench.h", INCLUDE / "sys" / "comm.h"]
 
 
 def squeeze(text):

@@ -21,6 +21,7 @@ static const struct {
     {"export", cmd_export, "write a GGUF file for other programs"},
     {"quantize", cmd_quantize, "write a smaller GGUF file and say how far its weights are off"},
     {"generate", cmd_generate, "continue a prompt"},
+    {"bench", cmd_bench, "time operators, layers, prompts, generation and training beside the machine's limits"},
     {"info", cmd_info, "say what a file or folder is"},
     {"mask", cmd_mask, "union, intersection, difference and complement of expert masks"},
 };

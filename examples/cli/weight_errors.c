@@ -42,7 +42,7 @@ void weight_errors_free(weight_errors *errors) {
 }
 
 static emo_status make_room(comparison *x, size_t count) {
-    if (count <= x->room)
+    if (count <= x->room && x->a != NULL && x->b != NULL)
         return EMO_OK;
     free(x->a);
     free(x->b);

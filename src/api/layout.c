@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include <emo/emo.h>
+#include <emo/sys/bench.h>
 #include <emo/sys/comm.h>
 
 /* What the library takes for granted of machine and compiler. Weights and token files are used where they lie in the

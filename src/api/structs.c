@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include <emo/emo.h>
+#include <emo/sys/bench.h>
 #include <emo/sys/comm.h>
 
 #include "base/options.h"

@@ -13,6 +13,7 @@ declare -A may=(
     [data]="base tensor io text"
     [backend]="base tensor"
     [cpu]="base tensor backend"
+    [bench]="base tensor backend cpu"
     [moe]="base tensor io backend"
     [model]="base tensor io text backend moe"
     [infer]="base tensor io text backend moe model"
@@ -20,7 +21,7 @@ declare -A may=(
     [subset]="base tensor io text data backend moe model"
     [analyze]="base tensor io text data backend moe model subset"
     [eval]="base tensor io text data backend moe model infer subset"
-    [api]="base tensor io text data backend cpu moe model infer train subset analyze eval"
+    [api]="base tensor io text data backend cpu bench moe model infer train subset analyze eval"
 )
 bad=0
 count=0

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The same for models and what works on them: see test_bad_null.c. */
 #include "null_things.h"
+#include <emo/sys/bench.h>
 
 static void models(const things *t) {
     emo_model *model = NULL;
@@ -51,6 +52,16 @@ static void models(const things *t) {
     REFUSED(emo_model_export(t->model, NULL, NULL, NULL, e));
     REFUSED(emo_model_export(t->model, path, NULL, &exported, e)); /* no struct_size */
     emo_export_options_init(NULL);
+    emo_bench *bench = NULL;
+    double seconds = 1.0, work = 1.0;
+    REFUSED(emo_bench_create(NULL, NULL, &bench, e));
+    REFUSED(emo_bench_create(t->rt, NULL, NULL, e));
+    REFUSED(emo_bench_run(NULL, 1, &seconds, e));
+    emo_bench_work(NULL, &work, NULL);
+    emo_bench_work(NULL, NULL, NULL);
+    assert_true(work == 0.0);
+    emo_bench_options_init(NULL);
+    emo_bench_release(NULL);
     emo_export_info_init(NULL);
     REFUSED(emo_model_save(t->model, NULL, NULL, e));
     REFUSED(emo_model_prune(NULL, t->mask, NULL, &model, e));

@@ -51,7 +51,7 @@ sed 's/{/{"vocab_size": 280, "eos_token_id": 5, /' config.json >small.json
 # ---- Help and usage ----
 must "$EMO" --help
 for command in "" tokenizer "tokenizer train" "tokenizer encode" "tokenizer decode" train eval select prune merge \
-    export quantize generate info mask; do
+    export quantize generate bench info mask; do
     # shellcheck disable=SC2086
     must "$EMO" $command --help
     grep -q '^Usage: emo' out || fail "emo $command --help prints no usage"
@@ -316,6 +316,24 @@ ends 5 'rows of 16' "$EMO" quantize --model model --type q8_0 --out x.gguf
 ends 2 'is required' "$EMO" quantize --model model --out x.gguf
 ends 2 'is the model itself' "$EMO" quantize --model wide.gguf --type q8_0 --out wide.gguf
 [ ! -e x.gguf ] || fail 'a refused model left a file'
+
+# ---- Benchmarks: one operator, generation and training, by turns, beside the limits of the machine ----
+must "$EMO" bench --shape tiny --what operators decode train --only linear --rounds 2 --prompt 16 --tokens 2 --json
+parses out 'bench'
+for word in '"read": {"median"' '"f32": {"median"' '"linear, 16 tokens"' '"decode, 1 token after 16"' '"training step, 4 x 128' \
+    '"forward and backward of it"' '"share": {"median"' '"operator": "routing"'; do
+    grep -qF "$word" out || fail "bench says nothing of $word"
+done
+! grep -q 'attention, ' out || fail 'bench --only linear times attention'
+must "$EMO" bench --shape tiny --weights bf16 --what prefill --rounds 1 --prompt 8 --tokens 1 --save saved
+must "$EMO" bench --model saved --what layer --rounds 1 --prompt 8 --tokens 1
+must "$EMO" bench --shape tiny --weights q4_0 --what decode --rounds 1 --prompt 8 --tokens 1 --compute bf16
+grep -q 'decode, 1 token after 8' out || fail 'bench prints no line for decode'
+must "$EMO" bench --model wide.gguf --what prefill --rounds 1 --prompt 8 --tokens 1
+ends 5 'q4_0|quantised' "$EMO" bench --model wide.gguf --what train --rounds 1 --prompt 8 --tokens 1
+ends 2 'positions' "$EMO" bench --shape tiny --what decode --prompt 4000
+ends 2 'not .fast' "$EMO" bench --shape tiny --what fast
+ends 2 'one of --shape' "$EMO" bench --shape tiny --model wide
 
 if [ $failures -gt 0 ]; then
     echo "$failures failed"

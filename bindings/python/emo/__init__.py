@@ -14,10 +14,11 @@ from . import checkpoint, comm, enums, errors, evaluate, select, stats, tasks, t
 from ._call import status_name, status_text
 from ._lib import library, load_if_there, load_library
 from .array import Array, from_dlpack
+from .bench import Bench
 from .checkpoint import Run
 from .comm import Comm, CommPlugin
 from .data import Choices, ChoiceItem, Dataset, Document, TextDocument, Texts
-from .enums import (BalanceScope, CachePolicy, DeviceKind, Dtype, ErrorDomain, ExportFormat, Isa, LogLevel, PoolKind, PoolScope, RouterGating,
+from .enums import (BalanceScope, BenchKind, CachePolicy, DeviceKind, Dtype, ErrorDomain, ExportFormat, Isa, LogLevel, PoolKind, PoolScope, RouterGating,
                     RouterMode, RouterSharedMode, Schedule, SelectMethod, State, Status, StopReason, TaskColumnKind,
                     TaskType, TokenType, TrainOnly, TrainPart)
 from .errors import (BackendError, Busy, Cancelled, CommError, Error, Exists, FormatError, InternalError, InvalidArgument,
@@ -50,7 +51,7 @@ def __getattr__(name: str) -> str:
 
 
 __all__ = [
-    "Allocator", "Array", "BackendError", "BalanceScope", "Busy", "Cancelled", "ChoiceItem", "ChoiceScores", "Choices",
+    "Allocator", "Array", "BackendError", "BalanceScope", "Bench", "BenchKind", "Busy", "Cancelled", "ChoiceItem", "ChoiceScores", "Choices",
     "Comm", "CommError", "CommPlugin", "Dataset", "Decoder", "Device", "DeviceKind", "Document", "Dtype", "Error",
     "ErrorDomain", "EvalResult", "Evaluation", "Executor", "Exists", "ExportFormat", "ExportInfo", "FormatError", "InternalError", "InvalidArgument",
     "IoError", "Isa", "LimitError", "LogLevel", "Mask", "Mismatch", "Model", "ModelInfo", "NotFound", "NumericError",

@@ -7,6 +7,7 @@ from typing import Dict, Tuple
 VERSION = "0.1.0"
 
 HANDLES: Tuple[str, ...] = (
+    "emo_bench",
     "emo_choices",
     "emo_comm",
     "emo_dataset",
@@ -557,6 +558,24 @@ STRUCTS: Dict[str, Tuple[Tuple[str, str, str], ...]] = {
         ("available", "int64_t", "free on the device at the moment; 0: not known"),
         ("workspaces", "int64_t[16]", "scratch by emo_train_part"),
     ),
+    "emo_bench_options": (
+        ("struct_size", "uint32_t", ""),
+        ("kind", "emo_bench_kind", ""),
+        ("device", "const char *", "NULL: \"cpu\""),
+        ("weights", "emo_dtype", "F32; F16, BF16, or forward Q8_0, Q4_0, Q4_K"),
+        ("compute", "emo_dtype", "F32 or BF16"),
+        ("backward", "int32_t", "1: the backward pass"),
+        ("experts", "int32_t", "all of them, of which the last is shared; 33"),
+        ("top_k", "int32_t", "experts a token, the shared one included; 4"),
+        ("heads", "int32_t", "8; divides hidden into an even number"),
+        ("tokens", "int64_t", "512"),
+        ("hidden", "int64_t", "256"),
+        ("inner", "int64_t", "of an expert and of SWIGLU; the outputs of LINEAR; 128"),
+        ("vocab", "int64_t", "8192"),
+        ("document", "int64_t", "tokens of a document, the last one may be shorter; 0: all tokens are one"),
+        ("past", "int64_t", "of ATTENTION, one document, forward: keys before those of the tokens; 0"),
+        ("bytes", "uint64_t", "of READ, a multiple of 4 MiB; 512 MiB"),
+    ),
     "emo_comm_vtable": (
         ("struct_size", "uint32_t", ""),
         ("reserved", "int32_t", "0"),
@@ -801,6 +820,11 @@ FUNCTIONS: Dict[str, Tuple[str, Tuple[Tuple[str, str], ...]]] = {
     "emo_trainer_release": ("void", (("emo_trainer *", "trainer"),)),
     "emo_version_number": ("int32_t", ()),
     "emo_version_string": ("const char *", ()),
+    "emo_bench_options_init": ("void", (("emo_bench_options *", "options"),)),
+    "emo_bench_create": ("emo_status", (("emo_runtime *", "runtime"), ("const emo_bench_options *", "options"), ("emo_bench **", "out"), ("emo_error *", "err"),)),
+    "emo_bench_release": ("void", (("emo_bench *", "bench"),)),
+    "emo_bench_work": ("void", (("const emo_bench *", "bench"), ("double *", "operations"), ("double *", "bytes"),)),
+    "emo_bench_run": ("emo_status", (("emo_bench *", "bench"), ("int32_t", "calls"), ("double *", "seconds"), ("emo_error *", "err"),)),
     "emo_comm_create": ("emo_status", (("emo_runtime *", "runtime"), ("const emo_comm_vtable *", "vtable"), ("void *", "ctx"), ("int32_t", "rank"), ("int32_t", "size"), ("emo_comm **", "out"), ("emo_error *", "err"),)),
 }
 
@@ -829,4 +853,5 @@ ENUMS: Dict[str, str] = {
     "emo_schedule": "Schedule",
     "emo_train_only": "TrainOnly",
     "emo_train_part": "TrainPart",
+    "emo_bench_kind": "BenchKind",
 }

@@ -28,6 +28,7 @@ __all__ = [
     "Schedule",
     "TrainOnly",
     "TrainPart",
+    "BenchKind",
 ]
 
 
@@ -255,3 +256,24 @@ class TrainPart(enum.IntEnum):
     VALIDATION = 12  # loss on the validation data
     CHECKPOINT = 13  # checkpoints and the exported model
     OTHER = 14  # metrics, callbacks, bookkeeping
+
+
+class BenchKind(enum.IntEnum):
+    """Constants of emo_bench_kind."""
+
+    READ = 1  # every worker reads memory, in order: at each call another eighth of `bytes`
+    PEAK = 2  # the innermost loop of products, f32 or bf16 as `compute` says, on operands in cache
+    PEAK_INT8 = 3  # the same for whole numbers of 8 bits; EMO_E_UNSUPPORTED where no kernel has them
+    EMBED = 16
+    NORM = 17
+    LINEAR = 18  # [tokens, hidden] times [inner, hidden]
+    ROPE = 19
+    ATTENTION = 20
+    ROUTE = 21  # router, pools of a quarter of the experts (from 64 tokens on), top-k
+    PLAN = 22
+    EXPERTS = 23  # tokens evenly over the routed experts, and all of them through the shared one
+    SWIGLU = 24
+    HEAD_LOSS = 25  # logits and loss; backward: with their gradient
+    HEAD_LOGITS = 26
+    ADAMW = 27  # of a matrix [tokens, hidden]
+    SUMSQ = 28  # the same

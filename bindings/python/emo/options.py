@@ -309,3 +309,23 @@ class TrainPlanOptions(TypedDict, total=False):
     compute: Union[int, str]  # as of the model that would be trained: EMO_DTYPE_F32 or EMO_DTYPE_BF16
     device: Optional[Path]  # "cuda", "cuda:1"; NULL: "cpu"
     plugin: Optional[Path]  # absolute path of the device's plug-in, where it is not loaded: then neither a device nor a driver needs to be there; NULL: the device is loaded
+
+
+class BenchOptions(TypedDict, total=False):
+    """What is timed, and the shape of it."""
+
+    kind: Union[int, str]
+    device: Optional[Path]  # NULL: "cpu"
+    weights: Union[int, str]  # F32; F16, BF16, or forward Q8_0, Q4_0, Q4_K
+    compute: Union[int, str]  # F32 or BF16
+    backward: int  # 1: the backward pass
+    experts: int  # all of them, of which the last is shared; 33
+    top_k: int  # experts a token, the shared one included; 4
+    heads: int  # 8; divides hidden into an even number
+    tokens: int  # 512
+    hidden: int  # 256
+    inner: int  # of an expert and of SWIGLU; the outputs of LINEAR; 128
+    vocab: int  # 8192
+    document: int  # tokens of a document, the last one may be shorter; 0: all tokens are one
+    past: int  # of ATTENTION, one document, forward: keys before those of the tokens; 0
+    bytes: int  # of READ, a multiple of 4 MiB; 512 MiB

@@ -105,7 +105,8 @@ def test_results_have_every_field_of_c():
 
 
 def test_constants_are_those_of_the_headers(source):
-    text = re.sub(r"/\*.*?\*/", "", "".join(p.read_text() for p in (source / "include" / "emo").glob("*.h")), flags=re.S)
+    text = re.sub(r"/\*.*?\*/", "", "".join(p.read_text() for p in (source / "include" / "emo").rglob("*.h")
+                                                  if p.name != "backend.h"), flags=re.S)
     values = dict(re.findall(r"\b(EMO_[A-Z0-9_]+) = (-?\d+)", text))
     members = sum(len(getattr(emo.enums, name)) for name in emo.enums.__all__)
     assert members == len(values) + len(emo.Status)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include <emo/emo.h>
+#include <emo/sys/bench.h>
 #include <emo/sys/comm.h>
 
 #define SIZED(type, size, ...) static const type type##_defaults = __VA_ARGS__;
