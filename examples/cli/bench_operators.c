@@ -57,16 +57,13 @@ typedef struct adding {
 static emo_status add(adding *a, const char *name, emo_bench_options *o) {
     char full[64];
     if (o->kind == EMO_BENCH_ADAMW)
-        (void)snprintf(full, sizeof(full), "%s, %lld weights", name, (long long)(o->tokens * o->hidden));
+        (void)snprintf(full, sizeof(full), "%s, %.0f weights", name, (double)o->tokens * (double)o->hidden);
     else
         (void)snprintf(full, sizeof(full), "%s%s, %lld token%s", name, o->backward ? " backward" : "",
                        (long long)o->tokens, o->tokens == 1 ? "" : "s");
     if (!wanted(a->only, full))
         return EMO_OK;
-    bench_operator **grown = realloc((void *)a->out->items, (a->out->count + 1) * sizeof(*grown));
-    bench_operator *op = grown != NULL ? calloc(1, sizeof(*op)) : NULL;
-    if (grown != NULL)
-        a->out->items = grown;
+    bench_operator *op = a->out->count < BENCH_OPERATORS ? calloc(1, sizeof(*op)) : NULL;
     if (op == NULL)
         return cli_fail(a->c, EMO_E_OUT_OF_MEMORY, "out of memory");
     a->out->items[a->out->count++] = op;
@@ -141,6 +138,5 @@ void bench_operators_free(bench_operators *operators) {
         emo_bench_release(operators->items[i]->bench);
         free(operators->items[i]);
     }
-    free((void *)operators->items);
     memset(operators, 0, sizeof(*operators));
 }

@@ -157,31 +157,34 @@ static void fill(uint16_t *numbers) {
     }
 }
 
+/* The header closed, and its length in front of it; declare() leaves room. */
+static void close_header(random_file *f) {
+    uint64_t length = (f->length - 8 + 1 + 7) / 8 * 8;
+    memset(f->header + f->length, ' ', (size_t)length + 8 - f->length);
+    f->header[f->length] = '}';
+    memcpy(f->header, &length, 8);
+    f->length = (size_t)length + 8;
+}
+
 static emo_status random_source(cli *c, const bench_shape *shape, emo_source **out) {
     emo_source_vtable table = EMO_SOURCE_VTABLE_INIT;
     random_file *f = calloc(1, sizeof(*f));
-    emo_status status = EMO_E_OUT_OF_MEMORY;
-    *out = NULL;
-    if (f != NULL) {
-        f->length = 8;
-        f->numbers = malloc(2 * (size_t)BLOCK * sizeof(*f->numbers));
-        if (f->numbers != NULL && declare_norms(f, shape) && declare_matrices(f, shape)) {
-            uint64_t length = (f->length - 8 + 1 + 7) / 8 * 8; /* declare() leaves room for it */
-            memset(f->header + f->length, ' ', (size_t)length + 8 - f->length);
-            f->header[f->length] = '}';
-            memcpy(f->header, &length, 8);
-            f->length = (size_t)length + 8;
-            fill(f->numbers);
-            table.size = file_size;
-            table.read_at = file_read;
-            table.release = file_release;
-            status = emo_source_create(c->rt, &table, f, out, &c->err);
-        } else {
-            status = cli_fail(c, EMO_E_OUT_OF_MEMORY, "out of memory");
-        }
-        if (status != EMO_OK)
-            file_release(f);
+    if (f == NULL)
+        return cli_fail(c, EMO_E_OUT_OF_MEMORY, "out of memory");
+    f->length = 8;
+    f->numbers = malloc(2 * (size_t)BLOCK * sizeof(*f->numbers));
+    if (f->numbers == NULL || !declare_norms(f, shape) || !declare_matrices(f, shape)) {
+        file_release(f);
+        return cli_fail(c, EMO_E_OUT_OF_MEMORY, "out of memory");
     }
+    close_header(f);
+    fill(f->numbers);
+    table.size = file_size;
+    table.read_at = file_read;
+    table.release = file_release;
+    emo_status status = emo_source_create(c->rt, &table, f, out, &c->err);
+    if (status != EMO_OK)
+        file_release(f);
     return status;
 }
 

@@ -24,9 +24,10 @@ double bench_weight_bytes(emo_dtype dtype, double count);
 /* Adds the operators of the shape: a prompt and one token after it, or (with `backward`) the backward passes. The
  * benches are collected in *out, [*count]; bench_operators_free() in any case. `only`: words that the names hold, none:
  * all. */
+enum { BENCH_OPERATORS = 32 };
 typedef struct bench_operator bench_operator;
 typedef struct bench_operators {
-    bench_operator **items;
+    bench_operator *items[BENCH_OPERATORS];
     size_t count;
 } bench_operators;
 emo_status bench_add_operators(cli *c, bench_table *table, const bench_model *m, int backward, const string_list *only,

@@ -150,7 +150,7 @@ int cmd_bench(int argc, char **argv) {
     if (!cli_begin(&c, &text, table, argc, argv))
         return c.code;
     bench_table lines = {0};
-    bench_operators operators[2] = {{0}, {0}};
+    bench_operators operators[2] = {{{0}, 0}, {{0}, 0}};
     bench_sessions *sessions = NULL;
     bench_training *training = NULL;
     int what = what_of(&c, &words), kinds = cli_given(&c, "shape") + cli_given(&c, "config") + cli_given(&c, "model");

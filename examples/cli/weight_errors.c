@@ -42,8 +42,9 @@ void weight_errors_free(weight_errors *errors) {
 }
 
 static emo_status make_room(comparison *x, size_t count) {
-    if (count <= x->room && x->a != NULL && x->b != NULL)
+    if (x->a != NULL && x->b != NULL && count <= x->room)
         return EMO_OK;
+    count = count > 0 ? count : 1;
     free(x->a);
     free(x->b);
     x->a = malloc(count * sizeof(*x->a));

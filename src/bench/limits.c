@@ -48,7 +48,10 @@ static void read_piece(void *opaque, size_t index, size_t worker) {
 static size_t read_pieces(const emo_bench *bench) { return (size_t)((bench->o.bytes + READ_PIECE - 1) / READ_PIECE); }
 
 /* Pieces of one call: an eighth of them, the next one at each. */
-static size_t pieces_of_call(const emo_bench *bench) { return (read_pieces(bench) + READ_PARTS - 1) / READ_PARTS; }
+static size_t pieces_of_call(const emo_bench *bench) {
+    size_t n = (read_pieces(bench) + READ_PARTS - 1) / READ_PARTS;
+    return n > 0 ? n : 1;
+}
 
 static read_task reading(const emo_bench *bench) {
     size_t head = bench->rt->executor.concurrency * LINE_WORDS;

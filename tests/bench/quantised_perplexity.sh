@@ -12,7 +12,7 @@ shift 3
 [ $# -gt 0 ] || set -- q8_0 q4_0 q4_k
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-number() { sed -E "s/.*\"$1\": ([^,}]*).*/\1/" "$2"; }
+number() { grep -o "\"$1\": [^,}]*" "$2" | head -n 1 | sed 's/.*: //'; }
 # perplexity MODEL COMPUTE
 perplexity() {
     "$emo" eval --model "$1" --data "$data" --compute "$2" --threads "${THREADS:-1}" --json --quiet >"$work/eval"
