@@ -1,18 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Quantised weights on AMX and VNNI: activations become blocks of 32 signed bytes, products of blocks are whole
- * numbers.
- *
- *   x[t, block b] = dx[t,b] * q,  dx = max |x| / 127,  q rounded to nearest, ties to even;  sum[t,b] = sum of q
- *   c[t, n] (+)= sum over b ascending of dx[t,b] * (a[n,b] * dot(q, w) + o[n,b] * sum[t,b]),  in f32, fused from the
- * left
- *
- * with w the weight's whole numbers (q8_0: as they are, q4_0: minus 8, q4_k: 0 to 15), a its scale (q4_k: d s) and o
- * its offset (q4_k: -m t, else none). dot is exact, so one row on VNNI and many rows on tiles have the same bits. */
+/* Quantised weights on AMX and VNNI, as gemm_quant.h says. One row on VNNI and many rows on tiles have the same bits.
+ */
 #include <stdint.h>
 
 #include "cpu/gemm/gemm_amx.h"
-#include "tensor/quant.h"
-#include "tensor/quant_blocks.h"
+#include "cpu/gemm/gemm_quant.h"
 
 enum { BLOCK = 32, WORDS = BLOCK / 4, WEIGHT_BYTES = WORDS * 64, FEW_ROWS = 4, MOST_CHUNK = 256 };
 

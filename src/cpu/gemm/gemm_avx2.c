@@ -8,6 +8,7 @@
 #define NRV 2
 #define KERNELS emo__gemm_avx2
 #define KERNELS_BF16 emo__gemm_avx2_bf16
+#define QUANTISED emo__gemm_quant_avx2
 
 typedef __m256 vec;
 

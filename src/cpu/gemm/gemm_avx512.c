@@ -10,6 +10,7 @@
 #define NRV 2
 #define KERNELS emo__gemm_avx512
 #define KERNELS_BF16 emo__gemm_avx512_bf16
+#define QUANTISED emo__gemm_quant_avx2
 
 typedef __m512 vec;
 

@@ -8,6 +8,7 @@
 #define NRV 3
 #define KERNELS emo__gemm_neon
 #define KERNELS_BF16 emo__gemm_neon_bf16
+#define QUANTISED emo__gemm_quant_neon
 
 typedef float32x4_t vec;
 

@@ -206,12 +206,13 @@ static void test_same_bits(void **state) {
     same_bits(768);
 }
 
-/* In bf16 on AMX quantised weights meet activations in blocks of 32 signed bytes; elsewhere they become floats again.
- * The loop does one or the other in double precision. */
+/* In bf16 quantised weights meet activations in blocks of 32 signed bytes, at all levels but the scalar one, with the
+ * same bits; elsewhere they become floats again. The loop does one or the other in double precision. */
 static void test_quantised(void **state) {
     (void)state;
     enum { M = 21, N = 43, K = 512, BLOCK = 32 };
-    float *x = numbers(M * K, 9), *y = numbers(M * N, 10), *seen_x = numbers(M * K, 9);
+    float *x = numbers(M * K, 9), *y = numbers(M * N, 10), *seen_x = numbers(M * K, 9), *few = numbers(M * N, 10);
+    float *in_bytes[ALL] = {NULL}; /* by type */
     for (int i = 0; i < M * K / BLOCK; i++) {
         float most = 0.0f;
         for (int j = i * BLOCK; j < (i + 1) * BLOCK; j++)
@@ -226,8 +227,18 @@ static void test_quantised(void **state) {
             emo_weight weight = {.data = typed, .dtype = dtypes[d], .rows = N, .cols = K, .stride = K};
             emo_weight none = {0};
             machine mc = open_machine(2, ways[level]);
-            int bytes = ways[level].isa == EMO_ISA_AMX;
+            int bytes = mc.compute == EMO_DTYPE_BF16 && ways[level].isa != EMO_ISA_SCALAR;
             linear(&mc, 0, M, x, &weight, &none, y);
+            for (int rows = 1; rows <= 5; rows++) {
+                linear(&mc, 0, rows, x, &weight, &none, few);
+                assert_memory_equal(few, y, (size_t)(rows * N) * sizeof *y);
+            }
+            if (bytes && in_bytes[d] == NULL) {
+                in_bytes[d] = numbers(M * N, 10);
+                memcpy(in_bytes[d], y, M * N * sizeof *y);
+            } else if (bytes) {
+                assert_memory_equal(in_bytes[d], y, M * N * sizeof *y);
+            }
             for (int t = 0; t < M; t++)
                 for (int n = 0; n < N; n++) {
                     double want = 0.0;
@@ -243,13 +254,42 @@ static void test_quantised(void **state) {
             free(typed);
             free(w);
         }
+    for (int d = 0; d < ALL; d++)
+        free(in_bytes[d]);
+    free(few);
     free(x);
     free(y);
     free(seen_x);
 }
 
+/* What is no number in one row of activations stays in that row, and is seen there. */
+static void test_quantised_not_finite(void **state) {
+    (void)state;
+    enum { M = 6, N = 19, K = 256 };
+    static const float odd[] = {NAN, INFINITY, -INFINITY};
+    for (size_t level = 0; level < WAYS; level++)
+        for (size_t d = PLAIN; d < ALL && test_has_isa(ways[level].isa); d++)
+            for (int o = 0; o < 3; o++) {
+                float *x = numbers(M * K, 9), *y = numbers(M * N, 10), *w = numbers(N * K, 11);
+                void *typed = as_dtype(w, N * K, dtypes[d]);
+                emo_weight weight = {.data = typed, .dtype = dtypes[d], .rows = N, .cols = K, .stride = K};
+                emo_weight none = {0};
+                machine mc = open_machine(1, ways[level]);
+                x[2 * K + 100] = odd[o];
+                linear(&mc, 0, M, x, &weight, &none, y);
+                for (int t = 0; t < M; t++)
+                    for (int n = 0; n < N; n++)
+                        assert_int_equal(isfinite(y[t * N + n]) != 0, t != 2);
+                close_machine(&mc);
+                free(typed);
+                free(w);
+                free(x);
+                free(y);
+            }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_against_double), cmocka_unit_test(test_same_bits),
-                                       cmocka_unit_test(test_quantised)};
+                                       cmocka_unit_test(test_quantised), cmocka_unit_test(test_quantised_not_finite)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
