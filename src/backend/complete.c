@@ -16,7 +16,15 @@ static emo_status missing(const emo_exec *exec, const char *name, emo_error *err
     }
 EMO_OPERATORS(DEFINE_NOTHING, DEFINE_MISSING)
 
+/* Composed operators are more than the loops of others: they do not run in parts. */
+static void check_window(emo_backend_ops *ops) {
+    if (ops->linear_forward == NULL || ops->attention_forward == NULL || ops->experts_forward == NULL ||
+        ops->swiglu_forward == NULL || ops->head_logits == NULL)
+        ops->window = NULL;
+}
+
 void emo__backend_complete(emo_backend_ops *ops) {
+    check_window(ops);
 #define FILL_COMPOSED(entry, type)                                                                                     \
     if (ops->entry == NULL)                                                                                            \
         ops->entry = emo__composed_##entry;

@@ -101,6 +101,54 @@ static void exec_destroy(emo_exec *exec) {
     }
 }
 
+/* ---- work in parts ---- */
+
+static int64_t window(emo_exec *exec, int64_t first, int64_t last, int64_t work) {
+    emo__cpu_window *w = &emo__cpu(exec)->window;
+    int64_t seen = w->seen;
+    *w = (emo__cpu_window){first, last, 0, work};
+    return seen;
+}
+
+typedef struct part_task {
+    emo_task_fn fn;
+    void *task;
+    size_t first;
+} part_task;
+
+static void run_part(void *arg, size_t index, size_t worker) {
+    const part_task *t = arg;
+    t->fn(t->task, t->first + index, worker);
+}
+
+void emo__cpu_for(emo__cpu_exec *cpu, size_t count, emo_task_fn fn, void *task) {
+    emo__cpu_window *w = &cpu->window;
+    if (w->work == 0) {
+        emo__parallel_for(cpu->rt, count, fn, task);
+        return;
+    }
+    int64_t first = w->first > w->seen ? w->first - w->seen : 0;
+    int64_t last = w->last - w->seen < (int64_t)count ? w->last - w->seen : (int64_t)count;
+    part_task part = {fn, task, (size_t)first};
+    w->seen += (int64_t)count;
+    if (first < last)
+        emo__parallel_for(cpu->rt, (size_t)(last - first), run_part, &part);
+}
+
+/* Rows beyond which a weight that was read is used often enough; multiply-adds then count, not reading. */
+enum { MANY_ROWS = 16, TILE_ROWS = 128 };
+
+void emo__cpu_task_shape(const emo__cpu_exec *cpu, int64_t m, int64_t k, int products, int64_t *max_rows,
+                         int64_t *max_cols) {
+    *max_rows = *max_cols = 0;
+    if (cpu->window.work == 0 || k < 1)
+        return;
+    int64_t rows = m < TILE_ROWS ? m : TILE_ROWS;
+    int64_t columns = cpu->window.work / (k * products * (rows > MANY_ROWS ? rows : MANY_ROWS));
+    *max_rows = rows;
+    *max_cols = columns > 1 ? columns : 1; /* the engine has a least of its own */
+}
+
 static void *grow_region(emo__cpu_exec *cpu, char **region, size_t *size, size_t bytes, emo_error *err) {
     if (((emo__cpu_backend *)cpu->base.backend)->planning) { /* the operator gives up here: see planner.c */
         *size = bytes > *size ? bytes : *size;
@@ -189,6 +237,7 @@ emo_status emo__cpu_backend_create(const emo_runtime *rt, emo_backend **out, emo
     ops->exec_reserve = exec_reserve;
     ops->table_sync = table_sync;
     ops->table_free = table_free;
+    ops->window = window;
     emo__cpu_register_all(ops);
     ops->planner = emo__cpu_planner;
     ops->memory = memory;

@@ -16,6 +16,14 @@ typedef struct emo__cpu_backend {
     uint64_t planned;      /* bytes handed out by it */
 } emo__cpu_backend;
 
+/* The part of an operator's tasks that is to run; see emo_backend_ops.window. */
+typedef struct emo__cpu_window {
+    int64_t first;
+    int64_t last;
+    int64_t seen; /* tasks so far */
+    int64_t work; /* multiply-adds of a task; 0: no window, everything runs */
+} emo__cpu_window;
+
 typedef struct emo__cpu_exec {
     emo_exec base;
     const emo_runtime *rt;
@@ -27,6 +35,7 @@ typedef struct emo__cpu_exec {
     char *outer; /* a second region, for operators that call other operators while they hold theirs */
     size_t outer_size;
     size_t taken; /* the most that an operator has asked of both since the last emo_backend_ops.exec_scratch */
+    emo__cpu_window window;
 } emo__cpu_exec;
 
 static inline emo__cpu_exec *emo__cpu(emo_exec *exec) { return (emo__cpu_exec *)exec; }
@@ -37,6 +46,15 @@ void *emo__cpu_scratch(emo__cpu_exec *cpu, size_t bytes, emo_error *err);
 
 /* The same from the second region, for operators built on other operators (head on gemm); those never nest. */
 void *emo__cpu_outer(emo__cpu_exec *cpu, size_t bytes, emo_error *err);
+
+/* fn(task, i, worker) for i < count on the exec's workers, as far as the window reaches. What an operator does outside
+ * of such loops is done anew for every window: it may depend on the arguments alone. */
+void emo__cpu_for(emo__cpu_exec *cpu, size_t count, emo_task_fn fn, void *task);
+
+/* With a window, the most rows and columns of a tile of an m x n product over k, or several that share rows: few enough
+ * multiply-adds, and few enough weights where rows are few and reading them is what takes time. Else 0, 0: no limit. */
+void emo__cpu_task_shape(const emo__cpu_exec *cpu, int64_t m, int64_t k, int products, int64_t *max_rows,
+                         int64_t *max_cols);
 
 /* The best level of this machine (never EMO_ISA_AUTO). */
 emo_isa emo__cpu_best_isa(void);

@@ -108,16 +108,23 @@ static void list_tiles(const emo__cpu_exec *cpu, const emo_experts_args *args, c
     int64_t want = emo__tiles_per_group(cpu, rows, args->experts);
     int limited = !down && args->saved == NULL;
     list->count = 0;
-    for (int32_t e = 0; e < args->experts; e++)
-        emo__tile_list_add(list, kernels, e, 0, rows[e + 1] - rows[e], down ? args->hidden : args->inner, want,
-                           limited ? TEMP_ROWS : 0, limited ? TEMP_COLS : 0);
+    for (int32_t e = 0; e < args->experts; e++) {
+        int64_t m = rows[e + 1] - rows[e], most_rows, most_cols;
+        emo__cpu_task_shape(cpu, m, down ? args->inner : args->hidden, down ? 1 : 2, &most_rows, &most_cols);
+        if (limited) {
+            most_rows = most_rows > 0 && most_rows < TEMP_ROWS ? most_rows : TEMP_ROWS;
+            most_cols = most_cols > 0 && most_cols < TEMP_COLS ? most_cols : TEMP_COLS;
+        }
+        emo__tile_list_add(list, kernels, e, 0, m, down ? args->hidden : args->inner, want, most_rows, most_cols);
+    }
 }
 
 /* The tiles of both passes; true when pass 1 does the work of pass 2. */
 static int list_both(const emo__cpu_exec *cpu, const emo_experts_args *args, const int32_t *rows, emo__tile_list *up,
                      emo__tile_list *down) {
     down->count = 0;
-    if (emo__fuse_rows(cpu, rows, args->experts, args->inner, args->saved != NULL ? EMO__FUSED_INNER : TEMP_COLS, 0,
+    if (cpu->window.work == 0 && /* fused tasks are long */
+        emo__fuse_rows(cpu, rows, args->experts, args->inner, args->saved != NULL ? EMO__FUSED_INNER : TEMP_COLS, 0,
                        up))
         return 1;
     list_tiles(cpu, args, rows, 0, up);
@@ -135,9 +142,8 @@ static void rows_there(const emo_experts_args *args, int32_t *rows) {
     }
 }
 
-static void combine(const emo__cpu_exec *cpu, forward_task *task) {
-    emo__parallel_for(cpu->rt, (size_t)((task->args->tokens + TOKENS_PER_TASK - 1) / TOKENS_PER_TASK), combine_tokens,
-                      task);
+static void combine(emo__cpu_exec *cpu, forward_task *task) {
+    emo__cpu_for(cpu, (size_t)((task->args->tokens + TOKENS_PER_TASK - 1) / TOKENS_PER_TASK), combine_tokens, task);
 }
 
 emo_status emo__cpu_experts_forward(emo_exec *exec, const emo_experts_args *args, emo_error *err) {
@@ -188,9 +194,9 @@ emo_status emo__cpu_experts_forward(emo_exec *exec, const emo_experts_args *args
     task.fused = fused;
     if (!part)
         task.out = (float *)(void *)(base + out_at);
-    emo__parallel_for(cpu->rt, up_list.count, gate_up_tile, &task);
+    emo__cpu_for(cpu, up_list.count, gate_up_tile, &task);
     task.tiles = down_list.tiles;
-    emo__parallel_for(cpu->rt, down_list.count, down_tile, &task);
+    emo__cpu_for(cpu, down_list.count, down_tile, &task);
     if (!part)
         combine(cpu, &task);
     return EMO_OK;

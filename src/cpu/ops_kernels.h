@@ -14,6 +14,9 @@ typedef struct emo__attn_rows {
     int32_t kv_head;
     int64_t first; /* first pair of the tile: pair i is query i / group, head kv_head * group + i % group */
     int64_t count; /* pairs, at most EMO__ATTN_ROWS */
+    /* forward: the keys whose turn it is, counted from the segment's first; multiples of EMO__ATTN_KEYS */
+    int64_t key_first;
+    int64_t key_last;
 } emo__attn_rows;
 
 enum { EMO__ATTN_ROWS = 64, EMO__ATTN_KEYS = 64 };
@@ -36,7 +39,9 @@ typedef struct emo__ops_kernels {
     /* bytes of worker memory that the attention tiles need */
     size_t (*attn_forward_bytes)(int32_t head_dim);
     size_t (*attn_backward_bytes)(int32_t head_dim);
-    void (*attn_forward)(const emo__attn_rows *rows, void *memory);
+    /* what a tile keeps from keys to keys; with its first keys it is written, with its last ones read */
+    size_t (*attn_state_bytes)(int32_t head_dim);
+    void (*attn_forward)(const emo__attn_rows *rows, void *state, void *memory);
     /* one (segment, kv head): all its query tiles and key blocks */
     void (*attn_backward)(const emo_attention_args *args, const emo_attention_segment *segment, int32_t kv_head,
                           void *memory);

@@ -73,6 +73,7 @@ typedef struct emo__session_batch {
     void *device_logprobs;
     int32_t n_parts;
     int32_t n_logits;
+    int32_t n_drawn; /* logits that are fetched and tokens that are drawn, of a finished pass */
     bool chooses_pools;
     emo__batch batch;
 } emo__session_batch;
@@ -129,7 +130,10 @@ EMO_MUST_CHECK emo_status emo__session_begin(emo_session *session, bool *work, e
 
 /* ---- session_finish.c ---- */
 
-/* Takes the results of a finished pass: frozen pools, logits, drawn tokens. May be called again after a failure. */
+/* Draws the next tokens of a finished pass, at most `rows` of them (0: all). */
+EMO_MUST_CHECK emo_status emo__session_draw(emo_session *session, int32_t rows, emo_error *err);
+static inline bool emo__session_drawn(const emo_session *session) { return session->b.n_drawn >= session->b.n_logits; }
+/* When all are drawn: takes them, and frozen pools. May be called again after a failure. */
 EMO_MUST_CHECK emo_status emo__session_finish(emo_session *session, emo_error *err);
 /* Turns generated tokens into text, and finds stop strings. May be called again after a failure. */
 EMO_MUST_CHECK emo_status emo__session_emit(emo_session *session, emo__sequence *sequence, emo_error *err);

@@ -4,16 +4,20 @@
 #include "base/status.h"
 #include "infer/session.h"
 
-/* Multiply-adds of a slice: a quarter of the time there is, taking a core for about ten in a nanosecond. Between these
- * bounds: smaller slices read the same weights over and over, larger ones let a progress hook wait too long. */
-#define LEAST_WORK ((int64_t)1 << 24)
-#define MOST_WORK ((int64_t)1 << 27)
+/* A slice takes an eighth of the time there is, but neither so little that looking at the clock counts, nor so much
+ * that a frame feels it. Without a deadline a progress hook waits for so many multiply-adds, the same ones in every
+ * run.
+ */
+#define LEAST_NS UINT64_C(20000)
+#define MOST_NS UINT64_C(500000)
+#define HOOK_WORK ((int64_t)1 << 27)
 
-static int64_t slice_work(uint64_t ns) {
-    int64_t most = ns < (uint64_t)MOST_WORK ? (int64_t)ns * 10 / 4 : MOST_WORK;
-    if (ns == 0 || most > MOST_WORK)
-        return MOST_WORK;
-    return most > LEAST_WORK ? most : LEAST_WORK;
+static void set_slices(emo__pass *pass, uint64_t ns, bool hook) {
+    uint64_t slice = ns / 8 < MOST_NS ? ns / 8 : MOST_NS;
+    if (ns > 0)
+        emo__pass_set_slice_time(pass, slice > LEAST_NS ? slice : LEAST_NS);
+    else
+        emo__pass_set_slice_work(pass, hook ? HOOK_WORK : 0);
 }
 
 typedef struct spent {
@@ -33,13 +37,24 @@ static emo_status work_on(emo_session *s, spent *u, bool *done, emo_error *err) 
     limit.deadline_ns = u->deadline;
     limit.slices = u->budget->steps > 0 ? u->steps : 0;
     limit.progress = s->opt.progress.report != NULL ? &s->opt.progress : NULL;
-    emo__pass_set_slice_work(s->pass, u->deadline != 0 || limit.progress != NULL ? slice_work(u->budget->ns) : 0);
+    set_slices(s->pass, u->budget->ns, limit.progress != NULL);
     uint64_t before = emo__pass_slices(s->pass);
     emo_status status = emo__pass_advance(s->pass, &limit, done, err);
     uint64_t slices = emo__pass_slices(s->pass) - before;
     u->worked = u->worked || slices > 0;
     if (u->budget->steps > 0)
         u->steps -= slices < (uint64_t)u->steps ? (int32_t)slices : u->steps;
+    return status;
+}
+
+/* Takes the results of a finished pass; with a deadline a row for each worker at a time. */
+static emo_status take_results(emo_session *s, spent *u, emo_error *err) {
+    emo_status status = EMO_OK;
+    if (!emo__session_drawn(s))
+        status = emo__session_draw(s, u->deadline != 0 ? (int32_t)s->rt->executor.concurrency : 0, err);
+    if (status == EMO_OK && emo__session_drawn(s))
+        status = emo__session_finish(s, err);
+    u->worked = true;
     return status;
 }
 
@@ -93,8 +108,8 @@ static emo_status run(emo_session *s, spent *u, emo_state *state, emo_error *err
             }
         }
         status = work_on(s, u, &ready, err);
-        if (status == EMO_OK && ready)
-            status = emo__session_finish(s, err);
+        if (status == EMO_OK && ready && !used_up(u))
+            status = take_results(s, u, err);
         if (status != EMO_OK)
             return status;
     }

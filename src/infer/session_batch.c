@@ -269,6 +269,7 @@ emo_status emo__session_begin(emo_session *s, bool *work, emo_error *err) {
     if (b->chooses_pools)
         EMO_TRY(status = choose_pools(s, err));
     status = emo__pass_begin(s->pass, &b->batch, err);
+    b->n_drawn = 0;
     s->in_flight = status == EMO_OK;
 done:
     return status;

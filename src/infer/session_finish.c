@@ -5,20 +5,6 @@
 
 /* ---- results of the pass ---- */
 
-static emo_status fetch_logits(emo_session *s, emo_error *err) {
-    const emo_backend_ops *ops = s->model->backend->ops;
-    size_t vocab = (size_t)s->model->config.vocab;
-    emo_status status = EMO_OK;
-    for (int32_t i = 0; status == EMO_OK && i < s->b.n_parts; i++) {
-        const emo__part *part = &s->b.parts[i];
-        if (part->logit_row >= 0)
-            status =
-                ops->download(emo__pass_exec(s->pass), s->sequences[part->sequence].logits,
-                              emo__pass_logits(s->pass) + (size_t)part->logit_row * vocab, vocab * sizeof(float), err);
-    }
-    return status;
-}
-
 static emo_status fetch_pools(emo_session *s, emo_error *err) {
     const emo_backend_ops *ops = s->model->backend->ops;
     emo_status status = EMO_OK;
@@ -38,47 +24,57 @@ static bool wants(const emo_session *s, const emo__part *part) {
     return part->logit_row >= 0 && part->after == q->n && s->opt.max_tokens >= 0 && q->n < s->capacity;
 }
 
-static emo_status sample(emo_session *s, emo_error *err) {
+static void how_to_draw(const emo_session *s, const emo__part *part, emo_sample_row *how) {
+    const emo__sequence *q = &s->sequences[part->sequence];
+    size_t window = s->opt.repetition_window > 0 ? (size_t)s->opt.repetition_window : part->after;
+    window = window < part->after ? window : part->after;
+    *how = (emo_sample_row){0};
+    how->temperature = s->opt.temperature;
+    how->top_k = s->opt.top_k;
+    how->top_p = s->opt.top_p;
+    how->min_p = s->opt.min_p;
+    how->repetition_penalty = s->opt.repetition_penalty;
+    how->history = q->tokens + part->after - window;
+    how->history_count = (int32_t)window;
+    how->seed = s->opt.seed;
+    how->sequence = (uint64_t)part->sequence;
+    how->position = (uint64_t)part->after;
+}
+
+emo_status emo__session_draw(emo_session *s, int32_t rows, emo_error *err) {
     const emo_backend_ops *ops = s->model->backend->ops;
     emo__session_batch *b = &s->b;
     emo_exec *exec = emo__pass_exec(s->pass);
+    size_t vocab = (size_t)s->model->config.vocab, first = (size_t)b->n_drawn;
+    int32_t last = rows > 0 && rows < b->n_logits - b->n_drawn ? b->n_drawn + rows : b->n_logits;
+    size_t count = (size_t)last - first;
+    const float *logits = emo__pass_logits(s->pass);
     bool any = false;
+    emo_status status;
     for (int32_t i = 0; i < b->n_parts; i++) {
         const emo__part *part = &b->parts[i];
-        const emo__sequence *q = &s->sequences[part->sequence];
-        if (part->logit_row < 0)
+        if (part->logit_row < b->n_drawn || part->logit_row >= last)
             continue;
+        EMO_TRY(status = ops->download(exec, s->sequences[part->sequence].logits,
+                                       logits + (size_t)part->logit_row * vocab, vocab * sizeof(float), err));
+        how_to_draw(s, part, &b->how[part->logit_row]);
         any = any || wants(s, part);
-        size_t window = s->opt.repetition_window > 0 ? (size_t)s->opt.repetition_window : part->after;
-        window = window < part->after ? window : part->after;
-        emo_sample_row *how = &b->how[part->logit_row];
-        *how = (emo_sample_row){0};
-        how->temperature = s->opt.temperature;
-        how->top_k = s->opt.top_k;
-        how->top_p = s->opt.top_p;
-        how->min_p = s->opt.min_p;
-        how->repetition_penalty = s->opt.repetition_penalty;
-        how->history = q->tokens + part->after - window;
-        how->history_count = (int32_t)window;
-        how->seed = s->opt.seed;
-        how->sequence = (uint64_t)part->sequence;
-        how->position = (uint64_t)part->after;
     }
-    if (!any)
-        return EMO_OK;
-    emo_sample_args args = {0};
-    args.rows = b->n_logits;
-    args.vocab = s->model->config.vocab;
-    args.logits = emo__pass_logits(s->pass);
-    args.how = b->how;
-    args.ids = b->device_drawn;
-    args.logprobs = b->device_logprobs;
-    size_t rows = (size_t)b->n_logits;
-    emo_status status = ops->sample(exec, &args, err);
-    if (status == EMO_OK)
-        status = ops->download(exec, b->drawn, b->device_drawn, rows * sizeof *b->drawn, err);
-    if (status == EMO_OK)
-        status = ops->download(exec, b->logprobs, b->device_logprobs, rows * sizeof *b->logprobs, err);
+    if (any) {
+        emo_sample_args args = {0};
+        args.rows = (int64_t)count;
+        args.vocab = (int64_t)vocab;
+        args.logits = logits + first * vocab;
+        args.how = b->how + first;
+        args.ids = (int32_t *)b->device_drawn + first;
+        args.logprobs = (float *)b->device_logprobs + first;
+        EMO_TRY(status = ops->sample(exec, &args, err));
+        EMO_TRY(status = ops->download(exec, b->drawn + first, args.ids, count * sizeof *b->drawn, err));
+        EMO_TRY(status = ops->download(exec, b->logprobs + first, args.logprobs, count * sizeof *b->logprobs, err));
+    }
+    b->n_drawn = last;
+    status = EMO_OK;
+done:
     return status;
 }
 
@@ -101,10 +97,8 @@ static void take_token(emo_session *s, emo__sequence *q, int32_t id, float logpr
 emo_status emo__session_finish(emo_session *s, emo_error *err) {
     emo__session_batch *b = &s->b;
     emo_status status;
-    EMO_TRY(status = fetch_logits(s, err));
     if (b->chooses_pools)
         EMO_TRY(status = fetch_pools(s, err));
-    EMO_TRY(status = sample(s, err));
     EMO_TRY(status = s->model->backend->ops->synchronize(emo__pass_exec(s->pass), err));
     for (int32_t i = 0; i < b->n_parts; i++) { /* nothing can fail from here on */
         const emo__part *part = &b->parts[i];

@@ -5,8 +5,26 @@
 
 bool emo__step_sliceable(const emo__step *step) { return step->stage != EMO__STAGE_ROUTE_POOL; }
 
+/* Those whose operators heed emo_backend_ops.window. Experts that come and go are not there for a second call. */
+bool emo__step_has_tasks(const emo__pass *p, const emo__step *step) {
+    switch (step->stage) {
+    case EMO__STAGE_EXPERTS:
+        return p->lease == NULL;
+    case EMO__STAGE_QKV:
+    case EMO__STAGE_ATTENTION:
+    case EMO__STAGE_ATTN_OUT:
+    case EMO__STAGE_DENSE:
+    case EMO__STAGE_HEAD_LOGITS:
+        return true;
+    default:
+        return false;
+    }
+}
+
 int64_t emo__step_rows(const emo__pass *p, const emo__step *step) {
     switch (step->stage) {
+    case EMO__STAGE_ANGLES:
+        return p->rope_need > p->rope_first ? p->rope_need - p->rope_first : 0;
     case EMO__STAGE_HEAD_LOSS:
         return p->batch.labels != NULL ? p->batch.tokens : 0;
     case EMO__STAGE_HEAD_LOGITS:
@@ -23,6 +41,10 @@ int64_t emo__step_row_work(const emo__pass *p, const emo__step *step) {
     switch (step->stage) {
     case EMO__STAGE_QKV:
         return hidden * (heads + 2 * (int64_t)c->kv_heads * c->head_dim);
+    case EMO__STAGE_ANGLES: /* a cosine and a sine each */
+        return 64 * (int64_t)c->head_dim;
+    case EMO__STAGE_ROPE: /* in and out, and into the cache */
+        return 4 * heads;
     case EMO__STAGE_ATTENTION:
         return 2 * heads * p->longest;
     case EMO__STAGE_ATTN_OUT:
@@ -50,6 +72,7 @@ emo_train_part emo__step_part(const emo__step *step) {
     case EMO__STAGE_QKV:
     case EMO__STAGE_ATTN_OUT:
         return EMO_TRAIN_PART_LINEAR;
+    case EMO__STAGE_ANGLES:
     case EMO__STAGE_ROPE:
         return EMO_TRAIN_PART_ROPE;
     case EMO__STAGE_ATTENTION:
@@ -205,11 +228,8 @@ static emo_status attn_out(emo__pass *p, int32_t l, int64_t first, int64_t last,
     const emo__config *c = &p->model->config;
     const emo_weight *w = p->model->layers[l].w;
     emo__layer_state *s = &p->layers[l];
-    emo_status status = carry(p, s->h_mid, s->h_in, first, last, err);
-    if (status == EMO_OK)
-        status = linear(p, s->o, (int64_t)c->heads * c->head_dim, &w[EMO__W_O], &w[EMO__W_O_BIAS], s->h_mid, c->hidden,
-                        1, first, last, err);
-    return status;
+    return linear(p, s->o, (int64_t)c->heads * c->head_dim, &w[EMO__W_O], &w[EMO__W_O_BIAS], s->h_mid, c->hidden, 1,
+                  first, last, err);
 }
 
 void emo__route_args_of(const emo__pass *p, int32_t l, emo_route_args *a) {
@@ -275,50 +295,56 @@ static emo_status route(emo__pass *p, int32_t l, int32_t phase, int64_t first, i
     return status;
 }
 
-static emo_status experts_of_rows(emo__pass *p, int32_t l, int64_t first, int64_t last, emo_error *err) {
+static emo_status plan(emo__pass *p, int32_t l, int64_t first, int64_t last, emo_error *err) {
+    const emo__layer_state *s = &p->layers[l];
+    emo_plan_args a = {0};
+    a.tokens = last - first;
+    a.k_total = p->model->config.top_k;
+    a.experts = p->model->config.layer[l].experts;
+    a.indices = s->route.indices + first * a.k_total;
+    a.offsets = s->plan_offsets;
+    a.order = s->plan_order;
+    a.inverse = s->plan_inverse;
+    emo_status status = p->ops->plan(p->exec, &a, err);
+    emo__pass_lap(p, EMO_TRAIN_PART_ROUTING, 0);
+    return status;
+}
+
+/* With a plan of these very rows. */
+static emo_status planned_experts(emo__pass *p, int32_t l, int64_t first, int64_t last, emo_error *err) {
     const emo__config *c = &p->model->config;
     emo__layer_state *s = &p->layers[l];
     int64_t d = c->hidden;
     int64_t k = c->top_k;
-    emo_plan_args plan = {0};
-    plan.tokens = last - first;
-    plan.k_total = c->top_k;
-    plan.experts = c->layer[l].experts;
-    plan.indices = s->route.indices + first * k;
-    plan.offsets = s->plan_offsets;
-    plan.order = s->plan_order;
-    plan.inverse = s->plan_inverse;
-    emo_status status = p->ops->plan(p->exec, &plan, err);
-    emo__pass_lap(p, EMO_TRAIN_PART_ROUTING, 0);
-    float *out = emo__h_out(p, l);
-    if (status == EMO_OK)
-        status = carry(p, out, s->h_mid, first, last, err);
-    if (status != EMO_OK)
-        return status;
     emo_experts_args a = {0};
-    a.tokens = plan.tokens;
+    a.tokens = last - first;
     a.hidden = d;
     a.inner = c->inner;
-    a.k_total = plan.k_total;
-    a.experts = plan.experts;
+    a.k_total = c->top_k;
+    a.experts = c->layer[l].experts;
     a.x = p->x + first * d;
-    a.offsets = plan.offsets;
-    a.order = plan.order;
-    a.inverse = plan.inverse;
+    a.offsets = s->plan_offsets;
+    a.order = s->plan_order;
+    a.inverse = s->plan_inverse;
     a.weights = s->route.weights + first * k;
     a.table = p->model->layers[l].table;
     a.saved = s->saved;
-    a.y = out + first * d;
+    a.y = emo__h_out(p, l) + first * d;
     a.accumulate = 1;
     a.out_norm = s->route.out_norm != NULL ? s->route.out_norm + first * k : NULL;
     return p->lease != NULL ? emo__experts_on_demand(p, l, &a, err) : p->ops->experts_forward(p->exec, &a, err);
 }
 
 static emo_status experts(emo__pass *p, int32_t l, int64_t first, int64_t last, emo_error *err) {
-    int64_t most = p->lease != NULL ? EMO__ON_DEMAND_ROWS : last - first;
+    if (p->lease == NULL)
+        return planned_experts(p, l, first, last, err);
     emo_status status = EMO_OK;
-    for (int64_t at = first; status == EMO_OK && at < last; at += most)
-        status = experts_of_rows(p, l, at, last - at < most ? last : at + most, err);
+    for (int64_t at = first; status == EMO_OK && at < last; at += EMO__ON_DEMAND_ROWS) {
+        int64_t end = last - at < EMO__ON_DEMAND_ROWS ? last : at + EMO__ON_DEMAND_ROWS;
+        status = plan(p, l, at, end, err);
+        if (status == EMO_OK)
+            status = planned_experts(p, l, at, end, err);
+    }
     return status;
 }
 
@@ -327,9 +353,7 @@ static emo_status dense(emo__pass *p, int32_t l, int64_t first, int64_t last, em
     const emo_weight *w = p->model->layers[l].w;
     emo__layer_state *s = &p->layers[l];
     int64_t inner = c->dense_inner;
-    float *out = emo__h_out(p, l);
     emo_status status;
-    EMO_TRY(status = carry(p, out, s->h_mid, first, last, err));
     EMO_TRY(status = linear(p, p->x, c->hidden, &w[EMO__W_MLP_GATE], &w[EMO__W_MLP_GATE_BIAS], s->saved, 2 * inner, 0,
                             first, last, err));
     EMO_TRY(status = linear(p, p->x, c->hidden, &w[EMO__W_MLP_UP], &w[EMO__W_MLP_UP_BIAS], s->saved + inner, 2 * inner,
@@ -342,8 +366,8 @@ static emo_status dense(emo__pass *p, int32_t l, int64_t first, int64_t last, em
     a.stride = 2 * inner;
     a.y = p->dense_h + first * inner;
     EMO_TRY(status = p->ops->swiglu_forward(p->exec, &a, err));
-    status = linear(p, p->dense_h, inner, &w[EMO__W_MLP_DOWN], &w[EMO__W_MLP_DOWN_BIAS], out, c->hidden, 1, first, last,
-                    err);
+    status = linear(p, p->dense_h, inner, &w[EMO__W_MLP_DOWN], &w[EMO__W_MLP_DOWN_BIAS], emo__h_out(p, l), c->hidden, 1,
+                    first, last, err);
 done:
     return status;
 }
@@ -382,9 +406,23 @@ static emo_status head_logits(emo__pass *p, int64_t first, int64_t last, emo_err
     return p->ops->head_logits(p->exec, &a, err);
 }
 
+emo_status emo__step_begin(emo__pass *p, const emo__step *step, int64_t first, int64_t last, emo_error *err) {
+    int32_t l = step->layer;
+    emo_status status = EMO_OK;
+    if (step->stage == EMO__STAGE_EXPERTS && p->lease == NULL)
+        status = plan(p, l, first, last, err);
+    if (status == EMO_OK && (step->stage == EMO__STAGE_EXPERTS || step->stage == EMO__STAGE_DENSE))
+        status = carry(p, emo__h_out(p, l), p->layers[l].h_mid, first, last, err);
+    if (status == EMO_OK && step->stage == EMO__STAGE_ATTN_OUT)
+        status = carry(p, p->layers[l].h_mid, p->layers[l].h_in, first, last, err);
+    return status;
+}
+
 emo_status emo__step_run(emo__pass *p, const emo__step *step, int64_t first, int64_t last, emo_error *err) {
     int32_t l = step->layer;
     switch (step->stage) {
+    case EMO__STAGE_ANGLES:
+        return emo__pass_angles(p, first, last, err);
     case EMO__STAGE_EMBED:
         return embed(p, first, last, err);
     case EMO__STAGE_ATTN_NORM:

@@ -1,12 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The life of a pass: creation, the list of steps, the cursor. */
+/* The life of a pass: creation, the list of steps, the beginning of a run. pass_advance.c moves the cursor. */
 #include "model/pass.h"
 
-#include <math.h>
-#include <string.h>
-
-#include "base/clock.h"
-#include "base/progress.h"
 #include "base/status.h"
 #include "model/pass_state.h"
 
@@ -20,11 +15,12 @@ static emo_status build_steps(emo__pass *p, emo_error *err) {
                                   EMO__STAGE_EXPERTS};
     static const int32_t dense[] = {EMO__STAGE_DENSE};
     int32_t layers = p->model->config.layers;
-    size_t most = 4 + (size_t)layers * 10;
+    size_t most = 5 + (size_t)layers * 10;
     p->steps = emo__malloc_array(&p->model->rt->mem, most, sizeof *p->steps);
     if (p->steps == NULL)
         return emo__fail_memory(err, most * sizeof *p->steps);
     size_t n = 0;
+    p->steps[n++] = (emo__step){EMO__STAGE_ANGLES, -1};
     p->steps[n++] = (emo__step){EMO__STAGE_EMBED, -1};
     for (int32_t l = 0; l < layers; l++) {
         for (size_t i = 0; i < sizeof attention / sizeof attention[0]; i++)
@@ -115,56 +111,13 @@ void emo__pass_destroy(emo__pass *p) {
     emo_model_release(model);
 }
 
-void emo__pass_set_slice_work(emo__pass *p, int64_t multiply_adds) { p->slice_work = p->cfg.save ? 0 : multiply_adds; }
 uint64_t emo__pass_slices(const emo__pass *p) { return p->slices; }
 emo_exec *emo__pass_exec(const emo__pass *p) { return p->exec; }
 size_t emo__pass_bytes(const emo__pass *p) { return p->arena_bytes; }
 size_t emo__pass_kept_bytes(const emo__pass *p) { return p->kept_bytes; }
-
-/* cos and sin as the reference computes them: f32 frequencies, f32 angles. */
-static emo_status grow_rope(emo__pass *p, int64_t rows, emo_error *err) {
-    if (rows <= p->rope_rows)
-        return EMO_OK;
-    rows = (rows + 255) / 256 * 256;
-    const emo__config *c = &p->model->config;
-    int64_t half = c->head_dim / 2;
-    size_t bytes = (size_t)(rows * half) * sizeof(float);
-    float *host = emo__alloc(&p->model->rt->mem, 2 * bytes);
-    void *cosines = NULL;
-    void *sines = NULL;
-    if (host == NULL)
-        return emo__fail_memory(err, 2 * bytes);
-    for (int64_t i = 0; i < half; i++) {
-        float exponent = (float)(2 * i) / (float)c->head_dim;
-        float frequency = 1.0f / (float)pow(c->rope_theta, (double)exponent);
-        for (int64_t t = 0; t < rows; t++) {
-            double angle = (double)((float)t * frequency);
-            host[t * half + i] = (float)cos(angle);
-            host[(rows + t) * half + i] = (float)sin(angle);
-        }
-    }
-    emo_status status = p->ops->mem_alloc(p->model->backend, bytes, &cosines, err);
-    if (status == EMO_OK)
-        status = p->ops->mem_alloc(p->model->backend, bytes, &sines, err);
-    if (status == EMO_OK)
-        status = p->ops->upload(p->exec, cosines, host, bytes, err);
-    if (status == EMO_OK)
-        status = p->ops->upload(p->exec, sines, host + rows * half, bytes, err);
-    emo__free(&p->model->rt->mem, host);
-    if (status != EMO_OK) {
-        p->ops->mem_free(p->model->backend, cosines);
-        p->ops->mem_free(p->model->backend, sines);
-        return status;
-    }
-    p->ops->mem_free(p->model->backend, p->cos);
-    p->ops->mem_free(p->model->backend, p->sin);
-    p->cos = cosines;
-    p->sin = sines;
-    p->rope_rows = rows;
-    return EMO_OK;
+emo_status emo__pass_reserve(emo__pass *p, int64_t positions, emo_error *err) {
+    return emo__pass_angles_room(p, positions, err);
 }
-
-emo_status emo__pass_reserve(emo__pass *p, int64_t positions, emo_error *err) { return grow_rope(p, positions, err); }
 
 static emo_status check_batch(const emo__pass *p, const emo__batch *b, int64_t *positions, emo_error *err) {
     const emo__config *c = &p->model->config;
@@ -218,7 +171,7 @@ emo_status emo__pass_begin(emo__pass *p, const emo__batch *batch, emo_error *err
     emo_status status;
     p->has_batch = false;
     EMO_TRY(status = check_batch(p, batch, &positions, err));
-    EMO_TRY(status = grow_rope(p, positions, err));
+    EMO_TRY(status = emo__pass_angles_room(p, positions, err));
     p->batch = *batch;
     p->longest = 1;
     for (int64_t i = 0; i < batch->n_attention; i++)
@@ -245,65 +198,10 @@ emo_status emo__pass_begin(emo__pass *p, const emo__batch *batch, emo_error *err
                         batch->n_documents);
     p->at_step = 0;
     p->at_row = 0;
+    p->at_task = 0;
     p->has_batch = true;
 done:
     return status;
-}
-
-static bool stops_here(const emo__limit *limit, const emo__step *step, int64_t row) {
-    return limit != NULL && limit->stop_stage != 0 && row == 0 && step->stage == limit->stop_stage &&
-           step->layer == limit->stop_layer;
-}
-
-/* 0: all of them. */
-static int64_t slice_rows(const emo__pass *p, const emo__step *step) {
-    if (!emo__step_sliceable(step))
-        return 0;
-    if (p->slice_work == 0)
-        return p->cfg.slice_tokens;
-    int64_t rows = p->slice_work / emo__step_row_work(p, step);
-    return rows > 1 ? rows : 1;
-}
-
-emo_status emo__pass_advance(emo__pass *p, const emo__limit *limit, bool *done, emo_error *err) {
-    *done = false;
-    if (!p->has_batch)
-        return emo__fail(err, EMO_E_INTERNAL, "the pass has no batch");
-    int32_t slices = 0;
-    while (p->at_step < p->n_steps) {
-        const emo__step *step = &p->steps[p->at_step];
-        if (stops_here(limit, step, p->at_row))
-            return EMO_OK;
-        if (limit != NULL && slices > 0) {
-            if (limit->slices > 0 && slices >= limit->slices)
-                return EMO_OK;
-            if (limit->deadline_ns != 0 && emo__now_ns() >= limit->deadline_ns)
-                return EMO_OK;
-        }
-        if (limit != NULL) {
-            emo_status status = emo__report(limit->progress, "forward", p->at_step, p->n_steps, err);
-            if (status != EMO_OK)
-                return status;
-        }
-        int64_t rows = emo__step_rows(p, step);
-        int64_t slice = slice_rows(p, step);
-        int64_t last = slice > 0 && slice < rows - p->at_row ? p->at_row + slice : rows;
-        if (last > p->at_row) {
-            emo_status status = emo__step_run(p, step, p->at_row, last, err);
-            if (status != EMO_OK)
-                return status;
-            emo__pass_lap(p, emo__step_part(step), 0);
-            slices++;
-            p->slices++;
-        }
-        p->at_row = last;
-        if (last >= rows) {
-            p->at_step++;
-            p->at_row = 0;
-        }
-    }
-    *done = true;
-    return EMO_OK;
 }
 
 emo_status emo__pass_run(emo__pass *p, const emo__batch *batch, emo_error *err) {
@@ -327,6 +225,7 @@ emo_status emo__pass_reselect(emo__pass *p, int32_t layer, emo_error *err) {
         if (step->stage == EMO__STAGE_EXPERTS) {
             p->at_step = i;
             p->at_row = 0;
+            p->at_task = 0;
         }
     }
 done:

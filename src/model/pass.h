@@ -77,7 +77,8 @@ typedef struct emo__limit {
 
 /* Stages, in the order of a layer. */
 enum {
-    EMO__STAGE_EMBED = 1,
+    EMO__STAGE_ANGLES = 1, /* of positions that no batch had before */
+    EMO__STAGE_EMBED,
     EMO__STAGE_ATTN_NORM,
     EMO__STAGE_QKV,
     EMO__STAGE_ROPE, /* and into the cache */
@@ -91,7 +92,8 @@ enum {
     EMO__STAGE_DENSE,
     EMO__STAGE_FINAL_NORM,
     EMO__STAGE_HEAD_LOSS,
-    EMO__STAGE_HEAD_LOGITS
+    EMO__STAGE_HEAD_LOGITS,
+    EMO__STAGES
 };
 
 /* What the router of one layer left. Back end memory; layout as in emo_route_args. NULL for dense layers. */
@@ -119,9 +121,13 @@ typedef struct emo__route_view {
 EMO_MUST_CHECK emo_status emo__pass_create(emo_model *model, const emo__pass_config *config, emo__pass **out,
                                            emo_error *err);
 void emo__pass_destroy(emo__pass *pass);
-/* Slices of about so many multiply-adds from the next step on, at least a row, also in the middle of a run: they do not
- * change results. 0: config.slice_tokens again. Ignored with save. */
+/* Slices from now on, also in the middle of a run: they do not change results. A slice is a part of a step's tasks,
+ * where the back end can run operators in parts (and the exec is the pass's own), else at least a row of it. Ignored
+ * with save.
+ * By work: about so many multiply-adds, always the same ones. By time: as many as took about so long so far.
+ * 0: config.slice_tokens again. */
 void emo__pass_set_slice_work(emo__pass *pass, int64_t multiply_adds);
+void emo__pass_set_slice_time(emo__pass *pass, uint64_t ns);
 /* Slices run since creation. */
 uint64_t emo__pass_slices(const emo__pass *pass);
 /* The stream the pass works on: what is enqueued there comes after its steps. */

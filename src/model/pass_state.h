@@ -48,11 +48,15 @@ struct emo__pass {
 
     emo__step *steps;
     size_t n_steps;
-    size_t at_step;     /* the cursor */
-    int64_t at_row;     /* rows of the current step that are done */
-    int64_t slice_work; /* multiply-adds of a slice; 0: cfg.slice_tokens rows */
-    int64_t longest;    /* keys of the batch's longest attention segment */
-    uint64_t slices;    /* run since creation */
+    size_t at_step;            /* the cursor */
+    int64_t at_row;            /* rows of the current step that are done */
+    int64_t at_task;           /* tasks of the current step, over all its rows, that are done */
+    int64_t task_work;         /* their multiply-adds, while at_task > 0 */
+    int64_t slice_work;        /* multiply-adds of a slice; 0: not by work */
+    uint64_t slice_ns;         /* what a slice should take; 0: not by time */
+    int64_t pace[EMO__STAGES]; /* rows or tasks of a stage that take so long; 0: not known yet */
+    int64_t longest;           /* keys of the batch's longest attention segment */
+    uint64_t slices;           /* run since creation */
 
     void *arena;
     size_t arena_bytes;
@@ -74,9 +78,12 @@ struct emo__pass {
     int32_t *labels;
     int32_t *logit_rows;
     int32_t *document_begin;
-    float *cos; /* [rope_rows, D / 2], own memory: grows with the positions */
+    float *cos; /* [rope_room, D / 2], own memory: grows with the positions */
     float *sin;
-    int64_t rope_rows;
+    int64_t rope_room;
+    int64_t rope_rows;  /* filled in */
+    int64_t rope_first; /* of those when the batch began */
+    int64_t rope_need;  /* by the batch */
     /* backward */
     float *dh;
     float *dx;
@@ -100,9 +107,19 @@ static inline void emo__pass_lap(emo__pass *p, emo_train_part part, int backward
     emo__profile_lap(p->profile, p->exec, part, backward);
 }
 
+/* ---- pass_angles.c ---- */
+
+/* Room for the angles of so many positions. */
+EMO_MUST_CHECK emo_status emo__pass_angles_room(emo__pass *pass, int64_t positions, emo_error *err);
+/* Fills in rows [first, last), counted from those that were there when the batch began. */
+EMO_MUST_CHECK emo_status emo__pass_angles(emo__pass *pass, int64_t first, int64_t last, emo_error *err);
+
 /* Assigns every buffer of the arena; with base NULL only counts. Returns the bytes. */
 size_t emo__pass_layout(emo__pass *pass, char *base);
-/* Runs rows [first, last) of a step. */
+/* What comes once before rows [first, last) of a step, however they are cut into tasks: the plan of experts. */
+EMO_MUST_CHECK emo_status emo__step_begin(emo__pass *pass, const emo__step *step, int64_t first, int64_t last,
+                                          emo_error *err);
+/* Runs rows [first, last) of a step, or the tasks of them that the back end's window shows. */
 EMO_MUST_CHECK emo_status emo__step_run(emo__pass *pass, const emo__step *step, int64_t first, int64_t last,
                                         emo_error *err);
 /* The part of a profile that a step belongs to. */
@@ -112,11 +129,13 @@ EMO_MUST_CHECK emo_status emo__experts_on_demand(emo__pass *pass, int32_t layer,
                                                  emo_error *err);
 /* The pools of a layer have been chosen: their experts may come. */
 EMO_MUST_CHECK emo_status emo__pools_on_demand(emo__pass *pass, int32_t layer, emo_error *err);
-/* Rows a step has, and whether it may be sliced. */
+/* Rows a step has, and whether it may be sliced by them. */
 int64_t emo__step_rows(const emo__pass *pass, const emo__step *step);
 /* Multiply-adds per row, roughly. */
 int64_t emo__step_row_work(const emo__pass *pass, const emo__step *step);
 bool emo__step_sliceable(const emo__step *step);
+/* Whether it may be sliced by tasks: a row of it may be long. */
+bool emo__step_has_tasks(const emo__pass *pass, const emo__step *step);
 /* The arguments of route for a layer, all phases and rows; the caller sets phases, first and last. */
 void emo__route_args_of(const emo__pass *pass, int32_t layer, emo_route_args *args);
 

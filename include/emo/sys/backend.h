@@ -754,6 +754,16 @@ typedef struct emo_backend_ops {
     size_t (*exec_scratch)(emo_exec *exec);
     /** A planner for devices like this one, see emo_backend_plugin_entry. */
     emo_status (*planner)(emo_backend *backend, emo_backend **out, emo_error *err);
+
+    /**
+     * Work in parts; NULL: operators run whole. From this call on the exec numbers the tasks that its operators consist
+     * of, over all calls, and runs those in [first, last) alone; a task has at most about `work` multiply-adds. The
+     * caller makes the same calls again with the next window until all tasks have run, each once, in ascending order;
+     * in between it enqueues nothing else on the exec. Results are those of whole calls, bit for bit. linear_forward,
+     * attention_forward, experts_forward, swiglu_forward and head_logits heed it, no other operator may be called.
+     * work 0: everything runs whole again. Returns the number of tasks since the call before.
+     */
+    int64_t (*window)(emo_exec *exec, int64_t first, int64_t last, int64_t work);
 } emo_backend_ops;
 
 /** What every back end instance and exec begins with; the back end's own fields follow. */

@@ -220,13 +220,15 @@ static void run_tile(void *arg, size_t index, size_t worker) {
     emo__gemm_tile(t->kernels, t->g, i, m1, j, n1, (float *)(void *)(t->work + worker * emo__gemm_work_bytes()));
 }
 
-void emo__gemm_run(const emo__cpu_exec *cpu, const emo__gemm *g, void *work) {
+void emo__gemm_run(emo__cpu_exec *cpu, const emo__gemm *g, void *work) {
     if (g->m <= 0 || g->n <= 0)
         return;
     run_task task = {
         .kernels = g->exact ? emo__gemm_kernels_of(cpu->isa, EMO_DTYPE_F32) : cpu->gemm, .g = g, .work = work};
-    emo__gemm_cut(task.kernels, g->m, g->n, cpu->workers > 1 ? 4 * (int64_t)cpu->workers : 1, 0, 0, &task.tile_rows,
-                  &task.tile_cols);
+    int64_t max_rows, max_cols;
+    emo__cpu_task_shape(cpu, g->m, g->k, products_of(g), &max_rows, &max_cols);
+    emo__gemm_cut(task.kernels, g->m, g->n, cpu->workers > 1 ? 4 * (int64_t)cpu->workers : 1, max_rows, max_cols,
+                  &task.tile_rows, &task.tile_cols);
     task.down = divide_up(g->m, task.tile_rows);
-    emo__parallel_for(cpu->rt, (size_t)(task.down * divide_up(g->n, task.tile_cols)), run_tile, &task);
+    emo__cpu_for(cpu, (size_t)(task.down * divide_up(g->n, task.tile_cols)), run_tile, &task);
 }

@@ -104,8 +104,8 @@ void emo__gemm_cut(const emo__gemm_kernels *kernels, int64_t m, int64_t n, int64
 void emo__gemm_tile(const emo__gemm_kernels *kernels, const emo__gemm *g, int64_t m0, int64_t m1, int64_t n0,
                     int64_t n1, float *work);
 
-/* Computes all of C on the exec's workers. `work`: work_bytes for each worker. */
-void emo__gemm_run(const emo__cpu_exec *cpu, const emo__gemm *g, void *work);
+/* Computes all of C on the exec's workers, or what its window says. `work`: work_bytes for each worker. */
+void emo__gemm_run(emo__cpu_exec *cpu, const emo__gemm *g, void *work);
 
 /* An operand from a weight, read as stored rows (trans: the weight's rows are the product's n). */
 static inline emo__gemm_operand emo__gemm_weight(const emo_weight *w, int trans) {
