@@ -224,7 +224,8 @@ emo_status cli_load_model(cli *c, const char *folder, const emo_mask *subset, em
     emo_model_load_options options = EMO_MODEL_LOAD_OPTIONS_INIT;
     options.subset = subset;
     options.progress = cli_progress(c);
-    options.compute = cli_compute(c);
+    if (c->common.compute != NULL)
+        options.compute = cli_compute(c);
     emo_status status = emo_model_load_path(c->rt, folder, &options, out, &c->err);
     return status == EMO_OK ? cli_place_model(c, *out) : status;
 }

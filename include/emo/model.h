@@ -48,7 +48,8 @@ typedef struct emo_model_load_options {
     const emo_mask *subset; /**< load subset: other experts are never read; NULL: all. Copied. The model's mask from
                                then on; shared and always-active experts are loaded in any case */
     int32_t no_map;         /**< 1: read into memory instead of using the mapped file */
-    emo_dtype compute;      /**< EMO_DTYPE_F32; EMO_DTYPE_BF16: see emo_model_set_compute() */
+    emo_dtype compute;      /**< EMO_DTYPE_F32, EMO_DTYPE_BF16: see emo_model_set_compute(); -1: BF16 when matrices stay
+                               quantised (they are several times as fast in it), else F32 */
     emo_progress progress;
     const char *pruning; /**< text of a pruning_metadata.json (the original ids of a pruned model), for sources; NULL:
                             none, or the folder's */
@@ -62,7 +63,7 @@ typedef struct emo_model_load_options {
 } emo_model_load_options;
 #define EMO_MODEL_LOAD_OPTIONS_INIT                                                                                    \
     {                                                                                                                  \
-        sizeof(emo_model_load_options), -1, 0, 0, 0, {0, 0}, 0, 0, EMO_CACHE_POOL, 0, 0, 0, { 0, 0 }                   \
+        sizeof(emo_model_load_options), -1, 0, 0, -1, {0, 0}, 0, 0, EMO_CACHE_POOL, 0, 0, 0, { 0, 0 }                  \
     }
 /** Fills in the defaults, as the macro does: see emo_struct_init(). */
 EMO_API void emo_model_load_options_init(emo_model_load_options *options);
@@ -202,7 +203,9 @@ EMO_API EMO_MUST_CHECK emo_status emo_model_set_tokenizer(emo_model *model, emo_
  * F32 (the default) is exact as the reference is in f32. With BF16 both operands of a
  * product are rounded to bf16 and summed in f32; the router, attention scores, norms, losses and the optimizer stay in
  * f32, and so do weights, gradients and moments: faster where the processor multiplies bf16 (AMX), about as fast
- * elsewhere, and a little less exact. Single, batched, masked and resumed runs agree bit for bit in either.
+ * elsewhere, and a little less exact. Quantised matrices become floats in F32; in BF16 they stay whole numbers and
+ * meet activations rounded to blocks of 32 signed bytes (not on the scalar level). Single, batched, masked and resumed
+ * runs agree bit for bit in either.
  * @return EMO_E_UNSUPPORTED (another type, or one that the model's device does not compute in), EMO_E_BUSY (a session
  * or a trainer works on the model).
  */

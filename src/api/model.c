@@ -4,6 +4,7 @@
 
 #include "base/options.h"
 #include "base/status.h"
+#include "model/access.h"
 #include "model/expert_cache.h"
 #include "model/files.h"
 #include "model/finite.h"
@@ -21,7 +22,9 @@ static emo_status computable(emo_dtype compute, const char *what, emo_status oth
 }
 
 static emo_status computing(emo_status status, emo_dtype compute, emo_model **model) {
-    if (status == EMO_OK)
+    if (status == EMO_OK && compute == -1)
+        (*model)->compute = emo__model_quantised(*model) != NULL ? EMO_DTYPE_BF16 : EMO_DTYPE_F32;
+    else if (status == EMO_OK)
         (*model)->compute = compute;
     return status;
 }
@@ -61,7 +64,7 @@ static emo_status cache_options(const emo_model_load_options *o, emo_error *err)
 
 static emo_status load_options(const emo_model_load_options *options, emo_model_load_options *o, emo_error *err) {
     emo_status status = emo__options_copy(o, sizeof *o, options, "emo_model_load_options", err);
-    if (status == EMO_OK)
+    if (status == EMO_OK && o->compute != -1)
         status = computable(o->compute, "emo_model_load_options.compute", EMO_E_RANGE, err);
     if (status == EMO_OK && o->dtype != -1 && !emo__dtype_float(o->dtype))
         status = emo__fail(err, EMO_E_RANGE, "emo_model_load_options.dtype is %d; it must be -1, F32, F16 or BF16",

@@ -58,7 +58,7 @@ static void options_out_of_range_are_named(void **state) {
     LOAD(dtype, -2);
     LOAD(no_map, 2);
     LOAD(compute, EMO_DTYPE_F16);
-    LOAD(compute, -1);
+    LOAD(compute, -2);
 #define SAVE(field, value)                                                                                             \
     REFUSED(emo_model_save_options, EMO_MODEL_SAVE_OPTIONS_INIT, field, value,                                         \
             emo_model_save(model, stages_run(), &o, &err))

@@ -194,7 +194,7 @@ STRUCTS: Dict[str, Tuple[Tuple[str, str, str], ...]] = {
         ("dtype", "emo_dtype", "-1: keep the file's (weights stay in the mapped file where possible); else convert"),
         ("subset", "const emo_mask *", "load subset: other experts are never read; NULL: all. Copied. The model's mask from then on; shared and always-active experts are loaded in any case"),
         ("no_map", "int32_t", "1: read into memory instead of using the mapped file"),
-        ("compute", "emo_dtype", "EMO_DTYPE_F32; EMO_DTYPE_BF16: see emo_model_set_compute()"),
+        ("compute", "emo_dtype", "EMO_DTYPE_F32, EMO_DTYPE_BF16: see emo_model_set_compute(); -1: BF16 when matrices stay quantised (they are several times as fast in it), else F32"),
         ("progress", "emo_progress", ""),
         ("pruning", "const char *", "text of a pruning_metadata.json (the original ids of a pruned model), for sources; NULL: none, or the folder's"),
         ("memory_budget", "uint64_t", "bytes for experts that not every token uses, see cache.h; 0: no budget, all of them"),

@@ -52,6 +52,7 @@ static emo_model *load(const char *path, emo_dtype dtype, const emo_mask *subset
     options.dtype = dtype;
     options.subset = subset;
     options.no_map = no_map;
+    options.compute = EMO_DTYPE_F32; /* exact, so that blocks can be compared with floats */
     emo_model *model = NULL;
     EXPECT_OK(emo_model_load_path(rt, path, &options, &model, &err));
     return model;
@@ -200,6 +201,33 @@ static void quantised_weights_stay_quantised(void **state) {
 }
 
 /* Kinds of tensors may have types of their own; the rest is as it would be without. */
+/* Unless told otherwise, files with blocks compute in bf16, where blocks stay whole numbers, and other files in f32. */
+static void blocks_choose_how_to_compute(void **state) {
+    (void)state;
+    emo_error err = EMO_ERROR_INIT;
+    const emo_dtype types[] = {EMO_DTYPE_F32, EMO_DTYPE_BF16, EMO_DTYPE_Q8_0};
+    emo_model *model = make(config), *got = NULL;
+    const char *path = test_path("how.gguf");
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
+        (void)export_as(model, path, types[i], NULL);
+        emo_dtype want = types[i] == EMO_DTYPE_Q8_0 ? EMO_DTYPE_BF16 : EMO_DTYPE_F32;
+        EXPECT_OK(emo_model_load_path(rt, path, NULL, &got, &err));
+        assert_int_equal(emo_model_compute(got), want);
+        emo_model_release(got);
+        emo_model_load_options options = EMO_MODEL_LOAD_OPTIONS_INIT;
+        options.dtype = EMO_DTYPE_F32; /* no blocks stay */
+        EXPECT_OK(emo_model_load_path(rt, path, &options, &got, &err));
+        assert_int_equal(emo_model_compute(got), EMO_DTYPE_F32);
+        emo_model_release(got);
+        options.dtype = -1;
+        options.compute = EMO_DTYPE_F32;
+        EXPECT_OK(emo_model_load_path(rt, path, &options, &got, &err));
+        assert_int_equal(emo_model_compute(got), EMO_DTYPE_F32);
+        emo_model_release(got);
+    }
+    emo_model_release(model);
+}
+
 static void types_by_kind(void **state) {
     (void)state;
     emo_error err = EMO_ERROR_INIT;
@@ -414,6 +442,7 @@ int main(void) {
         cmocka_unit_test(f32_is_exact),
         cmocka_unit_test(rows_are_permuted),
         cmocka_unit_test(quantised_weights_stay_quantised),
+        cmocka_unit_test(blocks_choose_how_to_compute),
         cmocka_unit_test(types_by_kind),
         cmocka_unit_test(masks_and_pruned_models),
         cmocka_unit_test(other_shapes),
