@@ -119,7 +119,7 @@ look_up() {
                 word=${word%%=*}
                 grep -rqw -- "${word#-D}" "$SOURCE/CMakeLists.txt" "$SOURCE/cmake" || fail "$2: $word is no option of the build"
                 ;;
-            cmake | ninja | ctest | python3 | .) seen=1 ;;
+            cmake | ninja | ctest | python3 | ldconfig | .) seen=1 ;;
             --*)
                 word=${word%%=*}
                 [ -z "$command" ] || grep -qE -- "$word([^a-z-]|$)" help || fail "$2: $command has no option $word"

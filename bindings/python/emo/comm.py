@@ -25,9 +25,11 @@ class CommPlugin:
     fail. A call must never wait for a rank that is gone."""
 
     def all_reduce_sum(self, address: int, count: int, dtype: Dtype) -> None:
+        """`count` elements at `address` become the sum over all ranks, the same bits on each."""
         raise NotImplementedError
 
     def broadcast(self, address: int, size: int, root: int) -> None:
+        """`size` bytes at `address` become those of rank `root`."""
         raise NotImplementedError
 
     def barrier(self) -> None:

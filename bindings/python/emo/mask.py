@@ -165,20 +165,25 @@ class Mask(Handle):
         return make(Mask, name, self, other, keep=self._keep)
 
     def __or__(self, other: object) -> "Mask":
+        """What either keeps; both masks need the same shape."""
         return self._with(other, "emo_mask_union")  # type: ignore[no-any-return]
 
     def __and__(self, other: object) -> "Mask":
+        """What both keep."""
         return self._with(other, "emo_mask_intersect")  # type: ignore[no-any-return]
 
     def __sub__(self, other: object) -> "Mask":
+        """What this one keeps and the other does not; shared experts stay."""
         return self._with(other, "emo_mask_subtract")  # type: ignore[no-any-return]
 
     def __xor__(self, other: object) -> "Mask":
+        """What exactly one of them keeps."""
         if not isinstance(other, Mask):
             return NotImplemented
         return (self | other) - (self & other)
 
     def __invert__(self) -> "Mask":
+        """What this one does not keep, and the shared experts."""
         return make(Mask, "emo_mask_complement", self, keep=self._keep)
 
     def __eq__(self, other: object) -> bool:

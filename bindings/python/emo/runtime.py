@@ -28,6 +28,7 @@ class Allocator:
         raise NotImplementedError
 
     def free(self, address: int, size: int, alignment: int) -> None:
+        """Takes back what alloc() gave for the same size and alignment."""
         raise NotImplementedError
 
 
@@ -42,6 +43,7 @@ class Executor:
     concurrency: int = 1
 
     def parallel_for(self, count: int, run: Callable[[int, int], None]) -> None:
+        """Calls run(index, worker) for each index below `count`; here one after the other."""
         for index in range(count):
             run(index, 0)
 

@@ -84,6 +84,7 @@ class Stats(Handle):
         return self._row("emo_stats_easy_ep", layer)
 
     def __add__(self, other: object) -> "Stats":
+        """The statistics of both sets of documents together."""
         if not isinstance(other, Stats):
             return NotImplemented
         return make(Stats, "emo_stats_merge", self, other, keep=self._keep)

@@ -2,6 +2,7 @@
 """The package knows all of the C interface, and refuses a library that is another one."""
 import ctypes
 import enum
+import inspect
 import os
 import pathlib
 import re
@@ -83,6 +84,39 @@ def test_defaults_are_those_of_the_library():
     assert options.struct_size == ctypes.sizeof(options)
     assert (options.batch_rows, options.seq_len, options.max_grad_norm) == (12, 256, 1.0)
     assert emo.library().new("emo_session_options").sequences == 1
+
+
+def functions_of_the_package():
+    """(name, function) of all that users call, without what enum and namedtuple bring along."""
+    for name in emo.__all__:
+        thing = getattr(emo, name)
+        members = {}
+        if inspect.isclass(thing) and not issubclass(thing, (enum.Enum, tuple)):
+            members = vars(thing)
+        elif inspect.ismodule(thing):
+            members = {m: getattr(thing, m) for m in getattr(thing, "__all__", ())}
+        elif inspect.isfunction(thing):
+            yield name, thing
+        for member, value in members.items():
+            value = getattr(value, "__func__", getattr(value, "fget", value))
+            if inspect.isfunction(value) and (not member.startswith("_") or member == "__init__"):
+                yield "%s.%s" % (name, member), value
+
+
+def test_everything_has_type_hints_and_a_docstring():
+    bare, count = [], 0
+    for name, function in functions_of_the_package():
+        signature = inspect.signature(function)
+        parameters = [p for p in signature.parameters.values() if p.name not in ("self", "cls")]
+        bare += ["%s(%s)" % (name, p.name) for p in parameters if p.annotation is p.empty]
+        if signature.return_annotation is signature.empty:
+            bare.append("%s ->" % name)
+        # A property or a conversion may be called what it is; what takes arguments says what they are.
+        if parameters and not function.__doc__ and not name.endswith("__init__"):
+            bare.append("%s: no docstring" % name)
+        count += 1
+    assert not bare, "\n".join(bare)
+    assert count > 150
 
 
 def test_every_status_has_an_exception():
