@@ -221,7 +221,20 @@ emo_dtype dtype_by_name(const char *name) {
 }
 
 emo_status cli_load_model(cli *c, const char *folder, const emo_mask *subset, emo_model **out) {
+    return cli_load_within(c, folder, subset, NULL, out);
+}
+
+emo_status cli_load_within(cli *c, const char *folder, const emo_mask *subset, const cache_arguments *cache,
+                           emo_model **out) {
     emo_model_load_options options = EMO_MODEL_LOAD_OPTIONS_INIT;
+    if (cache != NULL && cache->budget > 0) {
+        options.memory_budget = cache->budget;
+        options.no_prefetch = cache->no_prefetch;
+        options.drop_source = cache->drop_source;
+        options.cache_policy = cache->policy == NULL || strcmp(cache->policy, "pool") == 0 ? EMO_CACHE_POOL
+                               : strcmp(cache->policy, "lru") == 0                         ? EMO_CACHE_LRU
+                                                                                           : EMO_CACHE_LFU;
+    }
     options.subset = subset;
     options.progress = cli_progress(c);
     if (c->common.compute != NULL)

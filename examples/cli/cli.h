@@ -61,6 +61,45 @@ emo_dtype cli_compute(const cli *c);
 /* The element type of weights that a word names, -1: none ("keep"). */
 emo_dtype dtype_by_name(const char *name);
 
+/* What a command asks of the expert cache. */
+typedef struct cache_arguments {
+    uint64_t budget; /* 0: none */
+    const char *policy;
+    int32_t no_prefetch;
+    int32_t drop_source;
+} cache_arguments;
+#define CACHE_OPTIONS(a)                                                                                               \
+    {"memory-budget",                                                                                                  \
+     OPTION_SIZE,                                                                                                      \
+     &(a)->budget,                                                                                                     \
+     "SIZE",                                                                                                           \
+     "bytes for experts that not every token uses, read when they are asked for: 512MiB, 2GiB",                        \
+     "all of them",                                                                                                    \
+     0,                                                                                                                \
+     0,                                                                                                                \
+     0,                                                                                                                \
+     0},                                                                                                               \
+        {"cache-policy",                                                                                               \
+         OPTION_CHOICE,                                                                                                \
+         &(a)->policy,                                                                                                 \
+         "pool|lru|lfu",                                                                                               \
+         "which expert goes when there is no room",                                                                    \
+         "pool",                                                                                                       \
+         0,                                                                                                            \
+         0,                                                                                                            \
+         0,                                                                                                            \
+         0},                                                                                                           \
+        {"no-prefetch", OPTION_FLAG, &(a)->no_prefetch, NULL, "read no expert ahead of need", NULL, 0, 0, 0, 0}, {     \
+        "drop-source", OPTION_FLAG, &(a)->drop_source, NULL, "let the system forget what was read of the model file",  \
+            NULL, 0, 0, 0, 0                                                                                           \
+    }
+/* The same as cli_load_model under a budget. */
+emo_status cli_load_within(cli *c, const char *folder, const emo_mask *subset, const cache_arguments *cache,
+                           emo_model **out);
+/* What the cache did: one line on stderr, or "cache": {...}. Nothing without a budget. */
+void cli_cache_report(const emo_model *model);
+void json_cache(json_writer *json, const emo_model *model);
+
 /* Loads a model with the progress line; NULL subset: everything. */
 emo_status cli_load_model(cli *c, const char *folder, const emo_mask *subset, emo_model **out);
 

@@ -28,6 +28,7 @@ typedef struct eval_arguments {
     string_list data, masks;
     int32_t skip_broken;
     tasks_request tasks;
+    cache_arguments cache;
     emo_eval_options options;
 } eval_arguments;
 
@@ -290,11 +291,13 @@ static emo_status evaluate(cli *c, eval_arguments *a) {
         EMO_TRY(emo_mask_load(c->rt, a->masks.items[0], &mask, &c->err));
     if (a->pool != NULL)
         EMO_TRY(parse_pool(c, a->pool, &pool));
-    EMO_TRY(cli_load_model(c, a->folder, NULL, &model));
+    EMO_TRY(cli_load_within(c, a->folder, NULL, &a->cache, &model));
     a->options.mask = mask;
     a->options.pool = emo_pool_policy_kind(pool) == EMO_POOL_NONE ? NULL : pool;
     a->options.progress = cli_progress(c);
     EMO_TRY(a->choices != NULL ? eval_choices(c, a, model) : eval_documents(c, a, model));
+    if (c->line.visible)
+        cli_cache_report(model);
 done:
     emo_model_release(model);
     emo_pool_policy_release(pool);
@@ -329,6 +332,7 @@ static void check_and_run(cli *c, eval_arguments *a) {
     else if (tasks) {
         a->tasks.folder = a->folder;
         a->tasks.masks = &a->masks;
+        a->tasks.cache = &a->cache;
         a->tasks.context = a->options.seq_len;
         (void)eval_tasks(c, &a->tasks);
     } else
@@ -353,6 +357,7 @@ int cmd_eval(int argc, char **argv) {
         {"eval-pool", OPTION_STRING, &a.pool, "P",
          "a pool of P routed experts per layer, chosen by each window of text; or a policy such as mass:0.9:4:32",
          "none", 0, 0, 0, 0},
+        CACHE_OPTIONS(&a.cache),
         {"domain", OPTION_STRING, &a.domain, "NAME", "only this domain", "all", 0, 0, 0, 0},
         {"by", OPTION_CHOICE, &a.by, "domain", "a row for every domain (JSON always has them)", NULL, 0, 0, 0, 0},
         {"context", OPTION_INT32, &a.options.seq_len, "N", "tokens a window", "the row length of the training", 2,

@@ -6,7 +6,8 @@
 #include <string.h>
 
 static const command_text text = {
-    "emo generate", "--model DIR --prompt TEXT [--mask FILE] [--pool prompt:P] [--tokens N] [sampling options]",
+    "emo generate",
+    "--model DIR --prompt TEXT [--mask FILE] [--pool prompt:P] [--memory-budget SIZE] [--tokens N] [sampling options]",
     "Continues a prompt, on standard output as it comes. With --mask only the mask's experts are read from the file.",
     "With --quiet only the continuation is printed; otherwise the prompt stands before it.", 0};
 
@@ -40,8 +41,8 @@ static const char *stop_name(emo_stop_reason reason) {
     }
 }
 
-static void print_json(const emo_session *session, const char *prompt, const char *generated, double first,
-                       double seconds) {
+static void print_json(const emo_session *session, const emo_model *model, const char *prompt, const char *generated,
+                       double first, double seconds) {
     const int32_t *tokens = NULL;
     const float *logprobs = NULL;
     size_t n = emo_session_generated(session, 0, &tokens, &logprobs);
@@ -61,11 +62,12 @@ static void print_json(const emo_session *session, const char *prompt, const cha
     json_number(&json, "prompt_seconds", first);
     json_number(&json, "seconds", seconds);
     json_number(&json, "tokens_per_second", n > 1 && seconds > first ? (double)(n - 1) / (seconds - first) : 0.0);
+    json_cache(&json, model);
     json_close(&json);
 }
 
 /* Generates until the end; prints as it goes unless --json wants it all at once. */
-static emo_status run(cli *c, emo_session *session, const char *prompt) {
+static emo_status run(cli *c, emo_session *session, const emo_model *model, const char *prompt) {
     growing_text all = {NULL, 0};
     emo_status status = EMO_OK;
     emo_state state = EMO_STATE_PENDING;
@@ -100,12 +102,13 @@ static emo_status run(cli *c, emo_session *session, const char *prompt) {
     if (line_open || (!c->common.json && !c->common.quiet))
         putchar('\n');
     if (status == EMO_OK && c->common.json)
-        print_json(session, prompt, all.data == NULL ? "" : all.data, first, seconds);
+        print_json(session, model, prompt, all.data == NULL ? "" : all.data, first, seconds);
     if (status == EMO_OK && !c->common.json && c->line.visible) {
         size_t n = emo_session_generated(session, 0, NULL, NULL);
         fprintf(stderr, "[%zu tokens, stopped by %s; prompt %.2f s, then %.1f tokens/s]\n", n,
                 stop_name(emo_session_stop_reason(session, 0)), first,
                 n > 1 && seconds > first ? (double)(n - 1) / (seconds - first) : 0.0);
+        cli_cache_report(model);
     }
     free(all.data);
     return status;
@@ -115,6 +118,7 @@ int cmd_generate(int argc, char **argv) {
     const char *folder = NULL, *mask_path = NULL, *pool_text = NULL, *prompt = NULL, *prompt_path = NULL;
     string_list stop = {NULL, 0};
     emo_session_options options = EMO_SESSION_OPTIONS_INIT;
+    cache_arguments cache = {0, NULL, 0, 0};
     options.max_tokens = 100;
     option table[] = {
         {"model", OPTION_STRING, &folder, "DIR", "the model folder", NULL, 0, 0, 1, 0},
@@ -125,6 +129,7 @@ int cmd_generate(int argc, char **argv) {
          0, 0, 0},
         {"pool", OPTION_STRING, &pool_text, "prompt:P", "P routed experts per layer, chosen by the prompt", "none", 0,
          0, 0, 0},
+        CACHE_OPTIONS(&cache),
         {"tokens", OPTION_INT32, &options.max_tokens, "N", "tokens to generate at most", "100", 1, INT32_MAX, 0, 0},
         {"temperature", OPTION_FLOAT, &options.temperature, "T", "0 takes the most probable token always", "0", 0, 1000,
          0, 0},
@@ -171,7 +176,7 @@ int cmd_generate(int argc, char **argv) {
     }
     if (mask_path != NULL)
         EMO_TRY(emo_mask_load(c.rt, mask_path, &mask, &c.err));
-    EMO_TRY(cli_load_model(&c, folder, mask, &model));
+    EMO_TRY(cli_load_within(&c, folder, mask, &cache, &model));
     options.pool = pool;
     options.stop = stop.items;
     options.n_stop = stop.count;
@@ -183,7 +188,7 @@ int cmd_generate(int argc, char **argv) {
         fputs(prompt, stdout);
         fflush(stdout);
     }
-    EMO_TRY(run(&c, session, prompt));
+    EMO_TRY(run(&c, session, model, prompt));
 done:
     emo_session_release(session);
     emo_model_release(model);

@@ -464,7 +464,7 @@ emo_status eval_tasks(cli *c, const tasks_request *r) {
     }
     for (size_t i = 0; i < r->masks->count; i++)
         EMO_TRY(emo_mask_load(c->rt, r->masks->items[i], &masks[i], &c->err));
-    EMO_TRY(cli_load_model(c, r->folder, NULL, &model));
+    EMO_TRY(cli_load_within(c, r->folder, NULL, r->cache, &model));
     EMO_TRY(model_tokenizer(c, model, r->folder, &tokenizer));
     EMO_TRY(run(c, r, set, model, masks, &results));
     progress_clear(&c->line);

@@ -9,6 +9,7 @@ typedef struct tasks_request {
     const char *file;   /* the task file */
     const char *folder; /* of the model */
     const string_list *masks;
+    const cache_arguments *cache;
     const char *keep;   /* "all,50%,9"; NULL: none */
     const char *method; /* as emo select has it */
     const char *items;  /* file for what came of each item; NULL: none */

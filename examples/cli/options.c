@@ -138,6 +138,19 @@ static parse_result set_real(const command_text *text, option *o, const char *wo
     return PARSE_RUN;
 }
 
+static parse_result set_size(const command_text *text, option *o, const char *word) {
+    static const char *const units[] = {"", "KiB", "MiB", "GiB", "TiB"};
+    char *end = NULL;
+    double value = strtod(word, &end), unit = 1.0;
+    for (size_t i = 0; end != word && i < sizeof units / sizeof units[0]; i++, unit *= 1024.0) {
+        if (strcmp(end, units[i]) != 0 || !(value * unit >= 1.0) || !(value * unit < 1e18))
+            continue;
+        *(uint64_t *)o->value = (uint64_t)(value * unit);
+        return PARSE_RUN;
+    }
+    return bad_number(text, o, word, "a number of bytes such as 512MiB or 2GiB");
+}
+
 static parse_result set_value(const command_text *text, option *o, const char *word) {
     switch (o->kind) {
     case OPTION_STRING:
@@ -165,6 +178,8 @@ static parse_result set_value(const command_text *text, option *o, const char *w
     case OPTION_FLOAT:
     case OPTION_DOUBLE:
         return set_real(text, o, word);
+    case OPTION_SIZE:
+        return set_size(text, o, word);
     case OPTION_FLAG:
         break;
     }

@@ -33,7 +33,8 @@ typedef enum option_kind {
     OPTION_INT64,  /* int64_t in [min, max] */
     OPTION_SEED,   /* uint64_t */
     OPTION_FLOAT,  /* float in [min, max] */
-    OPTION_DOUBLE  /* double in [min, max] */
+    OPTION_DOUBLE, /* double in [min, max] */
+    OPTION_SIZE    /* uint64_t bytes, above 0: "800000", "512MiB", "1.5GiB" */
 } option_kind;
 
 typedef struct option {
