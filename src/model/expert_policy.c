@@ -53,11 +53,10 @@ void emo__expert_cache_drop(emo__expert_cache *c, emo__cached *x) {
 bool emo__expert_cache_make_room(emo__expert_cache *c, emo__cached *x, bool ahead) {
     int32_t place = -1;
     double least = 0.0;
-    for (size_t i = 0; i < c->capacity; i++) {
-        if (c->holder[i] < 0) {
-            place = (int32_t)i;
-            break;
-        }
+    for (size_t i = 0; place < 0 && i < c->capacity; i++)
+        place = c->holder[i] < 0 ? (int32_t)i : -1;
+    bool full = place < 0;
+    for (size_t i = 0; full && i < c->capacity; i++) {
         const emo__cached *y = &c->experts[c->holder[i]];
         if (y->pins > 0 || y->state != EMO__EXPERT_READY)
             continue;

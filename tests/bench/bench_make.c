@@ -23,19 +23,25 @@ static emo_dtype type_of(const char *name) {
     return -1;
 }
 
+/* splitmix64: a plain congruential sequence has rows that depend on each other. */
+static uint64_t scramble(uint64_t i) {
+    uint64_t z = (i + 1) * UINT64_C(0x9E3779B97F4A7C15);
+    z = (z ^ (z >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94D049BB133111EB);
+    return z ^ (z >> 31);
+}
+
 /* Elements about normal, std 0.02, in blocks of `type`: PIECE of them again and again. */
 static char *random_block(emo_dtype type, int64_t n) {
     float *floats = malloc(PIECE * sizeof *floats);
     size_t bytes = emo__dtype_run(type, PIECE);
     int64_t pieces = (n + PIECE - 1) / PIECE;
     char *block = malloc((size_t)pieces * bytes);
-    uint32_t state = 12345;
     for (size_t i = 0; floats != NULL && i < PIECE; i++) {
+        uint64_t bits = scramble(i);
         float sum = 0.0f;
-        for (int k = 0; k < 4; k++) {
-            state = state * 1664525u + 1013904223u;
-            sum += (float)(state >> 8) / 16777216.0f - 0.5f;
-        }
+        for (int k = 0; k < 4; k++)
+            sum += (float)(bits >> (16 * k) & 0xFFFF) / 65536.0f - 0.5f;
         floats[i] = sum * 0.02f * 1.7320508f;
     }
     if (floats != NULL && block != NULL) {
@@ -51,11 +57,9 @@ static char *random_block(emo_dtype type, int64_t n) {
 }
 
 static void bind_all(emo_model *m, emo_dtype type, const char *block, const char *routers, const float *ones) {
-    uint32_t state = 99;
     for (size_t i = 0; i < m->n_params; i++) {
         emo__param *p = &m->params[i];
-        state = state * 1664525u + 1013904223u;
-        int64_t shift = (int64_t)((state >> 8) % (PIECE / EMO__QUANT_MAX_BLOCK)) * EMO__QUANT_MAX_BLOCK;
+        int64_t shift = (int64_t)(scramble(i) % (PIECE / EMO__QUANT_MAX_BLOCK)) * EMO__QUANT_MAX_BLOCK;
         if (p->vector != 0)
             emo__param_bind(p, ones, EMO_DTYPE_F32);
         else if (p->group == EMO__P_ROUTER)

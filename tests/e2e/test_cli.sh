@@ -188,7 +188,7 @@ must "$EMO" eval --model model --data pair.jsonl --json
 [ "$(number bytes out)" = 9 ] || fail 'eval counts more than the bytes of a completion'
 must "$EMO" eval --model model --data test.jsonl.gz --by domain
 [ "$(wc -l <out)" = 5 ] || fail 'eval --by domain does not print a heading, three domains and the sum'
-must "$EMO" eval --model model --data test.jsonl --domain river --eval-pool 4 --json
+must "$EMO" eval --model model --data test.jsonl --domain river --eval-pool 4 --json --memory-budget 20KiB
 [ "$(number documents out)" = 3 ] || fail 'eval --domain does not leave 3 documents'
 cat >choices.jsonl <<'END'
 {"context": "the river of the", "choices": [" boat", " judge"], "answer": 0, "domain": "river", "kind": "easy"}
@@ -293,6 +293,18 @@ must "$EMO" generate --model model --prompt 'the river' --tokens 6 --ignore-eos
 cp out folder.text
 must "$EMO" generate --model model.gguf --prompt 'the river' --tokens 6 --ignore-eos
 cmp -s out folder.text || fail 'a GGUF file in f32 generates another text than the folder'
+# Under a memory budget: the same text, with what the cache did; a budget that is no size or too small is a usage error.
+for budget in 12KiB '20KiB --cache-policy lfu --no-prefetch' '0.03MiB --cache-policy lru --drop-source'; do
+    # shellcheck disable=SC2086
+    must "$EMO" generate --model model.gguf --prompt 'the river' --tokens 6 --ignore-eos --memory-budget $budget
+    cmp -s out folder.text || fail "with --memory-budget $budget the text is another one"
+done
+must "$EMO" generate --model model --memory-budget 20KiB "${generate[@]}"
+parses out 'generate under a budget'
+grep -q '"hit_rate"' out || fail 'generate --json says nothing of the cache'
+ends 2 'token chooses' "$EMO" generate --model model --memory-budget 100 --prompt x --tokens 2
+ends 2 'bytes such as' "$EMO" generate --model model --memory-budget 2GB --prompt x --tokens 2
+ends 2 'bytes such as' "$EMO" generate --model model --memory-budget -1KiB --prompt x --tokens 2
 must "$EMO" eval --model river.gguf --data test.jsonl --json
 parses out 'eval of a GGUF file'
 ends 5 'rows of 16' "$EMO" export --model model --type q8_0 --out x.gguf
