@@ -10,9 +10,11 @@ static emo_status forward(emo_exec *exec, const emo_experts_args *args, const em
     emo_cuda_tiles tiles;
     void *out;
     EMO_CUDA_TRY(emo_x_job(exec, args, s, x, &job, &tiles, err));
+    EMO_CUDA_TRY((emo_x_rows<EMO_X_GATE_UP, T>(exec, job, s, args->inner, tiles.bound, "experts: gate and up", err)));
+    if (args->y == NULL)
+        return EMO_OK;
     EMO_CUDA_TRY(emo_cuda_scratch(exec, (size_t)(s->rows * s->hidden_stride) * sizeof(T), &out, err));
     job.out = (T *)out;
-    EMO_CUDA_TRY((emo_x_rows<EMO_X_GATE_UP, T>(exec, job, s, args->inner, tiles.bound, "experts: gate and up", err)));
     EMO_CUDA_TRY((emo_x_rows<EMO_X_DOWN, T>(exec, job, s, args->hidden, tiles.bound, "experts: down", err)));
     EMO_CUDA_TRY(emo_cuda_experts_combine(exec, args, args->weights, out, s->narrow, s->hidden_stride, args->y,
                                           args->accumulate, err));

@@ -25,7 +25,7 @@ static const command_text text = {
 
 /* What the command line says. */
 typedef struct train_arguments {
-    const char *config, *from, *tokenizer, *pool, *schedule, *scope, *train_only, *mask, *gating, *out;
+    const char *config, *from, *tokenizer, *pool, *schedule, *scope, *train_only, *recompute, *mask, *gating, *out;
     string_list data, valid;
     const char *recipe_path, *data_root, *mix_tokenizer;
     recipe recipe;
@@ -57,6 +57,9 @@ static void read_words(cli *c, train_arguments *a) {
         o->schedule = EMO_SCHEDULE_CONSTANT;
     if (a->gating != NULL)
         o->gating = strcmp(a->gating, "sigmoid") == 0 ? EMO_ROUTER_SIGMOID : EMO_ROUTER_SOFTMAX;
+    o->recompute = strcmp(a->recompute, "experts") == 0 ? EMO_RECOMPUTE_EXPERTS
+                   : strcmp(a->recompute, "layer") == 0 ? EMO_RECOMPUTE_LAYER
+                                                        : EMO_RECOMPUTE_NONE;
     o->train_only = strcmp(a->train_only, "experts") == 0 ? EMO_TRAIN_EXPERTS : EMO_TRAIN_ALL;
     if (strcmp(a->scope, "document") == 0) {
         o->balance_scope = EMO_BALANCE_DOCUMENT;
@@ -401,6 +404,7 @@ int cmd_train(int argc, char **argv) {
     a.schedule = "cosine";
     a.scope = "batch";
     a.train_only = "all";
+    a.recompute = "none";
     emo_train_options *o = &a.options;
     const double big = 9e15;
     option table[] = {
@@ -453,6 +457,8 @@ int cmd_train(int argc, char **argv) {
          "no loss from rows that repeat up to 13 tokens N times in a row; 0: from all", "0", 0, 1 << 20, 0, 0},
         {"train-only", OPTION_CHOICE, &a.train_only, "experts|all", "what is trained: the routed experts, or all",
          "all", 0, 0, 0, 0},
+        {"recompute", OPTION_CHOICE, &a.recompute, "none|experts|layer",
+         "what the backward pass makes again instead of keeping it: less memory, more time", "none", 0, 0, 0, 0},
         {"mask", OPTION_STRING, &a.mask, "FILE", "restrict the model to these experts", "all experts", 0, 0, 0, 0},
         {"seed", OPTION_SEED, &o->seed, "N", "of the weights, the order and the pools", "0", 0, 0, 0, 0},
         {"checkpoint-every", OPTION_INT64, &o->checkpoint_every, "N", "steps; 0: at the end only", "0", 0, big, 0, 0},

@@ -24,6 +24,15 @@ enum { EMO_SCHEDULE_COSINE = 0, EMO_SCHEDULE_LINEAR = 1, EMO_SCHEDULE_CONSTANT =
 typedef int32_t emo_train_only;
 enum { EMO_TRAIN_ALL = 0, EMO_TRAIN_EXPERTS = 1 /**< the routed experts alone */ };
 
+/** What the backward pass makes again instead of keeping it from the forward: less memory for more time, the same bits.
+ */
+typedef int32_t emo_recompute;
+enum {
+    EMO_RECOMPUTE_NONE = 0,    /**< only what is cheap: normed inputs, activations of experts */
+    EMO_RECOMPUTE_EXPERTS = 1, /**< the products before the activations, of experts and dense MLPs */
+    EMO_RECOMPUTE_LAYER = 2    /**< each layer from its input */
+};
+
 /** What a step did. */
 typedef struct emo_step_metrics {
     uint32_t struct_size;
@@ -132,7 +141,7 @@ typedef struct emo_train_options {
                                   left out of the loss, though its tokens count as trained; 0: no filter, else 2 or more
                                   (the reference: 32) */
     int32_t repetition_period; /**< 13 */
-    int32_t reserved_3;        /**< 0 */
+    emo_recompute recompute;   /**< EMO_RECOMPUTE_NONE */
 } emo_train_options;
 #define EMO_TRAIN_OPTIONS_INIT                                                                                         \
     {                                                                                                                  \

@@ -123,6 +123,10 @@ static void list_tiles(const emo__cpu_exec *cpu, const emo_experts_args *args, c
 static int list_both(const emo__cpu_exec *cpu, const emo_experts_args *args, const int32_t *rows, emo__tile_list *up,
                      emo__tile_list *down) {
     down->count = 0;
+    if (args->y == NULL && args->phases == 0) {
+        list_tiles(cpu, args, rows, 0, up);
+        return 0;
+    }
     if (cpu->window.work == 0 && /* fused tasks are long */
         emo__fuse_rows(cpu, rows, args->experts, args->inner, args->saved != NULL ? EMO__FUSED_INNER : TEMP_COLS, 0,
                        up))
@@ -154,6 +158,7 @@ emo_status emo__cpu_experts_forward(emo_exec *exec, const emo_experts_args *args
         return EMO_OK;
     }
     bool part = args->phases == EMO_EXPERTS_RUN;
+    bool whole = !part && args->y != NULL;
     emo_status status = part ? EMO_OK : emo__experts_loaded(&args->table, args->offsets, args->experts, err);
     if (status != EMO_OK)
         return status;
@@ -173,7 +178,7 @@ emo_status emo__cpu_experts_forward(emo_exec *exec, const emo_experts_args *args
         !emo__scratch_add(&total, down_list.count, sizeof(emo__tile), &down_at) ||
         !emo__scratch_add(&total, assignments, sizeof(int32_t), &token_at) ||
         !emo__scratch_add(&total, assignments, (size_t)args->inner * sizeof(float), &h_at) ||
-        !emo__scratch_add(&total, part ? 0 : assignments, (size_t)args->hidden * sizeof(float), &out_at) ||
+        !emo__scratch_add(&total, whole ? assignments : 0, (size_t)args->hidden * sizeof(float), &out_at) ||
         !emo__scratch_add(&total, args->saved != NULL ? 0 : cpu->workers, TEMP_ROWS * 2 * TEMP_COLS * sizeof(float),
                           &temp_at) ||
         !emo__scratch_add(&total, cpu->workers, emo__gemm_work_bytes(), &work_at))
@@ -197,7 +202,7 @@ emo_status emo__cpu_experts_forward(emo_exec *exec, const emo_experts_args *args
     emo__cpu_for(cpu, up_list.count, gate_up_tile, &task);
     task.tiles = down_list.tiles;
     emo__cpu_for(cpu, down_list.count, down_tile, &task);
-    if (!part)
+    if (whole)
         combine(cpu, &task);
     return EMO_OK;
 }

@@ -261,7 +261,7 @@ emo_status emo__pass_backward(emo__pass *p, const emo__grads *g, const emo__rout
     for (int32_t l = c->layers - 1; l >= 0; l--) {
         emo__layer_state *s = &p->layers[l];
         const emo_weight *w = p->model->layers[l].w;
-        EMO_TRY(status = renorm(p, s->h_mid, &w[EMO__W_FFN_NORM], s->rstd2, err));
+        EMO_TRY(status = emo__pass_remake(p, l, err));
         if (emo__layer_is_moe(p, l))
             EMO_TRY(status = experts_back(p, g, route != NULL ? &route[l] : NULL, l, err));
         else

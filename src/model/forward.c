@@ -286,6 +286,13 @@ void emo__route_args_of(const emo__pass *p, int32_t l, emo_route_args *a) {
 static emo_status route(emo__pass *p, int32_t l, int32_t phase, int64_t first, int64_t last, emo_error *err) {
     emo_route_args a;
     emo__route_args_of(p, l, &a);
+    if (p->remaking) {
+        a.counts = NULL;
+        a.score_sum = NULL;
+        a.z_sum = NULL;
+        a.segment_counts = NULL;
+        a.segment_score_sum = NULL;
+    }
     a.phases = phase;
     a.first = first;
     a.last = last;
@@ -295,43 +302,46 @@ static emo_status route(emo__pass *p, int32_t l, int32_t phase, int64_t first, i
     return status;
 }
 
-static emo_status plan(emo__pass *p, int32_t l, int64_t first, int64_t last, emo_error *err) {
+emo_status emo__plan_rows(emo__pass *p, int32_t l, int64_t first, int64_t last, emo_error *err) {
+    const emo__config *c = &p->model->config;
+    emo__layer_state *s = &p->layers[l];
+    emo_plan_args plan = {0};
+    plan.tokens = last - first;
+    plan.k_total = c->top_k;
+    plan.experts = c->layer[l].experts;
+    plan.indices = s->route.indices + first * c->top_k;
+    plan.offsets = s->plan_offsets;
+    plan.order = s->plan_order;
+    plan.inverse = s->plan_inverse;
+    return p->ops->plan(p->exec, &plan, err);
+}
+
+void emo__experts_args_of(const emo__pass *p, int32_t l, int64_t first, int64_t last, emo_experts_args *a) {
+    const emo__config *c = &p->model->config;
     const emo__layer_state *s = &p->layers[l];
-    emo_plan_args a = {0};
-    a.tokens = last - first;
-    a.k_total = p->model->config.top_k;
-    a.experts = p->model->config.layer[l].experts;
-    a.indices = s->route.indices + first * a.k_total;
-    a.offsets = s->plan_offsets;
-    a.order = s->plan_order;
-    a.inverse = s->plan_inverse;
-    emo_status status = p->ops->plan(p->exec, &a, err);
-    emo__pass_lap(p, EMO_TRAIN_PART_ROUTING, 0);
-    return status;
+    *a = (emo_experts_args){0};
+    a->tokens = last - first;
+    a->hidden = c->hidden;
+    a->inner = c->inner;
+    a->k_total = c->top_k;
+    a->experts = c->layer[l].experts;
+    a->x = p->x + first * c->hidden;
+    a->offsets = s->plan_offsets;
+    a->order = s->plan_order;
+    a->inverse = s->plan_inverse;
+    a->weights = s->route.weights + first * c->top_k;
+    a->table = p->model->layers[l].table;
+    a->saved = s->saved;
 }
 
 /* With a plan of these very rows. */
 static emo_status planned_experts(emo__pass *p, int32_t l, int64_t first, int64_t last, emo_error *err) {
-    const emo__config *c = &p->model->config;
-    emo__layer_state *s = &p->layers[l];
-    int64_t d = c->hidden;
-    int64_t k = c->top_k;
-    emo_experts_args a = {0};
-    a.tokens = last - first;
-    a.hidden = d;
-    a.inner = c->inner;
-    a.k_total = c->top_k;
-    a.experts = c->layer[l].experts;
-    a.x = p->x + first * d;
-    a.offsets = s->plan_offsets;
-    a.order = s->plan_order;
-    a.inverse = s->plan_inverse;
-    a.weights = s->route.weights + first * k;
-    a.table = p->model->layers[l].table;
-    a.saved = s->saved;
-    a.y = emo__h_out(p, l) + first * d;
+    const emo__layer_state *s = &p->layers[l];
+    emo_experts_args a;
+    emo__experts_args_of(p, l, first, last, &a);
+    a.y = emo__h_out(p, l) + first * a.hidden;
     a.accumulate = 1;
-    a.out_norm = s->route.out_norm != NULL ? s->route.out_norm + first * k : NULL;
+    a.out_norm = s->route.out_norm != NULL ? s->route.out_norm + first * a.k_total : NULL;
     return p->lease != NULL ? emo__experts_on_demand(p, l, &a, err) : p->ops->experts_forward(p->exec, &a, err);
 }
 
@@ -341,10 +351,24 @@ static emo_status experts(emo__pass *p, int32_t l, int64_t first, int64_t last, 
     emo_status status = EMO_OK;
     for (int64_t at = first; status == EMO_OK && at < last; at += EMO__ON_DEMAND_ROWS) {
         int64_t end = last - at < EMO__ON_DEMAND_ROWS ? last : at + EMO__ON_DEMAND_ROWS;
-        status = plan(p, l, at, end, err);
+        status = emo__plan_rows(p, l, at, end, err);
+        emo__pass_lap(p, EMO_TRAIN_PART_ROUTING, 0);
         if (status == EMO_OK)
             status = planned_experts(p, l, at, end, err);
     }
+    return status;
+}
+
+emo_status emo__dense_inputs(emo__pass *p, int32_t l, int64_t first, int64_t last, emo_error *err) {
+    const emo__config *c = &p->model->config;
+    const emo_weight *w = p->model->layers[l].w;
+    float *saved = p->layers[l].saved;
+    int64_t inner = c->dense_inner;
+    emo_status status = linear(p, p->x, c->hidden, &w[EMO__W_MLP_GATE], &w[EMO__W_MLP_GATE_BIAS], saved, 2 * inner, 0,
+                               first, last, err);
+    if (status == EMO_OK)
+        status = linear(p, p->x, c->hidden, &w[EMO__W_MLP_UP], &w[EMO__W_MLP_UP_BIAS], saved + inner, 2 * inner, 0,
+                        first, last, err);
     return status;
 }
 
@@ -354,10 +378,7 @@ static emo_status dense(emo__pass *p, int32_t l, int64_t first, int64_t last, em
     emo__layer_state *s = &p->layers[l];
     int64_t inner = c->dense_inner;
     emo_status status;
-    EMO_TRY(status = linear(p, p->x, c->hidden, &w[EMO__W_MLP_GATE], &w[EMO__W_MLP_GATE_BIAS], s->saved, 2 * inner, 0,
-                            first, last, err));
-    EMO_TRY(status = linear(p, p->x, c->hidden, &w[EMO__W_MLP_UP], &w[EMO__W_MLP_UP_BIAS], s->saved + inner, 2 * inner,
-                            0, first, last, err));
+    EMO_TRY(status = emo__dense_inputs(p, l, first, last, err));
     emo_swiglu_args a = {0};
     a.tokens = last - first;
     a.inner = inner;
@@ -409,8 +430,10 @@ static emo_status head_logits(emo__pass *p, int64_t first, int64_t last, emo_err
 emo_status emo__step_begin(emo__pass *p, const emo__step *step, int64_t first, int64_t last, emo_error *err) {
     int32_t l = step->layer;
     emo_status status = EMO_OK;
-    if (step->stage == EMO__STAGE_EXPERTS && p->lease == NULL)
-        status = plan(p, l, first, last, err);
+    if (step->stage == EMO__STAGE_EXPERTS && p->lease == NULL) {
+        status = emo__plan_rows(p, l, first, last, err);
+        emo__pass_lap(p, EMO_TRAIN_PART_ROUTING, 0);
+    }
     if (status == EMO_OK && (step->stage == EMO__STAGE_EXPERTS || step->stage == EMO__STAGE_DENSE))
         status = carry(p, emo__h_out(p, l), p->layers[l].h_mid, first, last, err);
     if (status == EMO_OK && step->stage == EMO__STAGE_ATTN_OUT)

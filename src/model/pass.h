@@ -22,6 +22,7 @@ typedef struct emo__pass_config {
     int64_t max_documents; /* router segments */
     int64_t max_logits;    /* rows whose logits are wanted */
     bool save;             /* keep what backward needs */
+    int32_t recompute;     /* EMO_RECOMPUTE_*: of that, what backward makes again instead */
     bool kv;               /* k and v live in a cache of the caller's */
     bool all_logits;       /* router logits of all E experts, the shared ones too */
     bool token_loss;       /* CE of every token */

@@ -67,7 +67,6 @@ static void take_route(bump *b, const emo__pass *p, emo__layer_state *s, int64_t
     s->plan_offsets = ints(b, experts + 1);
     s->plan_order = ints(b, t * k);
     s->plan_inverse = ints(b, t * k);
-    s->saved = p->cfg.save ? floats(b, t * k * 2 * c->inner) : NULL;
 }
 
 static void take_attention(bump *b, const emo__pass *p, emo__layer_state *s) {
@@ -126,36 +125,64 @@ static void share(emo__layer_state *to, const emo__layer_state *from) {
     to->saved = from->saved;
 }
 
-static void take_layers(bump *b, emo__pass *p, const widest *w) {
+/* Pre-activations of a layer's experts or of its dense MLP. */
+static int64_t saved_floats(const emo__pass *p, bool moe) {
     const emo__config *c = &p->model->config;
     int64_t t = p->cfg.max_tokens;
-    p->h = floats(b, t * c->hidden);
-    if (p->cfg.save) {
-        for (int32_t l = 0; l < c->layers; l++) {
-            emo__layer_state *s = &p->layers[l];
-            s->h_in = floats(b, t * c->hidden);
-            s->h_mid = floats(b, t * c->hidden);
-            take_attention(b, p, s);
-            if (emo__layer_is_moe(p, l))
-                take_route(b, p, s, emo__config_routed(c, l), columns_of(p, l), c->layer[l].experts);
-            else
-                s->saved = floats(b, t * 2 * c->dense_inner);
-        }
-    } else {
-        emo__layer_state common = {0};
-        common.h_in = p->h;
-        common.h_mid = p->h;
-        take_attention(b, p, &common);
+    return moe ? t * c->top_k * 2 * c->inner : t * 2 * c->dense_inner;
+}
+
+/* What layers share: without save nearly all, with recomputation what it makes again. */
+static void take_common(bump *b, emo__pass *p, const widest *w, emo__layer_state *common) {
+    const emo__config *c = &p->model->config;
+    bool again = p->cfg.save && p->cfg.recompute != EMO_RECOMPUTE_NONE;
+    if (!p->cfg.save || p->cfg.recompute == EMO_RECOMPUTE_LAYER) {
+        common->h_in = p->h;
+        common->h_mid = p->cfg.save ? floats(b, p->cfg.max_tokens * c->hidden) : p->h;
+        take_attention(b, p, common);
         if (w->moe)
-            take_route(b, p, &common, w->routed, w->columns, w->experts);
-        if (w->dense)
-            common.saved = floats(b, t * 2 * c->dense_inner);
-        for (int32_t l = 0; l < c->layers; l++) {
-            share(&p->layers[l], &common);
-            if (emo__layer_is_moe(p, l))
-                p->layers[l].saved = NULL; /* the common buffer has the size of dense layers */
-        }
+            take_route(b, p, common, w->routed, w->columns, w->experts);
     }
+    int64_t dense = w->dense && (again || !p->cfg.save) ? saved_floats(p, false) : 0;
+    int64_t moe = w->moe && again ? saved_floats(p, true) : 0;
+    common->saved = dense + moe > 0 ? floats(b, max64(dense, moe)) : NULL;
+}
+
+/* What a layer keeps for itself until its backward. */
+static void take_kept(bump *b, emo__pass *p, int32_t l, const emo__layer_state *common) {
+    const emo__config *c = &p->model->config;
+    emo__layer_state *s = &p->layers[l];
+    int64_t stream = p->cfg.max_tokens * c->hidden;
+    bool moe = emo__layer_is_moe(p, l);
+    if (p->cfg.recompute == EMO_RECOMPUTE_LAYER) {
+        share(s, common);
+        s->h_in = floats(b, stream);
+        return;
+    }
+    s->h_in = floats(b, stream);
+    s->h_mid = floats(b, stream);
+    take_attention(b, p, s);
+    if (moe)
+        take_route(b, p, s, emo__config_routed(c, l), columns_of(p, l), c->layer[l].experts);
+    s->saved = p->cfg.recompute == EMO_RECOMPUTE_NONE ? floats(b, saved_floats(p, moe)) : common->saved;
+}
+
+static void take_layers(bump *b, emo__pass *p, const widest *w) {
+    const emo__config *c = &p->model->config;
+    emo__layer_state common = {0};
+    p->h = floats(b, p->cfg.max_tokens * c->hidden);
+    take_common(b, p, w, &common);
+    size_t before = b->at;
+    for (int32_t l = 0; l < c->layers; l++) {
+        if (p->cfg.save) {
+            take_kept(b, p, l, &common);
+            continue;
+        }
+        share(&p->layers[l], &common);
+        if (emo__layer_is_moe(p, l))
+            p->layers[l].saved = NULL; /* the common buffer has the size of dense layers */
+    }
+    p->kept_bytes = b->at - before;
     for (int32_t l = 0; l < c->layers; l++) {
         if (emo__layer_is_moe(p, l))
             take_layer_own(b, p, l);
@@ -204,9 +231,7 @@ size_t emo__pass_layout(emo__pass *p, char *base) {
     p->sums = take(&b, 2, sizeof(double));
     int64_t rows = t < EMO__ON_DEMAND_ROWS ? t : EMO__ON_DEMAND_ROWS;
     p->expert_rows = p->lease != NULL ? floats(&b, rows * c->top_k * c->hidden) : NULL;
-    size_t before = b.at;
     take_layers(&b, p, &w);
-    p->kept_bytes = p->cfg.save ? b.at - before : 0;
     if (p->cfg.save)
         take_backward(&b, p, &w);
     return b.at;

@@ -85,6 +85,7 @@ struct emo__pass {
     int64_t rope_first; /* of those when the batch began */
     int64_t rope_need;  /* by the batch */
     /* backward */
+    bool remaking; /* a layer is run once more: its counts stand already */
     float *dh;
     float *dx;
     float *d_o;
@@ -136,6 +137,16 @@ int64_t emo__step_row_work(const emo__pass *pass, const emo__step *step);
 bool emo__step_sliceable(const emo__step *step);
 /* Whether it may be sliced by tasks: a row of it may be long. */
 bool emo__step_has_tasks(const emo__pass *pass, const emo__step *step);
+/* The dispatch plan of rows [first, last) of a layer, and the arguments of its experts on them: without y, slices of
+ * the model's own table. */
+EMO_MUST_CHECK emo_status emo__plan_rows(emo__pass *pass, int32_t layer, int64_t first, int64_t last, emo_error *err);
+void emo__experts_args_of(const emo__pass *pass, int32_t layer, int64_t first, int64_t last, emo_experts_args *args);
+/* Pre-activations of a dense layer's MLP into its `saved`. */
+EMO_MUST_CHECK emo_status emo__dense_inputs(emo__pass *pass, int32_t layer, int64_t first, int64_t last,
+                                            emo_error *err);
+/* Makes again what the forward did not keep of a layer (remake.c); afterwards `x` is the normed input of its second
+ * half. */
+EMO_MUST_CHECK emo_status emo__pass_remake(emo__pass *pass, int32_t layer, emo_error *err);
 /* The arguments of route for a layer, all phases and rows; the caller sets phases, first and last. */
 void emo__route_args_of(const emo__pass *pass, int32_t layer, emo_route_args *args);
 

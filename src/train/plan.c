@@ -164,9 +164,11 @@ static void name_largest(const emo_train_plan *plan, char *text, size_t size) {
 }
 
 /* What would make it smaller, of what was not done yet. */
-static const char *what_helps(const emo_train_plan *plan) {
+static const char *what_helps(const emo_train_plan *plan, const emo_train_options *o) {
     if (plan->micro_batch > plan->weights + plan->gradients + plan->moments)
-        return "more micro-batches (accumulate), fewer rows (batch_rows) or shorter ones (seq_len)";
+        return o->recompute == EMO_RECOMPUTE_LAYER
+                   ? "more micro-batches (accumulate), fewer rows (batch_rows) or shorter ones (seq_len)"
+                   : "recomputation (recompute), more micro-batches (accumulate) or shorter rows (seq_len)";
     return "a model with fewer experts, or training fewer parameters (a mask, train_only)";
 }
 
@@ -204,5 +206,5 @@ emo_status emo__trainer_check_memory(emo_trainer *t, int64_t *workspace, emo_err
     name_largest(&plan, largest, sizeof largest);
     return emo__fail(err, EMO_E_OUT_OF_MEMORY,
                      "training takes %.2f GiB and the device has room for %.2f GiB: %s. What helps: %s",
-                     (double)plan.total / 0x1p30, (double)room / 0x1p30, largest, what_helps(&plan));
+                     (double)plan.total / 0x1p30, (double)room / 0x1p30, largest, what_helps(&plan, &t->opt));
 }

@@ -233,6 +233,7 @@ static emo_status create_compute(emo_trainer *t, emo_error *err) {
     pass.max_tokens = documents;
     pass.max_documents = documents;
     pass.save = true;
+    pass.recompute = t->opt.recompute;
     pass.document_balance = t->opt.balance_scope == EMO_BALANCE_DOCUMENT;
     pass.shared_mode = -1;
     pass.exec = t->exec; /* gradients are zeroed, made and used in one order */

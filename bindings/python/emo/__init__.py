@@ -18,8 +18,8 @@ from .bench import Bench
 from .checkpoint import Run
 from .comm import Comm, CommPlugin
 from .data import Choices, ChoiceItem, Dataset, Document, TextDocument, Texts
-from .enums import (BalanceScope, BenchKind, CachePolicy, DeviceKind, Dtype, ErrorDomain, ExportFormat, Isa, LogLevel, PoolKind, PoolScope, RouterGating,
-                    RouterMode, RouterSharedMode, Schedule, SelectMethod, State, Status, StopReason, TaskColumnKind,
+from .enums import (BalanceScope, BenchKind, CachePolicy, DeviceKind, Dtype, ErrorDomain, ExportFormat, Isa, LogLevel, PoolKind, PoolScope,
+                    Recompute, RouterGating, RouterMode, RouterSharedMode, Schedule, SelectMethod, State, Status, StopReason, TaskColumnKind,
                     TaskType, TokenType, TrainOnly, TrainPart)
 from .errors import (BackendError, Busy, Cancelled, CommError, Error, Exists, FormatError, InternalError, InvalidArgument,
                      IoError, LimitError, Mismatch, NotFound, NumericError, OutOfMemory, RangeError, Unsupported)
@@ -55,7 +55,7 @@ __all__ = [
     "Comm", "CommError", "CommPlugin", "Dataset", "Decoder", "Device", "DeviceKind", "Document", "Dtype", "Error",
     "ErrorDomain", "EvalResult", "Evaluation", "Executor", "Exists", "ExportFormat", "ExportInfo", "FormatError", "InternalError", "InvalidArgument",
     "IoError", "Isa", "LimitError", "LogLevel", "Mask", "Mismatch", "Model", "ModelInfo", "NotFound", "NumericError",
-    "OutOfMemory", "Pool", "PoolKind", "PoolScope", "ProfileEntry", "RangeError", "Router", "RouterGating", "RouterMode",
+    "OutOfMemory", "Pool", "PoolKind", "PoolScope", "ProfileEntry", "RangeError", "Recompute", "Router", "RouterGating", "RouterMode",
     "RouterSharedMode", "Routing", "Run", "Runtime", "Schedule", "SelectMethod", "Session", "Source", "State", "Stats",
     "Status", "StepMetrics", "StopReason", "TaskColumn", "TaskColumnKind", "TaskGroup", "TaskInfo", "TaskItem",
     "TaskResults", "TaskScore", "TaskType", "Tasks", "TextDocument", "Texts", "TokenType", "Tokenizer", "TrainOnly", "TrainPart",

@@ -531,7 +531,7 @@ STRUCTS: Dict[str, Tuple[Tuple[str, str, str], ...]] = {
         ("jitter", "float", "the router's input times uniform noise in [1 - jitter, 1 + jitter]; 0: none"),
         ("repetition_count", "int32_t", "a row that holds some span of up to repetition_period tokens so often in a row is left out of the loss, though its tokens count as trained; 0: no filter, else 2 or more (the reference: 32)"),
         ("repetition_period", "int32_t", "13"),
-        ("reserved_3", "int32_t", "0"),
+        ("recompute", "emo_recompute", "EMO_RECOMPUTE_NONE"),
     ),
     "emo_train_plan_options": (
         ("struct_size", "uint32_t", ""),
@@ -852,6 +852,7 @@ ENUMS: Dict[str, str] = {
     "emo_task_column_kind": "TaskColumnKind",
     "emo_schedule": "Schedule",
     "emo_train_only": "TrainOnly",
+    "emo_recompute": "Recompute",
     "emo_train_part": "TrainPart",
     "emo_bench_kind": "BenchKind",
 }

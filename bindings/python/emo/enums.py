@@ -27,6 +27,7 @@ __all__ = [
     "TaskColumnKind",
     "Schedule",
     "TrainOnly",
+    "Recompute",
     "TrainPart",
     "BenchKind",
 ]
@@ -236,6 +237,14 @@ class TrainOnly(enum.IntEnum):
 
     ALL = 0
     EXPERTS = 1  # the routed experts alone
+
+
+class Recompute(enum.IntEnum):
+    """What the backward pass makes again instead of keeping it from the forward: less memory for more time, the same bits."""
+
+    NONE = 0  # only what is cheap: normed inputs, activations of experts
+    EXPERTS = 1  # the products before the activations, of experts and dense MLPs
+    LAYER = 2  # each layer from its input
 
 
 class TrainPart(enum.IntEnum):

@@ -301,6 +301,7 @@ class TrainOptions(TypedDict, total=False):
     jitter: float  # the router's input times uniform noise in [1 - jitter, 1 + jitter]; 0: none
     repetition_count: int  # a row that holds some span of up to repetition_period tokens so often in a row is left out of the loss, though its tokens count as trained; 0: no filter, else 2 or more (the reference: 32)
     repetition_period: int  # 13
+    recompute: Union[int, str]  # EMO_RECOMPUTE_NONE
 
 
 class TrainPlanOptions(TypedDict, total=False):

@@ -301,7 +301,7 @@ typedef struct emo_experts_args {
     const float *weights; /**< [tokens, K] */
     emo_expert_table table;
     float *saved; /**< [tokens * K, 2 * inner] pre-activations gate|up in plan order; NULL: not wanted */
-    float *y;     /**< [tokens, hidden] */
+    float *y;     /**< [tokens, hidden]; forward: NULL: only `saved` is wanted */
     int32_t accumulate;
     /* backward; slot gradients come from the table */
     const float *dy;  /**< [tokens, hidden] */

@@ -64,10 +64,12 @@ emo_status emo__composed_experts_forward(emo_exec *exec, const emo_experts_args 
         return emo__composed_end(&c);
     run_grouped(&c, grouped(a, EMO_GROUPED_FORWARD, EMO_SLOT_GATE, x, d, pre, 2 * n));
     run_grouped(&c, grouped(a, EMO_GROUPED_FORWARD, EMO_SLOT_UP, x, d, pre + n, 2 * n));
-    float *h = hidden_rows(&c, a, pre);
-    run_grouped(&c, grouped(a, EMO_GROUPED_FORWARD, EMO_SLOT_DOWN, h, n, out, d));
-    EMO__RUN(&c, combine, emo_combine_args, .tokens = a->tokens, .width = d, .k_total = a->k_total,
-             .inverse = a->inverse, .weights = a->weights, .src = out, .dst = a->y, .accumulate = a->accumulate);
+    if (a->y != NULL) {
+        float *h = hidden_rows(&c, a, pre);
+        run_grouped(&c, grouped(a, EMO_GROUPED_FORWARD, EMO_SLOT_DOWN, h, n, out, d));
+        EMO__RUN(&c, combine, emo_combine_args, .tokens = a->tokens, .width = d, .k_total = a->k_total,
+                 .inverse = a->inverse, .weights = a->weights, .src = out, .dst = a->y, .accumulate = a->accumulate);
+    }
     if (a->saved != NULL && c.status == EMO_OK)
         c.status = c.ops->copy(exec, a->saved, pre, (size_t)(rows * 2 * n) * sizeof(float), err);
     if (a->out_norm != NULL) {

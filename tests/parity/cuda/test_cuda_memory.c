@@ -31,13 +31,15 @@ typedef struct variant {
     int32_t accumulate, masked;
     float jitter, score_bias_rate;
     emo_train_only only;
+    emo_recompute recompute;
 } variant;
 
 static const variant variants[] = {
-    {TINY, "uniform:3:8", EMO_DTYPE_F32, EMO_BALANCE_DOCUMENT, 1, 0, 0.0f, 0.0f, EMO_TRAIN_ALL},
-    {TINY, "uniform:3:8", EMO_DTYPE_BF16, EMO_BALANCE_WINDOW, 2, 1, 0.0f, 0.01f, EMO_TRAIN_ALL},
-    {TINY_CONFIG("[9,0]", "[1,0]", ""), NULL, EMO_DTYPE_BF16, EMO_BALANCE_BATCH, 1, 0, 0.1f, 0.0f, EMO_TRAIN_ALL},
-    {TINY, "mass:0.5:3:8", EMO_DTYPE_F32, EMO_BALANCE_MICROBATCH, 4, 0, 0.0f, 0.0f, EMO_TRAIN_EXPERTS},
+    {TINY, "uniform:3:8", EMO_DTYPE_F32, EMO_BALANCE_DOCUMENT, 1, 0, 0.0f, 0.0f, EMO_TRAIN_ALL, 0},
+    {TINY, "uniform:3:8", EMO_DTYPE_BF16, EMO_BALANCE_WINDOW, 2, 1, 0.0f, 0.01f, EMO_TRAIN_ALL, EMO_RECOMPUTE_EXPERTS},
+    {TINY_CONFIG("[9,0]", "[1,0]", ""), NULL, EMO_DTYPE_BF16, EMO_BALANCE_BATCH, 1, 0, 0.1f, 0.0f, EMO_TRAIN_ALL,
+     EMO_RECOMPUTE_LAYER},
+    {TINY, "mass:0.5:3:8", EMO_DTYPE_F32, EMO_BALANCE_MICROBATCH, 4, 0, 0.0f, 0.0f, EMO_TRAIN_EXPERTS, 0},
 };
 
 static void plan_is_what_is_taken(void **state) {
@@ -65,6 +67,7 @@ static void plan_is_what_is_taken(void **state) {
         o.jitter = v->jitter;
         o.score_bias_rate = v->score_bias_rate;
         o.train_only = v->only;
+        o.recompute = v->recompute;
         o.mask = v->masked ? mask : NULL;
         how.device = "cuda";
         how.compute = v->compute;
@@ -93,6 +96,34 @@ static void plan_is_what_is_taken(void **state) {
         assert_int_equal(live_bytes(rt), 0);
         emo_runtime_release(rt);
     }
+}
+
+static void on_the_device(emo_model *model) {
+    emo_error err = EMO_ERROR_INIT;
+    EXPECT_OK(emo_runtime_load_backend(model->rt, mirror_plugin(), &err));
+    EXPECT_OK(emo_model_to_device(model, "cuda", &err));
+}
+
+/* Recomputation changes no bit of a run on the device. */
+static void recomputed_runs_are_the_same(void **state) {
+    (void)state;
+    emo_train_options o = tiny_options();
+    tiny_place = on_the_device;
+    tiny_compute = EMO_DTYPE_BF16;
+    o.max_steps = 2;
+    o.accumulate = 2;
+    o.jitter = 0.1f;
+    o.balance_scope = EMO_BALANCE_DOCUMENT;
+    const char *config = TINY_CONFIG("[9,0]", "[1,0]", "");
+    tiny_result kept = tiny_run_ok(1, config, "uniform:3:8", o);
+    for (o.recompute = EMO_RECOMPUTE_EXPERTS; o.recompute <= EMO_RECOMPUTE_LAYER; o.recompute++) {
+        tiny_result again = tiny_run_ok(1, config, "uniform:3:8", o);
+        tiny_same(&kept, &again, 1);
+        tiny_free(&again);
+    }
+    tiny_free(&kept);
+    tiny_place = NULL;
+    tiny_compute = EMO_DTYPE_F32;
 }
 
 /* A plug-in plans without being loaded as a back end: no device is looked for. */
@@ -154,7 +185,9 @@ int main(void) {
     emo_runtime_release(device_runtime());
     simulator = mirror_simulator(mirror_plugin());
     separate = simulator != NULL && strstr(mirror_plugin(), "_hooked") != NULL;
-    const struct CMUnitTest tests[] = {cmocka_unit_test(plan_is_what_is_taken), cmocka_unit_test(no_device_is_needed),
-                                       cmocka_unit_test(too_large_is_refused), cmocka_unit_test(nothing_was_found)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(plan_is_what_is_taken),
+                                       cmocka_unit_test(recomputed_runs_are_the_same),
+                                       cmocka_unit_test(no_device_is_needed), cmocka_unit_test(too_large_is_refused),
+                                       cmocka_unit_test(nothing_was_found)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -171,7 +171,8 @@ static void bad_options_are_named(void **state) {
     REFUSED(resume, 2);
     REFUSED(profile, 2);
     REFUSED(reserved_2, 1);
-    REFUSED(reserved_3, 1);
+    REFUSED(recompute, 3);
+    REFUSED(recompute, -1);
     REFUSED(gating, 2);
     REFUSED(gating, -2);
     REFUSED(score_bias_rate, -0.001f);
