@@ -136,7 +136,7 @@ void emo__cpu_for(emo__cpu_exec *cpu, size_t count, emo_task_fn fn, void *task) 
 }
 
 /* Rows beyond which a weight that was read is used often enough; multiply-adds then count, not reading. */
-enum { MANY_ROWS = 16, TILE_ROWS = 128 };
+enum { MANY_ROWS = 32, TILE_ROWS = 128 };
 
 void emo__cpu_task_shape(const emo__cpu_exec *cpu, int64_t m, int64_t k, int products, int64_t *max_rows,
                          int64_t *max_cols) {

@@ -4,16 +4,16 @@
 #include "base/status.h"
 #include "infer/session.h"
 
-/* A slice takes an eighth of the time there is, but neither so little that looking at the clock counts, nor so much
+/* A slice takes a sixteenth of the time there is, but neither so little that looking at the clock counts, nor so much
  * that a frame feels it. Without a deadline a progress hook waits for so many multiply-adds, the same ones in every
  * run.
  */
 #define LEAST_NS UINT64_C(20000)
-#define MOST_NS UINT64_C(500000)
+#define MOST_NS UINT64_C(250000)
 #define HOOK_WORK ((int64_t)1 << 27)
 
 static void set_slices(emo__pass *pass, uint64_t ns, bool hook) {
-    uint64_t slice = ns / 8 < MOST_NS ? ns / 8 : MOST_NS;
+    uint64_t slice = ns / 16 < MOST_NS ? ns / 16 : MOST_NS;
     if (ns > 0)
         emo__pass_set_slice_time(pass, slice > LEAST_NS ? slice : LEAST_NS);
     else

@@ -2,6 +2,8 @@
 /* The life of a pass: creation, the list of steps, the beginning of a run. pass_advance.c moves the cursor. */
 #include "model/pass.h"
 
+#include <string.h>
+
 #include "base/status.h"
 #include "model/pass_state.h"
 
@@ -172,6 +174,8 @@ emo_status emo__pass_begin(emo__pass *p, const emo__batch *batch, emo_error *err
     p->has_batch = false;
     EMO_TRY(status = check_batch(p, batch, &positions, err));
     EMO_TRY(status = emo__pass_angles_room(p, positions, err));
+    if (batch->tokens != p->batch.tokens) /* what takes how long was learnt with others */
+        memset(p->pace, 0, sizeof p->pace);
     p->batch = *batch;
     p->longest = 1;
     for (int64_t i = 0; i < batch->n_attention; i++)

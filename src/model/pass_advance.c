@@ -5,9 +5,9 @@
 #include "base/status.h"
 #include "model/pass_state.h"
 
-/* By time, a task is short at any speed: with few rows it reads about a million weights. The first slice of a stage has
- * one task, or rows with as few multiply-adds as any machine does in that time: they wait for memory. By work, a slice
- * is so many tasks, so that every worker has some. */
+/* By time, a task is short at any speed: with few rows it reads about half a million weights. The first slice of a
+ * stage has one task for each worker, or rows with as few multiply-adds as any machine does in that time: they wait for
+ * memory. By work, a slice is so many tasks, so that every worker has some. */
 #define TASK_WORK ((int64_t)1 << 24)
 #define FIRST_WORK ((int64_t)1 << 19)
 #define TASKS_OF_WORK 8
@@ -34,13 +34,18 @@ static bool stops_here(const emo__limit *limit, const emo__pass *p, const emo__s
            step->stage == limit->stop_stage && step->layer == limit->stop_layer;
 }
 
+/* Rows or tasks that take as long as a slice should; 0: not known yet. */
+static int64_t pace_of(const emo__pass *p, const emo__step *step) {
+    return p->at_row > 0 || p->at_task > 0 ? p->pace_here : p->pace[step->stage];
+}
+
 /* Rows of a slice; 0: all of them. */
 static int64_t slice_rows(const emo__pass *p, const emo__step *step) {
     if (!emo__step_sliceable(step))
         return 0;
     if (p->slice_ns == 0 && p->slice_work == 0)
         return p->cfg.slice_tokens;
-    int64_t rows = p->slice_ns > 0 ? p->pace[step->stage] : 0;
+    int64_t rows = p->slice_ns > 0 ? pace_of(p, step) : 0;
     if (rows == 0)
         rows = (p->slice_ns > 0 ? FIRST_WORK : p->slice_work) / emo__step_row_work(p, step);
     return rows > 1 ? rows : 1;
@@ -54,12 +59,13 @@ static bool by_tasks(const emo__pass *p, const emo__step *step) {
 
 static piece next_piece(emo__pass *p, const emo__step *step) {
     int64_t rows = emo__step_rows(p, step);
+    size_t workers = p->model->rt->executor.concurrency;
     if (by_tasks(p, step)) {
         if (p->at_task == 0)
             p->task_work = p->slice_ns > 0 ? TASK_WORK : (p->slice_work + TASKS_OF_WORK - 1) / TASKS_OF_WORK;
         int64_t count = INT64_MAX - p->at_task; /* the rest, where slices are no longer asked for */
         if (p->slice_ns > 0)
-            count = p->pace[step->stage] > 0 ? p->pace[step->stage] : 1;
+            count = pace_of(p, step) > (int64_t)workers ? pace_of(p, step) : (int64_t)workers;
         else if (p->slice_work > 0)
             count = TASKS_OF_WORK;
         return (piece){rows, p->at_task + count, count};
@@ -91,15 +97,23 @@ static emo_status run_piece(emo__pass *p, const emo__step *step, const piece *ne
     return EMO_OK;
 }
 
-/* A slice that took less than half of its time, or more than all of it, changes the next ones of its stage. What the
- * system did meanwhile looks like slowness, but is forgotten as fast. */
-static void learn(emo__pass *p, const emo__step *step, const piece *done, bool whole, uint64_t ns) {
-    int64_t *pace = &p->pace[step->stage];
+/* A slice that took less than half of its time, or more than all of it, changes the next one. What the system did
+ * meanwhile looks like slowness, but is forgotten as fast. The tasks of a step are of several kinds: it begins with
+ * what was learnt where others of its stage began. */
+static void learn(emo__pass *p, const emo__step *step, const piece *done, bool first, bool whole, uint64_t ns) {
+    int64_t pace = done->count;
     if (ns > p->slice_ns)
-        *pace = done->count / 2;
-    else if (whole)
-        *pace = ns < p->slice_ns / 2 && done->count <= INT64_MAX / 4 ? 2 * done->count : done->count;
-    *pace = *pace > 1 || *pace == 0 ? *pace : 1;
+        pace = pace > 1 ? pace / 2 : pace;
+    else if (whole && ns < p->slice_ns / 2 && pace <= INT64_MAX / 4)
+        pace *= 2;
+    p->pace_here = pace;
+    if (first)
+        p->pace[step->stage] = pace;
+}
+
+/* Whether a further slice would end further from the deadline than the last one. */
+static bool is_late(const emo__pass *p, uint64_t now, uint64_t deadline) {
+    return p->slice_ns > 0 ? now + p->slice_ns / 2 >= deadline : emo__now_ns() >= deadline;
 }
 
 emo_status emo__pass_advance(emo__pass *p, const emo__limit *limit, bool *done, emo_error *err) {
@@ -115,7 +129,7 @@ emo_status emo__pass_advance(emo__pass *p, const emo__limit *limit, bool *done, 
         if (limit != NULL && slices > 0) {
             if (limit->slices > 0 && slices >= limit->slices)
                 return EMO_OK;
-            if (limit->deadline_ns != 0 && (begun > 0 ? begun : emo__now_ns()) >= limit->deadline_ns)
+            if (limit->deadline_ns != 0 && is_late(p, begun, limit->deadline_ns))
                 return EMO_OK;
         }
         if (limit != NULL) {
@@ -124,7 +138,7 @@ emo_status emo__pass_advance(emo__pass *p, const emo__limit *limit, bool *done, 
                 return status;
         }
         if (emo__step_rows(p, step) > 0) {
-            bool whole = false;
+            bool whole = false, first = p->at_row == 0 && p->at_task == 0;
             piece next = next_piece(p, step);
             emo_status status = run_piece(p, step, &next, &whole, err);
             if (status != EMO_OK)
@@ -134,7 +148,7 @@ emo_status emo__pass_advance(emo__pass *p, const emo__limit *limit, bool *done, 
             p->slices++;
             if (p->slice_ns > 0) {
                 uint64_t now = emo__now_ns();
-                learn(p, step, &next, whole, now - begun);
+                learn(p, step, &next, first, whole, now - begun);
                 begun = now;
             }
         }

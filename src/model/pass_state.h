@@ -54,7 +54,8 @@ struct emo__pass {
     int64_t task_work;         /* their multiply-adds, while at_task > 0 */
     int64_t slice_work;        /* multiply-adds of a slice; 0: not by work */
     uint64_t slice_ns;         /* what a slice should take; 0: not by time */
-    int64_t pace[EMO__STAGES]; /* rows or tasks of a stage that take so long; 0: not known yet */
+    int64_t pace[EMO__STAGES]; /* rows or tasks of a stage, at its beginning, that take so long; 0: not known yet */
+    int64_t pace_here;         /* the same inside of the step under way */
     int64_t longest;           /* keys of the batch's longest attention segment */
     uint64_t slices;           /* run since creation */
 
