@@ -115,7 +115,7 @@ static emo_status table_sync(emo_exec *exec, emo_expert_table *table, emo_error 
 
 static int32_t supports(const emo_backend *backend, int32_t op, emo_dtype weight_dtype) {
     (void)backend;
-    return op >= EMO_OP_EMBED && op <= EMO_OP_ROWS && emo_is_weight_type(weight_dtype) &&
+    return op >= EMO_OP_EMBED && (op <= EMO_OP_ROWS || op == EMO_OP_ATTENTION_PAGES) && emo_is_weight_type(weight_dtype) &&
            (!emo_is_quantised(weight_dtype) || op == EMO_OP_EMBED || op == EMO_OP_LINEAR || op == EMO_OP_EXPERTS ||
             op == EMO_OP_HEAD); /* forward only */
 }

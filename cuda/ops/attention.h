@@ -30,8 +30,10 @@ typedef struct emo_at_work {
 } emo_at_work;
 
 typedef struct emo_at_shape {
-    int32_t group;  /* query heads per kv head */
-    int32_t vector; /* rows can be read four floats at a time */
+    int32_t group;        /* query heads per kv head */
+    int32_t vector;       /* rows can be read four floats at a time */
+    int32_t page_shift;   /* log2 of the rows of a page; meaningful with pages */
+    const int32_t *pages; /* the call's page table on the device; NULL: none */
 } emo_at_shape;
 
 __device__ static inline int64_t emo_at_query(const emo_at_work &w, const emo_at_shape &s, int32_t pair) {
@@ -39,6 +41,12 @@ __device__ static inline int64_t emo_at_query(const emo_at_work &w, const emo_at
 }
 __device__ static inline int32_t emo_at_head(const emo_at_shape &s, int32_t pair) {
     return (int32_t)blockIdx.y * s.group + pair % s.group;
+}
+/* Row of the cache that holds a key of the segment. */
+__device__ static inline int64_t emo_at_key(const emo_at_work &w, const emo_at_shape &s, int32_t key) {
+    if (s.pages == NULL)
+        return w.k_begin + key;
+    return ((int64_t)s.pages[w.k_begin + (key >> s.page_shift)] << s.page_shift) + (key & ((1 << s.page_shift) - 1));
 }
 /* Keys that the pair's query sees. */
 __device__ static inline int32_t emo_at_seen(const emo_at_work &w, const emo_at_shape &s, int32_t pair) {
@@ -160,6 +168,9 @@ static inline void emo_at_push(emo_at_list *list, const emo_attention_segment *s
 
 /* What both directions ask of their arguments; fills in the shape. (attention_forward.cu) */
 emo_status emo_cuda_attention_check(const emo_attention_args *a, emo_at_shape *shape, emo_error *err);
+
+/* Stages the page table of a call that has one. (attention_forward.cu) */
+emo_status emo_cuda_attention_pages(emo_exec *exec, const emo_attention_args *a, emo_at_shape *shape, emo_error *err);
 
 /* Adds the tiles of `rows` rows (or keys) to the list. */
 typedef void (*emo_at_fill)(const emo_attention_args *a, int64_t rows, emo_at_list *list);

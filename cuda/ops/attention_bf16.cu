@@ -24,6 +24,10 @@ __device__ static inline const float *gradient_row(const emo_attention_args &a, 
                ? a.d_o + emo_at_query(w, shape, pair) * a.o_stride + (int64_t)emo_at_head(shape, pair) * a.head_dim
                : NULL;
 }
+__device__ static inline const float *cached_row(const emo_attention_args &a, const emo_at_shape &shape,
+                                                 const emo_at_work &w, const float *rows, int32_t key, int32_t end) {
+    return key < end ? rows + emo_at_key(w, shape, key) * a.kv_stride + (int64_t)blockIdx.y * a.head_dim : NULL;
+}
 __device__ static inline const float *key_row(const emo_attention_args &a, const emo_at_work &w, const float *rows,
                                               int32_t key, int32_t end) {
     return key < end ? rows + (w.k_begin + key) * a.kv_stride + (int64_t)blockIdx.y * a.head_dim : NULL;
@@ -57,9 +61,9 @@ __global__ static void __launch_bounds__(FORWARD_THREADS, FORWARD_BLOCKS(D))
     for (int32_t k0 = 0; k0 < end; k0 += KEYS) {
         float s[1][KEYS / 8][4];
         emo_ab_load<D, FORWARD_THREADS>(k, KEYS, a.head_dim, shape.vector,
-                                        [&](int r) { return key_row(a, w, a.k, k0 + r, end); });
+                                        [&](int r) { return cached_row(a, shape, w, a.k, k0 + r, end); });
         emo_ab_load<D, FORWARD_THREADS>(v, KEYS, a.head_dim, shape.vector,
-                                        [&](int r) { return key_row(a, w, a.v, k0 + r, end); });
+                                        [&](int r) { return cached_row(a, shape, w, a.v, k0 + r, end); });
         __syncthreads();
         emo_ab_dots<D, KEYS>(q, warp * 16, k, lane, s);
 #pragma unroll

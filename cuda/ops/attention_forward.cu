@@ -48,7 +48,7 @@ __global__ static void __launch_bounds__(EMO_AT_BLOCK, 2)
     for (int32_t k0 = begin; k0 < end; k0 += KEYS) {
         float s[RT][2];
         emo_at_load<D>(kv, KEYS, a.head_dim, shape.vector, [&](int r) {
-            return k0 + r < end ? a.k + (w.k_begin + k0 + r) * a.kv_stride + kv_at : (const float *)NULL;
+            return k0 + r < end ? a.k + emo_at_key(w, shape, k0 + r) * a.kv_stride + kv_at : (const float *)NULL;
         });
         __syncthreads();
         emo_at_dots<D, RT, 2>(q, kv, s);
@@ -80,7 +80,7 @@ __global__ static void __launch_bounds__(EMO_AT_BLOCK, 2)
         }
         __syncthreads();
         emo_at_load<D>(kv, KEYS, a.head_dim, shape.vector, [&](int r) {
-            return k0 + r < end ? a.v + (w.k_begin + k0 + r) * a.kv_stride + kv_at : (const float *)NULL;
+            return k0 + r < end ? a.v + emo_at_key(w, shape, k0 + r) * a.kv_stride + kv_at : (const float *)NULL;
         });
         __syncthreads();
         emo_at_add<D, RT>(prob, PLINE, 1, kv, KEYS, o);
@@ -166,9 +166,34 @@ emo_status emo_cuda_attention_check(const emo_attention_args *a, emo_at_shape *s
         if (s->k_count > INT32_MAX / 2 || s->q_count > INT32_MAX / (a->heads / a->kv_heads))
             return emo_cuda_unsupported(err, "attend over a segment of more than 2^30 rows");
     }
+    if (a->page_rows < 0 || (a->page_rows & (a->page_rows - 1)) != 0 || a->page_rows > (int64_t)1 << 30)
+        return emo_cuda_fail(err, EMO_E_INVALID_ARGUMENT,
+                             "attention over pages of %lld rows: it must be a power of two up to 2^30",
+                             (long long)a->page_rows);
+    shape->pages = NULL;
+    shape->page_shift = 0;
     shape->group = a->heads / a->kv_heads;
     shape->vector = a->head_dim % 4 == 0 && a->q_stride % 4 == 0 && a->kv_stride % 4 == 0 && a->o_stride % 4 == 0 &&
                     (((uintptr_t)a->q | (uintptr_t)a->k | (uintptr_t)a->v | (uintptr_t)a->d_o) & 15u) == 0;
+    return EMO_OK;
+}
+
+emo_status emo_cuda_attention_pages(emo_exec *exec, const emo_attention_args *a, emo_at_shape *shape, emo_error *err) {
+    int64_t entries = 0;
+    void *staged = NULL;
+    if (a->page_rows == 0)
+        return EMO_OK;
+    while ((int64_t)1 << shape->page_shift < a->page_rows)
+        shape->page_shift++;
+    for (int64_t i = 0; i < a->n_segments; i++) {
+        const emo_attention_segment *s = &a->segments[i];
+        int64_t end = s->k_begin + emo_ceil_div(s->k_count, a->page_rows);
+        entries = end > entries ? end : entries;
+    }
+    if (entries == 0)
+        return EMO_OK;
+    EMO_CUDA_TRY(emo_cuda_stage(exec, a->pages, (size_t)entries * sizeof *a->pages, &staged, err));
+    shape->pages = (const int32_t *)staged;
     return EMO_OK;
 }
 
@@ -270,6 +295,7 @@ emo_status emo_cuda_attention_forward(emo_exec *exec, const emo_attention_args *
     cudaStream_t stream = emo_cuda_stream(exec);
     cudaError_t launched = cudaSuccess;
     EMO_CUDA_TRY(emo_cuda_attention_check(args, &shape, err));
+    EMO_CUDA_TRY(emo_cuda_attention_pages(exec, args, &shape, err));
     EMO_CUDA_TRY(emo_cuda_attention_list(exec, args, fill_prefill, tile_rows, &work, &count, err));
     if (count > 0 && wide) {
         EMO_CUDA_TRY(emo_cuda_attention_bf16(exec, args, &shape, work, count, err));

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* emo generate: a prompt goes on, token by token. */
-#include "cli.h"
+#include "prompts.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -8,8 +8,11 @@
 static const command_text text = {
     "emo generate",
     "--model DIR --prompt TEXT [--mask FILE] [--pool prompt:P] [--memory-budget SIZE] [--tokens N] [sampling options]",
-    "Continues a prompt, on standard output as it comes. With --mask only the mask's experts are read from the file.",
-    "With --quiet only the continuation is printed; otherwise the prompt stands before it.", 0};
+    "Continues a prompt, on standard output as it comes. With --mask only the mask's experts are read from the file.\n"
+    "With --prompts many of them at once: a JSON object for each, a line, as it is done.",
+    "With --quiet only the continuation is printed; otherwise the prompt stands before it. Prompt i of --prompts\n"
+    "draws with the seed N + i, and gives what it gives alone with that seed.",
+    0};
 
 /* Text that grows; only needed for --json. */
 typedef struct growing_text {
@@ -26,19 +29,6 @@ static int text_add(growing_text *text_so_far, const char *more) {
     text_so_far->data = grown;
     text_so_far->length += n;
     return 1;
-}
-
-static const char *stop_name(emo_stop_reason reason) {
-    switch (reason) {
-    case EMO_STOP_EOS:
-        return "eos";
-    case EMO_STOP_LENGTH:
-        return "length";
-    case EMO_STOP_STRING:
-        return "string";
-    default:
-        return "none";
-    }
 }
 
 static void print_json(const emo_session *session, const emo_model *model, const char *prompt, const char *generated,
@@ -116,15 +106,23 @@ static emo_status run(cli *c, emo_session *session, const emo_model *model, cons
 
 int cmd_generate(int argc, char **argv) {
     const char *folder = NULL, *mask_path = NULL, *pool_text = NULL, *prompt = NULL, *prompt_path = NULL;
+    const char *prompts = NULL, *schedule = NULL;
     string_list stop = {NULL, 0};
     emo_session_options options = EMO_SESSION_OPTIONS_INIT;
     cache_arguments cache = {0, NULL, 0, 0};
     options.max_tokens = 100;
+    options.batch_sequences = 8;
     option table[] = {
         {"model", OPTION_STRING, &folder, "DIR", "the model folder", NULL, 0, 0, 1, 0},
         {"prompt", OPTION_STRING, &prompt, "TEXT", "the text to continue", NULL, 0, 0, 0, 0},
         {"prompt-file", OPTION_STRING, &prompt_path, "FILE",
          "or the file it is in, less a last newline; - for standard input", NULL, 0, 0, 0, 0},
+        {"prompts", OPTION_STRING, &prompts, "FILE",
+         "or many: JSON Lines with a \"text\" each, or a folder of text files", NULL, 0, 0, 0, 0},
+        {"batch", OPTION_INT32, &options.batch_sequences, "N", "with --prompts: prompts in a step of the model at most",
+         "8", 1, 1024, 0, 0},
+        {"schedule", OPTION_CHOICE, &schedule, "arrival|pool",
+         "with --prompts: which go together: as they came, or those that use the same experts", "arrival", 0, 0, 0, 0},
         {"mask", OPTION_STRING, &mask_path, "FILE", "use only these experts; the others are not read", "all experts", 0,
          0, 0, 0},
         {"pool", OPTION_STRING, &pool_text, "prompt:P", "P routed experts per layer, chosen by the prompt", "none", 0,
@@ -152,8 +150,8 @@ int cmd_generate(int argc, char **argv) {
     emo_model *model = NULL;
     emo_session *session = NULL;
     char *from_file = NULL;
-    if ((prompt == NULL) == (prompt_path == NULL)) {
-        cli_usage(&c, "give one of --prompt TEXT and --prompt-file FILE.");
+    if ((prompt != NULL) + (prompt_path != NULL) + (prompts != NULL) != 1) {
+        cli_usage(&c, "give one of --prompt TEXT, --prompt-file FILE and --prompts FILE.");
         goto done;
     }
     if (prompt_path != NULL) {
@@ -181,6 +179,12 @@ int cmd_generate(int argc, char **argv) {
     options.stop = stop.items;
     options.n_stop = stop.count;
     options.progress = cli_progress(&c);
+    if (schedule != NULL && strcmp(schedule, "pool") == 0)
+        options.batching = EMO_BATCHING_POOL;
+    if (prompts != NULL) {
+        EMO_TRY(generate_many(&c, model, &options, prompts));
+        goto done;
+    }
     EMO_TRY(emo_session_create(model, &options, &session, &c.err));
     EMO_TRY(emo_session_append_text(session, prompt, &c.err));
     if (!c.common.json && !c.common.quiet) {

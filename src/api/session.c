@@ -39,12 +39,62 @@ emo_status emo_session_create(emo_model *model, const emo_session_options *optio
 void emo_session_release(emo_session *session) { emo__session_destroy(session); }
 
 emo_status emo_session_append_text(emo_session *session, const char *text, emo_error *err) {
+    return emo_session_append_text_to(session, 0, text, err);
+}
+
+emo_status emo_session_append_text_to(emo_session *session, int32_t sequence, const char *text, emo_error *err) {
     emo__error_clear(err);
     if (session == NULL || text == NULL)
         return is_null(session == NULL ? "session" : "text", err);
+    if (!has_sequence(session, sequence))
+        return no_sequence(session, sequence, err);
     if (!emo__guard_try_write(&session->guard))
         return busy(err);
-    emo_status status = emo__session_append_text(session, text, err);
+    emo_status status = emo__session_append_text(session, sequence, text, err);
+    emo__guard_end_write(&session->guard);
+    return status;
+}
+
+emo_status emo_session_add(emo_session *session, const emo_sequence_options *options, int32_t *sequence,
+                           emo_error *err) {
+    emo__error_clear(err);
+    if (sequence != NULL)
+        *sequence = -1;
+    if (session == NULL || sequence == NULL)
+        return is_null(session == NULL ? "session" : "sequence", err);
+    emo_sequence_options o = EMO_SEQUENCE_OPTIONS_INIT;
+    emo_status status = emo__options_copy(&o, sizeof o, options, "emo_sequence_options", err);
+    if (status != EMO_OK)
+        return status;
+    if (!emo__guard_try_write(&session->guard))
+        return busy(err);
+    status = emo__session_add(session, options != NULL ? &o : NULL, sequence, err);
+    emo__guard_end_write(&session->guard);
+    return status;
+}
+
+emo_status emo_session_cancel(emo_session *session, int32_t sequence, emo_error *err) {
+    emo__error_clear(err);
+    if (session == NULL)
+        return is_null("session", err);
+    if (!has_sequence(session, sequence))
+        return no_sequence(session, sequence, err);
+    if (!emo__guard_try_write(&session->guard))
+        return busy(err);
+    emo__session_cancel(session, sequence);
+    emo__guard_end_write(&session->guard);
+    return EMO_OK;
+}
+
+emo_status emo_session_remove(emo_session *session, int32_t sequence, emo_error *err) {
+    emo__error_clear(err);
+    if (session == NULL)
+        return is_null("session", err);
+    if (!has_sequence(session, sequence))
+        return no_sequence(session, sequence, err);
+    if (!emo__guard_try_write(&session->guard))
+        return busy(err);
+    emo_status status = emo__session_remove(session, sequence, err);
     emo__guard_end_write(&session->guard);
     return status;
 }
@@ -172,6 +222,22 @@ emo_status emo_session_pool(const emo_session *session, int32_t sequence, emo_ma
         emo_mask_release(mask);
     end_read(session);
     return status;
+}
+
+emo_status emo_session_get_statistics(const emo_session *session, emo_session_statistics *statistics, emo_error *err) {
+    emo__error_clear(err);
+    if (session == NULL || statistics == NULL)
+        return is_null(session == NULL ? "session" : "statistics", err);
+    emo_session_statistics full = EMO_SESSION_STATISTICS_INIT;
+    emo_status status = emo__info_check(statistics, "emo_session_statistics", err);
+    if (status != EMO_OK)
+        return status;
+    if (!begin_read(session))
+        return busy(err);
+    emo__session_statistics(session, &full);
+    end_read(session);
+    emo__info_give(statistics, &full, sizeof full);
+    return EMO_OK;
 }
 
 emo_status emo_session_reset(emo_session *session, emo_error *err) {

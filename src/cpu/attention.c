@@ -70,6 +70,9 @@ static void backward_one(void *task, size_t index, size_t worker) {
 }
 
 static emo_status check(const emo_attention_args *a, emo_error *err) {
+    if (a->page_rows < 0 || (a->page_rows & (a->page_rows - 1)) != 0)
+        return emo__fail(err, EMO_E_INVALID_ARGUMENT, "attention over pages of %lld rows: it must be a power of two",
+                         (long long)a->page_rows);
     if (a->heads < 1 || a->kv_heads < 1 || a->heads % a->kv_heads != 0 || a->head_dim < 1)
         return emo__fail(err, EMO_E_INVALID_ARGUMENT,
                          "attention with %d heads, %d kv heads and head_dim %d: heads must be a multiple of kv heads",

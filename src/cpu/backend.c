@@ -196,7 +196,7 @@ static void table_free(emo_backend *backend, emo_expert_table *table) {
 
 static int32_t supports(const emo_backend *backend, int32_t op, emo_dtype weight_dtype) {
     (void)backend;
-    return op >= EMO_OP_EMBED && op <= EMO_OP_EXPERTS_PARTS &&
+    return op >= EMO_OP_EMBED && op <= EMO_OP_ATTENTION_PAGES &&
            (emo__dtype_float(weight_dtype) || ((op == EMO_OP_EMBED || op == EMO_OP_LINEAR || op == EMO_OP_EXPERTS ||
                                                 op == EMO_OP_HEAD || op == EMO_OP_EXPERTS_PARTS) &&
                                                emo__dtype_quantised(weight_dtype))); /* forward only */

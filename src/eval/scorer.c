@@ -40,7 +40,6 @@ typedef struct scorer {
     int32_t *document_begin;         /* [n_lanes + 1] */
     emo_attention_segment *segments; /* [n_lanes] */
     int32_t *lane_of;                /* [n_lanes] of each segment */
-    int64_t *rows;                   /* [n_lanes] rows held, for growing */
     uint64_t computed;
 } scorer;
 
@@ -139,14 +138,15 @@ static void add_segment(scorer *r, int32_t index, int64_t n, emo__batch *batch) 
 }
 
 static emo_status cache_rows(scorer *r, emo__batch *batch, emo_error *err) {
-    int64_t need = 0;
-    for (int32_t i = 0; i < r->n_lanes; i++)
-        r->rows[i] = r->lanes[i].held;
-    for (int64_t i = 0; i < batch->n_documents; i++)
-        need = r->segments[i].k_count > need ? r->segments[i].k_count : need;
-    emo_status status = emo__kv_grow(&r->kv, emo__pass_exec(r->pass), need, r->options->seq_len, r->rows, err);
-    for (int64_t i = 0; status == EMO_OK && i < batch->n_documents; i++)
-        r->segments[i].k_begin = emo__kv_row(&r->kv, r->lane_of[i]);
+    emo_exec *exec = emo__pass_exec(r->pass);
+    emo_status status = EMO_OK;
+    emo__kv_begin(&r->kv);
+    for (int64_t i = 0; status == EMO_OK && i < batch->n_documents; i++) {
+        emo_attention_segment *segment = &r->segments[i];
+        status = emo__kv_reserve(&r->kv, exec, r->lane_of[i], segment->k_count, err);
+        if (status == EMO_OK)
+            status = emo__kv_place(&r->kv, r->lane_of[i], segment->k_count, &segment->k_begin, err);
+    }
     batch->kv = emo__kv_view_of(&r->kv);
     return status;
 }
@@ -244,9 +244,8 @@ static emo_status create(scorer *r, emo_error *err) {
     r->document_begin = emo__calloc(r->mem, lanes + 1, sizeof *r->document_begin);
     r->segments = emo__calloc(r->mem, lanes, sizeof *r->segments);
     r->lane_of = emo__calloc(r->mem, lanes, sizeof *r->lane_of);
-    r->rows = emo__calloc(r->mem, lanes, sizeof *r->rows);
     if (r->lanes == NULL || r->ids == NULL || r->positions == NULL || r->labels == NULL || r->loss == NULL ||
-        r->document_begin == NULL || r->segments == NULL || r->lane_of == NULL || r->rows == NULL)
+        r->document_begin == NULL || r->segments == NULL || r->lane_of == NULL)
         return emo__fail_memory(err, tokens * 4 * sizeof(int32_t));
     for (size_t i = 0; i < lanes; i++) {
         r->lanes[i].index = NO_ITEM;
@@ -275,8 +274,7 @@ static void destroy(scorer *r) {
         emo__free(r->mem, r->lanes[i].item.items);
         emo__free(r->mem, r->lanes[i].holds);
     }
-    void *blocks[] = {r->lanes,          r->ids,      r->positions, r->labels, r->loss,
-                      r->document_begin, r->segments, r->lane_of,   r->rows};
+    void *blocks[] = {r->lanes, r->ids, r->positions, r->labels, r->loss, r->document_begin, r->segments, r->lane_of};
     for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++)
         emo__free(r->mem, blocks[i]);
 }
@@ -295,8 +293,9 @@ emo_status emo__score_items(emo_model *model, size_t count, const emo__score_hoo
     r.batch_tokens = options->batch_tokens > 0 ? options->batch_tokens : EMO__SCORER_TOKENS;
     if (r.batch_tokens > options->seq_len * r.n_lanes) /* there is never more pending */
         r.batch_tokens = options->seq_len * r.n_lanes;
-    emo__kv_init(&r.kv, model, r.n_lanes);
-    emo_status status = create(&r, err);
+    emo_status status = emo__kv_init(&r.kv, model, r.n_lanes, options->seq_len, EMO__KV_PAGE_ROWS, 0, err);
+    if (status == EMO_OK)
+        status = create(&r, err);
     if (status == EMO_OK)
         status = run(&r, err);
     if (computed != NULL)

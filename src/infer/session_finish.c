@@ -5,15 +5,23 @@
 
 /* ---- results of the pass ---- */
 
+/* Whether the sequence is still the one that the batch began with. */
+static bool counts(const emo_session *s, const emo__part *part) {
+    return part->epoch == s->sequences[part->sequence].epoch;
+}
+
 static emo_status fetch_pools(emo_session *s, emo_error *err) {
     const emo_backend_ops *ops = s->model->backend->ops;
     emo_status status = EMO_OK;
     for (int32_t l = 0; l < s->model->config.layers; l++) {
         const emo__route_view *route = emo__pass_route(s->pass, l);
-        for (int32_t i = 0; status == EMO_OK && route != NULL && i < s->b.n_parts; i++)
+        for (int32_t i = 0; status == EMO_OK && route != NULL && i < s->b.n_parts; i++) {
+            if (!s->b.parts[i].chooses || !counts(s, &s->b.parts[i]))
+                continue;
             status = ops->download(emo__pass_exec(s->pass),
                                    s->sequences[s->b.parts[i].sequence].allowed + s->route_offset[l],
                                    route->allowed + (size_t)i * (size_t)route->routed, (size_t)route->routed, err);
+        }
     }
     return status;
 }
@@ -21,23 +29,28 @@ static emo_status fetch_pools(emo_session *s, emo_error *err) {
 /* Whether a token is to be drawn for a part: its sequence got no tokens meanwhile and has room. */
 static bool wants(const emo_session *s, const emo__part *part) {
     const emo__sequence *q = &s->sequences[part->sequence];
-    return part->logit_row >= 0 && part->after == q->n && s->opt.max_tokens >= 0 && q->n < s->capacity;
+    return part->logit_row >= 0 && counts(s, part) && part->after == q->n && q->opt.max_tokens >= 0 &&
+           q->n < s->capacity;
 }
 
 static void how_to_draw(const emo_session *s, const emo__part *part, emo_sample_row *how) {
     const emo__sequence *q = &s->sequences[part->sequence];
-    size_t window = s->opt.repetition_window > 0 ? (size_t)s->opt.repetition_window : part->after;
-    window = window < part->after ? window : part->after;
     *how = (emo_sample_row){0};
-    how->temperature = s->opt.temperature;
-    how->top_k = s->opt.top_k;
-    how->top_p = s->opt.top_p;
-    how->min_p = s->opt.min_p;
-    how->repetition_penalty = s->opt.repetition_penalty;
+    how->top_p = 1.0f;
+    how->repetition_penalty = 1.0f;
+    if (!wants(s, part))
+        return; /* greedy, for nobody */
+    size_t window = q->opt.repetition_window > 0 ? (size_t)q->opt.repetition_window : part->after;
+    window = window < part->after ? window : part->after;
+    how->temperature = q->opt.temperature;
+    how->top_k = q->opt.top_k;
+    how->top_p = q->opt.top_p;
+    how->min_p = q->opt.min_p;
+    how->repetition_penalty = q->opt.repetition_penalty;
     how->history = q->tokens + part->after - window;
     how->history_count = (int32_t)window;
-    how->seed = s->opt.seed;
-    how->sequence = (uint64_t)part->sequence;
+    how->seed = q->opt.seed;
+    how->sequence = q->draws_as;
     how->position = (uint64_t)part->after;
 }
 
@@ -55,8 +68,9 @@ emo_status emo__session_draw(emo_session *s, int32_t rows, emo_error *err) {
         const emo__part *part = &b->parts[i];
         if (part->logit_row < b->n_drawn || part->logit_row >= last)
             continue;
-        EMO_TRY(status = ops->download(exec, s->sequences[part->sequence].logits,
-                                       logits + (size_t)part->logit_row * vocab, vocab * sizeof(float), err));
+        if (counts(s, part))
+            EMO_TRY(status = ops->download(exec, s->sequences[part->sequence].logits,
+                                           logits + (size_t)part->logit_row * vocab, vocab * sizeof(float), err));
         how_to_draw(s, part, &b->how[part->logit_row]);
         any = any || wants(s, part);
     }
@@ -78,20 +92,15 @@ done:
     return status;
 }
 
-static void stop(emo__sequence *q, emo_stop_reason reason) {
-    q->stop = reason;
-    q->flush_due = true;
-}
-
 static void take_token(emo_session *s, emo__sequence *q, int32_t id, float logprob) {
     q->tokens[q->n++] = id;
     q->generated[q->n_generated] = id;
     q->logprobs[q->n_generated++] = logprob;
     q->unseen = true;
-    if (id == s->eos && s->opt.ignore_eos == 0)
-        stop(q, EMO_STOP_EOS);
-    else if (q->n >= s->capacity || (s->opt.max_tokens > 0 && q->n_generated - q->turn >= (size_t)s->opt.max_tokens))
-        stop(q, EMO_STOP_LENGTH);
+    if (id == s->eos && q->opt.ignore_eos == 0)
+        emo__sequence_stop(s, q, EMO_STOP_EOS);
+    else if (q->n >= s->capacity || (q->opt.max_tokens > 0 && q->n_generated - q->turn >= (size_t)q->opt.max_tokens))
+        emo__sequence_stop(s, q, EMO_STOP_LENGTH);
 }
 
 emo_status emo__session_finish(emo_session *s, emo_error *err) {
@@ -99,19 +108,23 @@ emo_status emo__session_finish(emo_session *s, emo_error *err) {
     emo_status status;
     if (b->chooses_pools)
         EMO_TRY(status = fetch_pools(s, err));
+    EMO_TRY(status = emo__session_fetch_experts(s, err));
     EMO_TRY(status = s->model->backend->ops->synchronize(emo__pass_exec(s->pass), err));
     for (int32_t i = 0; i < b->n_parts; i++) { /* nothing can fail from here on */
         const emo__part *part = &b->parts[i];
         emo__sequence *q = &s->sequences[part->sequence];
         bool draws = wants(s, part);
+        if (!counts(s, part))
+            continue;
         q->cached = part->after;
-        q->frozen = q->frozen || b->chooses_pools;
+        q->frozen = q->frozen || part->chooses;
         q->has_logits = q->cached == q->n;
         if (draws)
             take_token(s, q, b->drawn[part->logit_row], b->logprobs[part->logit_row]);
         else if (q->has_logits)
-            stop(q, EMO_STOP_LENGTH);
+            emo__sequence_stop(s, q, EMO_STOP_LENGTH);
     }
+    emo__session_count(s);
     s->in_flight = false;
 done:
     return status;
@@ -134,7 +147,7 @@ static emo_status release_held(emo__sequence *q, size_t keep, emo_error *err) {
 }
 
 /* Moves on what cannot become a stop string any more; `last`: everything. */
-static emo_status filter(const emo_session *s, emo__sequence *q, bool last, emo_error *err) {
+static emo_status filter(emo_session *s, emo__sequence *q, bool last, emo_error *err) {
     size_t at = 0;
     bool found = emo__stops_find(&s->stops, q->held.data, q->held.size, &at);
     size_t keep = found ? q->held.size - at : 0;
@@ -143,7 +156,7 @@ static emo_status filter(const emo_session *s, emo__sequence *q, bool last, emo_
     emo_status status = release_held(q, keep, err);
     if (status == EMO_OK && found) {
         q->held.size = 0;
-        stop(q, EMO_STOP_STRING);
+        emo__sequence_stop(s, q, EMO_STOP_STRING);
     }
     return status;
 }
@@ -173,7 +186,7 @@ static emo_status take_text(const emo_session *s, emo__sequence *q, int32_t id, 
     return status;
 }
 
-static emo_status flush_text(const emo_session *s, emo__sequence *q, emo_error *err) {
+static emo_status flush_text(emo_session *s, emo__sequence *q, emo_error *err) {
     const char *text = NULL;
     size_t length = 0;
     emo_status status = emo__buf_reserve(&q->held, 16, err);

@@ -146,6 +146,17 @@ static emo_status qkv(emo__pass *p, int32_t l, int64_t first, int64_t last, emo_
     return status;
 }
 
+/* Row of the cache that holds a key of a segment; *run: how many of its next `most` keys follow there. */
+static int64_t cache_row(const emo__kv_view *kv, const emo_attention_segment *g, int64_t key, int64_t most,
+                         int64_t *run) {
+    *run = most;
+    if (kv->page_rows == 0)
+        return g->k_begin + key;
+    int64_t inside = key % kv->page_rows;
+    *run = most < kv->page_rows - inside ? most : kv->page_rows - inside;
+    return kv->pages[g->k_begin + key / kv->page_rows] * kv->page_rows + inside;
+}
+
 /* The new keys and values of a segment go to the last q_count of its k_count cache rows. */
 static emo_status store_kv(emo__pass *p, int32_t l, int64_t first, int64_t last, emo_error *err) {
     const emo__config *c = &p->model->config;
@@ -158,13 +169,14 @@ static emo_status store_kv(emo__pass *p, int32_t l, int64_t first, int64_t last,
         const emo_attention_segment *g = &p->batch.attention[i];
         int64_t from = g->q_begin > first ? g->q_begin : first;
         int64_t to = g->q_begin + g->q_count < last ? g->q_begin + g->q_count : last;
-        if (from >= to)
-            continue;
-        int64_t row = g->k_begin + g->k_count - g->q_count + (from - g->q_begin);
-        size_t bytes = (size_t)((to - from) * kd) * sizeof(float);
-        status = p->ops->copy(p->exec, k + row * kd, s->k + from * kd, bytes, err);
-        if (status == EMO_OK)
-            status = p->ops->copy(p->exec, v + row * kd, s->v + from * kd, bytes, err);
+        for (int64_t run = 0; status == EMO_OK && from < to; from += run) {
+            int64_t key = g->k_count - g->q_count + (from - g->q_begin);
+            int64_t row = cache_row(&p->batch.kv, g, key, to - from, &run);
+            size_t bytes = (size_t)(run * kd) * sizeof(float);
+            status = p->ops->copy(p->exec, k + row * kd, s->k + from * kd, bytes, err);
+            if (status == EMO_OK)
+                status = p->ops->copy(p->exec, v + row * kd, s->v + from * kd, bytes, err);
+        }
     }
     return status;
 }
@@ -210,6 +222,10 @@ static emo_status attention(emo__pass *p, int32_t l, int64_t first, int64_t last
     a.k = p->cfg.kv ? p->batch.kv.k + l * p->batch.kv.layer_stride : s->k;
     a.v = p->cfg.kv ? p->batch.kv.v + l * p->batch.kv.layer_stride : s->v;
     a.kv_stride = (int64_t)c->kv_heads * c->head_dim;
+    if (p->cfg.kv) {
+        a.page_rows = p->batch.kv.page_rows;
+        a.pages = p->batch.kv.pages;
+    }
     a.o = s->o;
     a.o_stride = a.q_stride;
     a.lse = s->lse;

@@ -33,11 +33,14 @@ typedef struct emo__pass_config {
     emo_exec *exec;        /* the caller's, whose own work is to stay in order with the pass's; NULL: one of its own */
 } emo__pass_config;
 
-/* Keys and values of one layer are rows of heads; layer l begins at k + l * layer_stride. */
+/* Keys and values of one layer are rows of heads; layer l begins at k + l * layer_stride. In pages as
+ * emo_attention_args has them: k_begin of a segment counts entries of the page table then. */
 typedef struct emo__kv_view {
     float *k;
     float *v;
     int64_t layer_stride; /* floats */
+    int64_t page_rows;    /* 0: no pages */
+    const int32_t *pages; /* must live until the pass is done */
 } emo__kv_view;
 
 /* What one run works on. The arrays are host memory and must live until the pass is done; with save, until backward. */
@@ -55,7 +58,7 @@ typedef struct emo__batch {
     int32_t pool_min;
     int32_t pool_max;
     int32_t forced;
-    emo__kv_view kv;       /* with kv: the new rows of segment s are written to [k_begin + k_count - q_count, ...) */
+    emo__kv_view kv;       /* with kv: the new rows of a segment are written to the last q_count of its k_count keys */
     const int32_t *labels; /* [tokens] or NULL: no loss */
     float ce_scale;        /* of the gradient, with save and labels */
     float lm_z_scale;

@@ -154,6 +154,17 @@ static void evaluation_and_sessions(const things *t) {
     REFUSED(emo_session_create(t->model, NULL, NULL, e));
     REFUSED(emo_session_append_text(NULL, "x", e));
     REFUSED(emo_session_append_text(t->session, NULL, e));
+    int32_t sequence = 0;
+    emo_session_statistics statistics = EMO_SESSION_STATISTICS_INIT;
+    REFUSED(emo_session_append_text_to(NULL, 0, "x", e));
+    REFUSED(emo_session_append_text_to(t->session, 0, NULL, e));
+    REFUSED(emo_session_add(NULL, NULL, &sequence, e));
+    REFUSED(emo_session_add(t->session, NULL, NULL, e));
+    REFUSED(emo_session_cancel(NULL, 0, e));
+    REFUSED(emo_session_remove(NULL, 0, e));
+    REFUSED(emo_session_get_statistics(NULL, &statistics, e));
+    REFUSED(emo_session_get_statistics(t->session, NULL, e));
+    assert_int_equal(sequence, -1);
     REFUSED(emo_session_append_tokens(NULL, 0, &token, 1, e));
     REFUSED(emo_session_append_tokens(t->session, 0, NULL, 1, e));
     REFUSED(emo_session_advance(NULL, NULL, &state, e));

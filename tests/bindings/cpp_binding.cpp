@@ -394,6 +394,32 @@ void sessions() {
     CHECK(code_of([&] { return s.append(0, {99999}); }) == EMO_E_RANGE);
 }
 
+void serving() {
+    world w = make_world();
+    emo::session_options o;
+    o.sequences = 2;
+    o.batch_sequences = 1;
+    o.batching = EMO_BATCHING_POOL;
+    o.count_experts = 1;
+    emo::session s = must(emo::session::create(w.model, o));
+    emo::sequence_options q;
+    q.max_tokens = 3;
+    q.ignore_eos = 1;
+    const std::int32_t first = must(s.add(q)), second = must(s.add());
+    CHECK(first == 0 && second == 1 && code_of([&] { return s.add(q); }) == EMO_E_LIMIT);
+    MUST(s.append_to(first, "the fox"));
+    MUST(s.append_to(second, "the dog"));
+    CHECK(must(s.advance()) == EMO_STATE_TEXT);
+    MUST(s.cancel(second));
+    while (must(s.advance()) != EMO_STATE_DONE) {
+    }
+    CHECK(s.generated(first).tokens.size() == 3 && s.stop_reason(second) == EMO_STOP_CANCELLED);
+    MUST(s.remove(second));
+    const emo::session_statistics did = must(s.statistics());
+    CHECK(did.sequences == 1 && did.batches >= 3 && did.last_sequences == 1 && did.batch_experts > did.batches);
+    CHECK(did.pages_used == 1 && must(s.add()) == second);
+}
+
 /* ---- Training, and callbacks that cancel or throw ---- */
 void training(const char *folder) {
     world w = make_world();
@@ -656,6 +682,7 @@ int main(int argc, char **argv) {
     subsets(argv[1]);
     tasks(argv[1]);
     sessions();
+    serving();
     training(argv[1]);
     hooks();
     no_memory();

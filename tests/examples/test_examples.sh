@@ -70,6 +70,8 @@ run 'expert 0 of the subset' prune_and_merge model masks/kitchen.mask.json docs.
 run 'layer 0 keeps 5 experts' train_select_prune model/tokenizer.json docs.jsonl first.jsonl small
 run '^the oven' load_and_generate both/small 'the oven'
 run 'dW\[0\]' router_only
+run 'batches of [12]\.[0-9] sequences' serve_many model 'the oven' 'the river' 'bake bread' 'fish' 'flour butter' 'tide'
+[ "$(grep -c 'tokens\]$' out)" = 6 ] || fail "serve_many does not end its six requests: $(cat out)"
 [ ! -x "$bin/cpp_raii" ] || run '^the oven' cpp_raii docs.jsonl cpp_model
 
 # The cap holds: enough, and too little.

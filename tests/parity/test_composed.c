@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Composed and fused block operators on random shapes: the same numbers within float rounding. */
 #include "parity/parity.h"
+#include "support/pages.h"
 
 /* Sums have at most a few hundred terms of order 1, added in another order: relative error about sqrt(300) * 2^-24,
  * some 1e-6; two products in a row and gradients sum over rows as well. A wrong formula is off by 1e-3 and more. */
@@ -133,7 +134,11 @@ static void attentions(void **state) {
         a.o = o.fused, a.lse = lse.fused, a.dq = dq.fused, a.dk = dk.fused, a.dv = dv.fused;
         EXPECT_OK(p.fused.ops->attention_forward(p.fused.exec, &a, &err));
         a.o = o.composed, a.lse = lse.composed, a.dq = dq.composed, a.dk = dk.composed, a.dv = dv.composed;
-        EXPECT_OK(p.composed.ops->attention_forward(p.composed.exec, &a, &err));
+        emo_attention_args paged = a;
+        test_pages pages = test_pages_make(&paged, k, v, 16);
+        paged.segments = pages.segments;
+        EXPECT_OK(p.composed.ops->attention_forward(p.composed.exec, round % 2 == 0 ? &paged : &a, &err));
+        test_pages_free(&pages);
         if (round % 4 != 1 && round % 3 != 0) { /* training: whole documents */
             EXPECT_OK(p.composed.ops->attention_backward(p.composed.exec, &a, &err));
             a.o = o.fused, a.lse = lse.fused, a.dq = dq.fused, a.dk = dk.fused, a.dv = dv.fused;

@@ -66,7 +66,12 @@ static void map_attention(mirror_call *c, emo_attention_args *a) {
     for (int64_t i = 0; i < a->n_segments; i++) {
         const emo_attention_segment *s = &a->segments[i];
         queries = s->q_begin + s->q_count > queries ? s->q_begin + s->q_count : queries;
-        keys = s->k_begin + s->k_count > keys ? s->k_begin + s->k_count : keys;
+        for (int64_t j = 0; a->page_rows > 0 && j < s->k_count; j += a->page_rows) {
+            int64_t last = (a->pages[s->k_begin + j / a->page_rows] + 1) * a->page_rows;
+            keys = last > keys ? last : keys;
+        }
+        if (a->page_rows == 0)
+            keys = s->k_begin + s->k_count > keys ? s->k_begin + s->k_count : keys;
     }
     IN(q, strided(queries, width, a->q_stride));
     IN(k, strided(keys, kv_width, a->kv_stride));

@@ -18,7 +18,7 @@ from .bench import Bench
 from .checkpoint import Run
 from .comm import Comm, CommPlugin
 from .data import Choices, ChoiceItem, Dataset, Document, TextDocument, Texts
-from .enums import (BalanceScope, BenchKind, CachePolicy, DeviceKind, Dtype, ErrorDomain, ExportFormat, Isa, LogLevel, PoolKind, PoolScope,
+from .enums import (BalanceScope, Batching, BenchKind, CachePolicy, DeviceKind, Dtype, ErrorDomain, ExportFormat, Isa, LogLevel, PoolKind, PoolScope,
                     Recompute, RouterGating, RouterMode, RouterSharedMode, Schedule, SelectMethod, State, Status, StopReason, TaskColumnKind,
                     TaskType, TokenType, TrainOnly, TrainPart)
 from .errors import (BackendError, Busy, Cancelled, CommError, Error, Exists, FormatError, InternalError, InvalidArgument,
@@ -29,7 +29,7 @@ from .model import CacheEntry, CacheStats, ExportInfo, Model, ModelInfo, load
 from .pool import Pool
 from .router import Router, Routing
 from .runtime import Allocator, Device, Executor, Runtime, default_runtime, set_default_runtime
-from .session import Session
+from .session import Session, SessionStatistics
 from .source import Source
 from .stats import Stats
 from .tasks import TaskColumn, TaskGroup, TaskInfo, TaskItem, TaskResults, Tasks, TaskScore
@@ -51,12 +51,12 @@ def __getattr__(name: str) -> str:
 
 
 __all__ = [
-    "Allocator", "Array", "BackendError", "BalanceScope", "Bench", "BenchKind", "Busy", "Cancelled", "ChoiceItem", "ChoiceScores", "Choices",
+    "Allocator", "Array", "BackendError", "BalanceScope", "Batching", "Bench", "BenchKind", "Busy", "Cancelled", "ChoiceItem", "ChoiceScores", "Choices",
     "Comm", "CommError", "CommPlugin", "Dataset", "Decoder", "Device", "DeviceKind", "Document", "Dtype", "Error",
     "ErrorDomain", "EvalResult", "Evaluation", "Executor", "Exists", "ExportFormat", "ExportInfo", "FormatError", "InternalError", "InvalidArgument",
     "IoError", "Isa", "LimitError", "LogLevel", "Mask", "Mismatch", "Model", "ModelInfo", "NotFound", "NumericError",
     "OutOfMemory", "Pool", "PoolKind", "PoolScope", "ProfileEntry", "RangeError", "Recompute", "Router", "RouterGating", "RouterMode",
-    "RouterSharedMode", "Routing", "Run", "Runtime", "Schedule", "SelectMethod", "Session", "Source", "State", "Stats",
+    "RouterSharedMode", "Routing", "Run", "Runtime", "Schedule", "SelectMethod", "Session", "SessionStatistics", "Source", "State", "Stats",
     "Status", "StepMetrics", "StopReason", "TaskColumn", "TaskColumnKind", "TaskGroup", "TaskInfo", "TaskItem",
     "TaskResults", "TaskScore", "TaskType", "Tasks", "TextDocument", "Texts", "TokenType", "Tokenizer", "TrainOnly", "TrainPart",
     "TrainPlan", "Trainer", "Unsupported", "checkpoint", "comm", "default_runtime", "enums", "errors", "evaluate", "from_dlpack",

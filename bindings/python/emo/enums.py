@@ -22,6 +22,7 @@ __all__ = [
     "Isa",
     "SelectMethod",
     "State",
+    "Batching",
     "StopReason",
     "TaskType",
     "TaskColumnKind",
@@ -197,6 +198,13 @@ class State(enum.IntEnum):
     DONE = 2  # nothing is left to do and all output was reported; appending starts it again
 
 
+class Batching(enum.IntEnum):
+    """Which sequences a batch takes, when more have work than fit. Results are the same with each."""
+
+    ARRIVAL = 0  # those that have waited longest, in the order in which their work came
+    POOL = 1  # the one that has waited longest, then one after the other the one that adds the fewest experts to what the batch reads (by the pools and masks of sequences, else by the experts they used lately), as long as the bytes read per sequence do not grow
+
+
 class StopReason(enum.IntEnum):
     """Why a sequence stopped."""
 
@@ -204,6 +212,7 @@ class StopReason(enum.IntEnum):
     EOS = 1  # it generated eos
     LENGTH = 2  # max_tokens or the capacity
     STRING = 3  # a stop string; the tokens that spell it remain in the sequence
+    CANCELLED = 4  # emo_session_cancel()
 
 
 class TaskType(enum.IntEnum):

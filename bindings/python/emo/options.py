@@ -196,6 +196,29 @@ class SessionOptions(TypedDict, total=False):
     prepend_eos: int  # 1: an empty sequence begins with eos when text is appended, as in training (default)
     stop: Union[str, Sequence[str]]  # stop strings (UTF-8, 1..4096 bytes, at most 256), copied: text ends before the one that is complete first; text that may become one is held back
     progress: Optional[Progress]  # also called during long prompts and the encoding of long texts; non-zero cancels that call, not the session
+    batch_sequences: int  # 0..1024, sequences in a batch; 0: all that have work
+    batch_tokens: int  # 1..65536, tokens in a batch, at least one of each of its sequences; more only for a prompt that is to choose its pool; 512
+    batching: Union[int, str]
+    max_wait: int  # 1..1048576, batches that a sequence with work is left out of at most, one after the other; more only where the sequences with work are more than so many batches hold, and while no page is free for it; 16
+    page_tokens: int  # tokens of a page of the cache, a power of two, 1..4096; 64
+    share_prefix: int  # 1: without a pool policy, a sequence that begins like another one, and may use the same experts, reads that one's pages as far as they are full (default)
+    count_experts: int  # 1: the statistics count the experts that batches read; 0
+    cache_bytes: int  # bytes of all pages; no sequence gets longer than they hold. Sequences wait for pages; those that came last give theirs back, when older ones need them, and are computed anew later. 0: as many as all sequences need at most (grown on demand)
+
+
+class SequenceOptions(TypedDict, total=False):
+    """What a sequence has of its own."""
+
+    max_tokens: int  # this field and the next ones: as in emo_session_options
+    mask: Optional[Mask]  # copied; the sequence uses what both it and the session's mask allow; NULL: the latter
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    repetition_window: int
+    seed: int  # draws are those of sequence 0 in a session of its own with this seed
+    ignore_eos: int
 
 
 class StatsOptions(TypedDict, total=False):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-from typing import TYPE_CHECKING, Any, Iterator, List, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, Iterator, List, NamedTuple, Optional, Sequence, Union
 
 from ._call import Handle, Hooks, call, create, get, make, text_bytes
-from ._lib import STRUCTS
+from ._lib import STRUCTS, library
 from ._opt import Options, documented, integer
 from .array import Array, borrow
 from .enums import State, StopReason
@@ -16,9 +16,36 @@ from .model import Model
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from .options import SessionOptions
+    from .options import SequenceOptions, SessionOptions
 
-__all__ = ["Session"]
+__all__ = ["Session", "SessionStatistics"]
+
+
+class SessionStatistics(NamedTuple):
+    """What a session did. Experts are counted with the option count_experts=1: each once for every batch and layer that
+    reads it, shared ones included."""
+
+    sequences: int  #: taken now
+    batches: int  #: finished
+    batch_sequences: int  #: sum of their sequences
+    batch_tokens: int  #: sum of their tokens
+    batch_experts: int  #: sum of the experts they read
+    batch_expert_bytes: int  #: sum of the bytes of those experts' weights
+    decode_batches: int  #: of these, batches of one token for each sequence; the next four likewise
+    decode_sequences: int
+    decode_experts: int
+    decode_expert_bytes: int
+    last_sequences: int  #: of the last batch; the next two likewise
+    last_experts: int
+    last_expert_bytes: int
+    longest_wait: int  #: batches that a sequence with work was left out of, one after the other
+    page_tokens: int  #: tokens of a page
+    page_bytes: int  #: bytes of a page, all layers
+    pages_most: int  #: there may be at most
+    pages_used: int  #: hold something now, be it of sequences that stopped, which give it up if need be
+    pages_shared: int  #: of these, in more than one sequence
+    preempted: int  #: times a sequence had to give its pages back
+    shared_tokens: int  #: of prompts, whose keys and values were there already
 
 
 @documented("emo_session_options")
@@ -58,19 +85,40 @@ class Session(Handle):
         return self._model
 
     def append(self, what: Union[str, Any], sequence: int = 0) -> "Session":
-        """Appends a text (to sequence 0) or token ids (a list or array) to a sequence; gives the session back."""
+        """Appends a text or token ids (a list or array) to a sequence; gives the session back."""
         if isinstance(what, str):
-            if sequence != 0:
-                tokenizer = self._model.tokenizer
-                if tokenizer is None:
-                    raise ValueError("the model has no tokenizer")
-                what = tokenizer.encode(what)
-            else:
+            if sequence == 0:
                 call("emo_session_append_text", self, text_bytes(what), hooks=self._hooks)
-                return self
+            else:
+                call("emo_session_append_text_to", self, integer("int32_t", sequence, "sequence"), text_bytes(what),
+                     hooks=self._hooks)
+            return self
         memory = borrow(what, "i32", "tokens")
         call("emo_session_append_tokens", self, integer("int32_t", sequence, "sequence"), memory.address, memory.size)
         return self
+
+    def add(self, **options: "Unpack[SequenceOptions]") -> int:
+        """Takes a free sequence and gives its number, for append() and what is asked of it later. With options it has
+        its own instead of the session's."""
+        sequence = ctypes.c_int32()
+        filled = Options("emo_sequence_options", "Session.add", options)
+        call("emo_session_add", self, filled.struct if options else None, ctypes.byref(sequence))
+        return sequence.value
+
+    def cancel(self, sequence: int) -> None:
+        """Stops a sequence where it is (StopReason.CANCELLED) and gives its memory back."""
+        call("emo_session_cancel", self, integer("int32_t", sequence, "sequence"))
+
+    def remove(self, sequence: int) -> None:
+        """Forgets a sequence, which is free then."""
+        call("emo_session_remove", self, integer("int32_t", sequence, "sequence"))
+
+    @property
+    def statistics(self) -> SessionStatistics:
+        """What the session did since it was created or reset."""
+        struct = library().new("emo_session_statistics")
+        call("emo_session_get_statistics", self, struct)
+        return SessionStatistics(*(getattr(struct, name) for name in SessionStatistics._fields))
 
     def advance(self, *, ms: Optional[float] = None, ns: int = 0, steps: int = 0, tokens: int = 0) -> State:
         """Works until something is there or the budget is used up.

@@ -151,6 +151,10 @@ typedef struct emo_attention_args {
     float *dq;
     float *dk;
     float *dv;
+    /* a cache in pages, forward only, of back ends that support EMO_OP_ATTENTION_PAGES: key j of a segment is row
+     * pages[k_begin + j / page_rows] * page_rows + j % page_rows of k and v, so that k_begin counts entries of pages */
+    int64_t page_rows;    /**< a power of two; 0: the keys of a segment are rows one after the other */
+    const int32_t *pages; /**< host memory */
 } emo_attention_args;
 
 enum { EMO_GATING_SOFTMAX = 0, EMO_GATING_SIGMOID = 1 };
@@ -650,7 +654,8 @@ enum {
     EMO_OP_GEMM,
     EMO_OP_GROUPED_GEMM,
     EMO_OP_ROWS,
-    EMO_OP_EXPERTS_PARTS /**< phases of experts_forward */
+    EMO_OP_EXPERTS_PARTS, /**< phases of experts_forward */
+    EMO_OP_ATTENTION_PAGES /**< attention_forward reads a page table; asked with EMO_DTYPE_F32 */
 };
 
 /** What a device says of itself; the caller zeroes it. */

@@ -18,6 +18,9 @@ typedef struct block {
 } block;
 
 static emo_status check(const emo_attention_args *a, emo_error *err) {
+    if (a->page_rows < 0 || (a->page_rows & (a->page_rows - 1)) != 0)
+        return emo__fail(err, EMO_E_INVALID_ARGUMENT, "attention over pages of %lld rows: it must be a power of two",
+                         (long long)a->page_rows);
     if (a->heads < 1 || a->kv_heads < 1 || a->heads % a->kv_heads != 0 || a->head_dim < 1)
         return emo__fail(err, EMO_E_INVALID_ARGUMENT,
                          "attention with %d heads, %d kv heads and head_dim %d: heads must be a multiple of kv heads",
@@ -98,10 +101,46 @@ static void backward_block(emo__composed *c, const block *b, int first_of_keys) 
              .beta = beta, .c = a->dk + key_at(b), .ldc = a->kv_stride);
 }
 
+/* rows[j] = key (or value) j of a segment whose rows lie in pages. */
+static void gather_pages(emo__composed *c, const emo_attention_args *a, const emo_attention_segment *s, const float *x,
+                         float *rows) {
+    for (int64_t j = 0; c->status == EMO_OK && j < s->k_count; j += a->page_rows) {
+        int64_t n = s->k_count - j < a->page_rows ? s->k_count - j : a->page_rows;
+        const float *from = x + a->pages[s->k_begin + j / a->page_rows] * a->page_rows * a->kv_stride;
+        /* the row after the last may not be there: what lies between two rows is not copied after it */
+        int64_t floats = (n - 1) * a->kv_stride + (int64_t)a->kv_heads * a->head_dim;
+        c->status = c->ops->copy(c->exec, rows + j * a->kv_stride, from, (size_t)floats * sizeof(float), c->err);
+    }
+}
+
+/* Every segment with its keys and values side by side, as a call of its own. */
+static emo_status run_pages(emo_exec *exec, const emo_attention_args *a, emo_error *err) {
+    emo__composed c = emo__composed_begin(exec, err);
+    float *k = emo__composed_floats(&c, longest(a), a->kv_stride);
+    float *v = emo__composed_floats(&c, longest(a), a->kv_stride);
+    for (int64_t i = 0; i < a->n_segments && c.status == EMO_OK; i++) {
+        emo_attention_segment segment = a->segments[i];
+        emo_attention_args one = *a;
+        gather_pages(&c, a, &segment, a->k, k);
+        gather_pages(&c, a, &segment, a->v, v);
+        segment.k_begin = 0;
+        one.n_segments = 1;
+        one.segments = &segment;
+        one.k = k;
+        one.v = v;
+        one.page_rows = 0;
+        if (c.status == EMO_OK)
+            c.status = emo__composed_attention_forward(exec, &one, err);
+    }
+    return emo__composed_end(&c);
+}
+
 static emo_status run(emo_exec *exec, const emo_attention_args *a, int backward, emo_error *err) {
     emo_status status = check(a, err);
     if (status != EMO_OK)
         return status;
+    if (a->page_rows > 0 && !backward)
+        return run_pages(exec, a, err);
     emo__composed c = emo__composed_begin(exec, err);
     block b = {.a = a};
     b.probs = emo__composed_floats(&c, QUERY_BLOCK, longest(a));

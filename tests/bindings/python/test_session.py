@@ -147,3 +147,39 @@ def test_without_tokenizer():
         model.select("text", keep=2)
     session = model.session(max_tokens=3).append([1, 2, 3])
     assert list(session.generate()) == [] and session.count() == 3
+
+
+def test_sequences_come_and_go(trained):
+    prompts = ["river bridge", "oven flour butter", "the tide", "bread"]
+    alone = [list(trained.session(max_tokens=5, ignore_eos=1, seed=i, temperature=1.0).generate(p))
+             for i, p in enumerate(prompts)]
+    session = trained.session(sequences=2, batch_sequences=1, batching=emo.Batching.POOL, count_experts=1, page_tokens=8)
+    waiting, running, texts = list(range(4)), {}, {}
+    while waiting or running:
+        while waiting and len(running) < 2:
+            i = waiting.pop(0)
+            sequence = session.add(max_tokens=5, ignore_eos=1, seed=i, temperature=1.0)
+            session.append(prompts[i], sequence)
+            running[sequence] = i
+            texts[i] = ""
+        session.advance()
+        for sequence, i in list(running.items()):
+            texts[i] += session.text_of(sequence)
+            if session.stop_reason(sequence) != emo.StopReason.NONE:
+                session.advance()  # what the decoder held back
+                texts[i] += session.text_of(sequence)
+                session.remove(sequence)
+                del running[sequence]
+    assert [texts[i] for i in range(4)] == ["".join(pieces) for pieces in alone]
+    did = session.statistics
+    assert did.sequences == 0 and did.pages_used == 0 and did.batch_sequences == did.batches
+    assert did.batch_experts > 0 and did.longest_wait >= 1
+    sequence = session.add()
+    session.append("river", sequence)
+    session.cancel(sequence)
+    assert session.stop_reason(sequence) == emo.StopReason.CANCELLED
+    session.add()
+    with pytest.raises(emo.LimitError):
+        session.add(seed=3)
+    with pytest.raises(TypeError):
+        session.add(sead=3)

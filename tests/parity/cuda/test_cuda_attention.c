@@ -2,6 +2,7 @@
 /* The CUDA attention against the CPU's on random segments: one-token documents, caches (fewer queries than keys), long
  * caches that are split, slices of a call, groups of query heads. */
 #include "parity/cuda/sides.h"
+#include "support/pages.h"
 
 /* f32: sums of up to a thousand terms of order 1 in another order, and another exp: relative error about
  * sqrt(1000) * 2^-24, some 2e-6. */
@@ -52,8 +53,16 @@ static void run_round(sides *side, int round, uint64_t *rng, double tolerance) {
                                 .q_stride = qs,
                                 .kv_stride = ks,
                                 .o_stride = os};
+        test_pages pages = {0};
+        int64_t rows = keys * ks;
+        a.k = k, a.v = v;
+        if (cache) { /* in pages, as sessions keep them */
+            pages = test_pages_make(&a, k, v, round % 2 == 0 ? 16 : 64);
+            a.segments = pages.segments;
+            rows = pages.floats;
+        }
         a.q = sides_in(side, q, (size_t)(queries * qs) * 4);
-        a.k = sides_in(side, k, (size_t)(keys * ks) * 4), a.v = sides_in(side, v, (size_t)(keys * ks) * 4);
+        a.k = sides_in(side, a.k, (size_t)rows * 4), a.v = sides_in(side, a.v, (size_t)rows * 4);
         a.d_o = sides_in(side, d_o, (size_t)(queries * os) * 4);
         a.o = sides_io(side, &o), a.lse = sides_io(side, &lse);
         a.dq = sides_io(side, &dq), a.dk = sides_io(side, &dk), a.dv = sides_io(side, &dv);
@@ -61,6 +70,7 @@ static void run_round(sides *side, int round, uint64_t *rng, double tolerance) {
         if (!sliced && !cache) /* training: whole documents */
             SIDES_RUN(side, attention_backward, &a);
         sides_finish(side, "attention");
+        test_pages_free(&pages);
     }
     sides_close_enough("attention o", o, tolerance);
     sides_close_enough("attention lse", lse, tolerance);

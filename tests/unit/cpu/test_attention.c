@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "support/ops.h"
+#include "support/pages.h"
 
 typedef struct shape {
     int32_t heads, kv_heads, dim;
@@ -40,11 +41,25 @@ static buffers make(const shape *s, uint64_t seed) {
     b.dq = test_floats(b.n_q, seed + 6, 1.0f);
     b.dk = test_floats(b.n_k, seed + 7, 1.0f);
     b.dv = test_floats(b.n_k, seed + 8, 1.0f);
-    emo_attention_args a = {
-        s->n_segments, s->segments, 0,    s->q_rows, s->heads, s->kv_heads, s->dim, 1.0f / sqrtf((float)s->dim),
-        b.q,           qs,          b.k,  b.v,       ks,       b.o,         qs,     b.lse,
-        b.d_o,         b.dq,        b.dk, b.dv};
-    b.args = a;
+    b.args = (emo_attention_args){.n_segments = s->n_segments,
+                                  .segments = s->segments,
+                                  .q_last = s->q_rows,
+                                  .heads = s->heads,
+                                  .kv_heads = s->kv_heads,
+                                  .head_dim = s->dim,
+                                  .scale = 1.0f / sqrtf((float)s->dim),
+                                  .q = b.q,
+                                  .q_stride = qs,
+                                  .k = b.k,
+                                  .v = b.v,
+                                  .kv_stride = ks,
+                                  .o = b.o,
+                                  .o_stride = qs,
+                                  .lse = b.lse,
+                                  .d_o = b.d_o,
+                                  .dq = b.dq,
+                                  .dk = b.dk,
+                                  .dv = b.dv};
     return b;
 }
 
@@ -197,6 +212,36 @@ static void slices_do_not_matter(void **state) {
     }
 }
 
+/* Keys in pages, shorter and longer than the kernels' blocks, give the bits of keys one after the other. */
+static void pages_do_not_matter(void **state) {
+    (void)state;
+    emo_error err = EMO_ERROR_INIT;
+    static const int64_t sizes[] = {1, 16, 64, 256};
+    emo_isa levels[4];
+    size_t n_levels = test_levels(levels);
+    for (size_t c = 0; c < sizeof shapes / sizeof shapes[0]; c++) {
+        buffers rows = make(&shapes[c], 9), paged = make(&shapes[c], 9);
+        for (size_t i = 0; i < n_levels * 4; i++) {
+            test_device d = test_device_open(2, levels[i / 4]);
+            emo_attention_args a = paged.args;
+            test_pages pages = test_pages_make(&a, rows.k, rows.v, sizes[i % 4]);
+            a.segments = pages.segments;
+            EXPECT_OK(d.ops->attention_forward(d.exec, &rows.args, &err));
+            for (size_t x = 0; x < paged.n_lse; x++)
+                paged.lse[x] = NAN;
+            EXPECT_OK(d.ops->attention_forward(d.exec, &a, &err));
+            assert_memory_equal(rows.o, paged.o, rows.n_q * sizeof(float));
+            assert_memory_equal(rows.lse, paged.lse, rows.n_lse * sizeof(float));
+            a.page_rows = 24;
+            EXPECT_STATUS(d.ops->attention_forward(d.exec, &a, &err), EMO_E_INVALID_ARGUMENT, "power of two");
+            test_pages_free(&pages);
+            test_device_close(&d);
+        }
+        drop(&rows);
+        drop(&paged);
+    }
+}
+
 /* A cache that holds a prefix, the rest NaN, gives the row that the whole prompt gave. */
 static void decoding_equals_prefill(void **state) {
     (void)state;
@@ -265,9 +310,10 @@ static void refuses_bad_shapes(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(matches_the_definition),   cmocka_unit_test(threads_do_not_matter),
-        cmocka_unit_test(slices_do_not_matter),     cmocka_unit_test(decoding_equals_prefill),
-        cmocka_unit_test(large_scores_stay_finite), cmocka_unit_test(refuses_bad_shapes),
+        cmocka_unit_test(matches_the_definition),  cmocka_unit_test(threads_do_not_matter),
+        cmocka_unit_test(slices_do_not_matter),    cmocka_unit_test(pages_do_not_matter),
+        cmocka_unit_test(decoding_equals_prefill), cmocka_unit_test(large_scores_stay_finite),
+        cmocka_unit_test(refuses_bad_shapes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

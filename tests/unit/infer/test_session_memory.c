@@ -30,7 +30,8 @@ static void counted_free(void *ctx, void *ptr, size_t size, size_t alignment) {
 }
 
 /* A short generation; a failed call is made again. Returns the number of failures. */
-static int generate(emo_model *model, const emo_pool_policy *pool, int32_t *out, size_t *n, char *text) {
+static int generate(emo_model *model, const emo_pool_policy *pool, const emo_mask *mask, int32_t *out, size_t *n,
+                    char *text) {
     emo_error err = EMO_ERROR_INIT;
     static const char *const stop[] = {"never said"};
     emo_session_options o = EMO_SESSION_OPTIONS_INIT;
@@ -40,7 +41,15 @@ static int generate(emo_model *model, const emo_pool_policy *pool, int32_t *out,
     o.stop = stop;
     o.n_stop = 1;
     o.pool = pool;
+    o.page_tokens = 16;
+    o.batch_sequences = 1;
+    o.batching = EMO_BATCHING_POOL;
+    o.count_experts = 1;
+    emo_sequence_options own = EMO_SEQUENCE_OPTIONS_INIT;
+    own.max_tokens = 6;
+    own.mask = mask;
     emo_session *s = NULL;
+    int32_t second = -1;
     int failures = 0;
     while (emo_session_create(model, &o, &s, &err) != EMO_OK) {
         assert_int_equal(err.code, EMO_E_OUT_OF_MEMORY);
@@ -54,6 +63,12 @@ static int generate(emo_model *model, const emo_pool_policy *pool, int32_t *out,
         assert_int_equal(err.code, EMO_E_OUT_OF_MEMORY);
         failures++;
     }
+    while (emo_session_add(s, &own, &second, &err) != EMO_OK) {
+        assert_int_equal(err.code, EMO_E_OUT_OF_MEMORY);
+        assert_int_equal(second, -1);
+        failures++;
+    }
+    assert_int_equal(second, 1);
     const int32_t ids[] = {4, 5, 6};
     while (emo_session_append_tokens(s, 1, ids, 3, &err) != EMO_OK) {
         assert_int_equal(err.code, EMO_E_OUT_OF_MEMORY);
@@ -92,13 +107,16 @@ static void every_allocation_may_fail(void **state) {
     test_attach_bytes(rt, model);
     emo_pool_policy *pool = NULL;
     EXPECT_OK(emo_pool_policy_from_prompt(rt, 4, &pool, &err));
+    emo_mask *mask = NULL;
+    EXPECT_OK(emo_model_mask(model, &mask, &err));
+    EXPECT_OK(emo_mask_set(mask, 0, 1, 0, &err));
     for (int with_pool = 0; with_pool < 2; with_pool++) {
         int32_t want[6], got[6];
         size_t n_want, n_got;
         char text_want[128], text_got[128];
         long before = m.live;
         m.calls = 0;
-        assert_int_equal(generate(model, with_pool ? pool : NULL, want, &n_want, text_want), 0);
+        assert_int_equal(generate(model, with_pool ? pool : NULL, mask, want, &n_want, text_want), 0);
         long allocations = m.calls;
         assert_true(allocations > 50);
         assert_int_equal(m.live, before);
@@ -106,7 +124,7 @@ static void every_allocation_may_fail(void **state) {
             m.calls = 0;
             m.fail_at = i;
             /* the failing one may be an optional one, but then nothing fails at all */
-            int failures = generate(model, with_pool ? pool : NULL, got, &n_got, text_got);
+            int failures = generate(model, with_pool ? pool : NULL, mask, got, &n_got, text_got);
             assert_int_equal(failures, 1);
             m.fail_at = -1;
             assert_int_equal(m.live, before);
@@ -115,6 +133,7 @@ static void every_allocation_may_fail(void **state) {
             assert_string_equal(text_got, text_want);
         }
     }
+    emo_mask_release(mask);
     emo_pool_policy_release(pool);
     emo_model_release(model);
     emo_runtime_release(rt);

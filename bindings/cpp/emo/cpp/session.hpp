@@ -20,6 +20,14 @@ struct session_options : options_with_progress<emo_session_options> {
     }
 };
 
+/** What a sequence has of its own. */
+struct sequence_options : emo_sequence_options {
+    sequence_options() noexcept : emo_sequence_options(EMO_SEQUENCE_OPTIONS_INIT) {}
+};
+struct session_statistics : emo_session_statistics {
+    session_statistics() noexcept : emo_session_statistics(EMO_SESSION_STATISTICS_INIT) {}
+};
+
 struct generated_tokens {
     span<const std::int32_t> tokens;
     span<const float> logprobs;
@@ -50,6 +58,24 @@ class session : public handle<emo_session, emo_session_release> {
     outcome<void> append(std::int32_t sequence, span<const std::int32_t> tokens) {
         return detail::run(
             [&](emo_error *e) { return emo_session_append_tokens(get(), sequence, tokens.data(), tokens.size(), e); });
+    }
+    outcome<void> append_to(std::int32_t sequence, cstr text) {
+        return detail::run([&](emo_error *e) { return emo_session_append_text_to(get(), sequence, text.get(), e); });
+    }
+    /** Takes a free sequence, with options of its own or the session's; its number. */
+    [[nodiscard]] outcome<std::int32_t> add(const sequence_options &o) { return take(&o); }
+    [[nodiscard]] outcome<std::int32_t> add() { return take(nullptr); }
+    outcome<void> cancel(std::int32_t sequence) {
+        return detail::run([&](emo_error *e) { return emo_session_cancel(get(), sequence, e); });
+    }
+    /** Forgets a sequence, which is free then. */
+    outcome<void> remove(std::int32_t sequence) {
+        return detail::run([&](emo_error *e) { return emo_session_remove(get(), sequence, e); });
+    }
+    [[nodiscard]] outcome<session_statistics> statistics() const {
+        return detail::fill(session_statistics(), [&](session_statistics *out, emo_error *e) {
+            return emo_session_get_statistics(get(), out, e);
+        });
     }
     [[nodiscard]] outcome<emo_state> advance(const emo_budget &budget = emo_budget_unlimited()) {
         return detail::fill(
@@ -90,6 +116,11 @@ class session : public handle<emo_session, emo_session_release> {
     inline generation generate(const emo_budget &budget = emo_budget_unlimited()) noexcept;
 
   private:
+    outcome<std::int32_t> take(const emo_sequence_options *o) {
+        return detail::fill(std::int32_t{-1}, [&](std::int32_t *sequence, emo_error *e) {
+            return emo_session_add(get(), o, sequence, e);
+        });
+    }
     std::int32_t vocab_ = 0;
 };
 
