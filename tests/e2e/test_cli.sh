@@ -247,6 +247,16 @@ must "$EMO" generate --model model --pool prompt:4 --prompt 'the river of' --tok
     --top-p 0.9 --min-p 0.01 --repetition-penalty 1.1 --seed 7 --stop 'zzz'
 grep -q '^the river of' out || fail 'generate does not print the prompt first'
 ends 2 'prompt:P' "$EMO" generate --model model --pool fixed:4 --prompt x --tokens 2
+printf '{"text": "%s"}\n' 'the river of' 'a fish' 'the' 'water and' 'the river of' >many.jsonl
+many=(--prompts many.jsonl --pool prompt:4 --tokens 6 --ignore-eos --temperature 0.7 --seed 3)
+must "$EMO" generate --model model "${many[@]}" --batch 2 --schedule pool
+[ "$(wc -l <out)" = 5 ] || fail "five prompts gave $(wc -l <out) lines"
+sort out >many.sorted
+must "$EMO" generate --model model "${many[@]}" --batch 1
+sort out | cmp -s - many.sorted || fail 'prompts say other things in other batches'
+must "$EMO" generate --model model --prompt 'a fish' --pool prompt:4 --tokens 6 --ignore-eos --temperature 0.7 --seed 4 --json
+grep -qF "$(grep -o '"text": "[^"]*"' out)" many.sorted || fail 'a prompt says other things alone'
+ends 2 'give one of' "$EMO" generate --model model --prompts many.jsonl --prompt x
 
 # ---- Masks ----
 must "$EMO" mask complement river.json --out rest.json
