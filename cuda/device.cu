@@ -55,8 +55,6 @@ emo_status emo_cuda_device_count(const emo_backend_services *services, int32_t *
                              "the NVIDIA driver sees no GPU; is one there, and does CUDA_VISIBLE_DEVICES leave it in?");
     }
     EMO_CUDA_TRY(emo_cuda_check(result, "cudaGetDeviceCount", err));
-    emo_cuda_libraries libraries;
-    EMO_CUDA_TRY(emo_cuda_libraries_open(&libraries, err));
     *out = count;
     return EMO_OK;
 }
@@ -118,7 +116,7 @@ emo_status emo_cuda_device_open(const emo_backend_services *services, int32_t in
     device->services = *services;
     device->libraries = libraries;
     device->ordinal = index;
-    emo_status status = emo_cuda_libraries_open(libraries, err);
+    emo_status status = emo_cuda_libraries_open(services, libraries, err);
     if (status == EMO_OK)
         status = emo_cuda_enter(device, &previous, err);
     if (status == EMO_OK) {

@@ -57,9 +57,4 @@ void emo_cuda_arena_destroy(emo_cuda_exec *exec);
 /* Whether the exec's stream records a graph at the moment. */
 int emo_cuda_capturing(const emo_cuda_exec *exec);
 
-/* ---- matrix products (gemm.cu) ---- */
-
-emo_status emo_cuda_plans_create(emo_cuda_exec *exec, emo_error *err);
-void emo_cuda_plans_destroy(emo_cuda_exec *exec);
-
 #endif

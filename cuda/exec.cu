@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "device.h"
+#include "plans.h"
 
 static void destroy(emo_cuda_exec *e) {
     emo_cuda_device *device = e->device;
@@ -39,7 +40,7 @@ void emo_cuda_exec_destroy(emo_exec *exec) {
 static emo_status fill(emo_cuda_exec *e, const emo_exec_options *options, emo_error *err) {
     emo_cuda_device *device = e->device;
     e->compute = options != NULL ? options->compute : EMO_DTYPE_F32;
-    e->deterministic = 1;
+    e->deterministic = options == NULL || options->deterministic != 0;
     if (emo_cuda_planning(e)) {
         e->stream = EMO_NO_STREAM;
     } else if (options != NULL && options->host_stream != NULL) {

@@ -16,7 +16,7 @@
 #define EMO_CUDA_ALIGN 256 /* bytes: scratch, staged arrays and device memory start at multiples of it */
 
 typedef struct emo_cuda_libraries emo_cuda_libraries; /* libraries.h */
-typedef struct emo_cuda_plans emo_cuda_plans;         /* gemm.cu: cached cuBLASLt plans */
+typedef struct emo_cuda_plans emo_cuda_plans;         /* plans.cu: cached cuBLASLt plans */
 typedef struct emo_cuda_block emo_cuda_block;         /* memory.cu: device memory given back, not yet free */
 typedef struct emo_cuda_device emo_cuda_device;
 typedef struct emo_cuda_exec emo_cuda_exec;
@@ -41,6 +41,7 @@ struct emo_cuda_device {
     uint64_t pinned_bytes;  /* host memory that execs hold for transfers */
     int32_t planning;       /* a planner (planner.cu): no device is there, addresses are numbers */
     uint64_t next_address;  /* of a planner */
+    int32_t said_refused;   /* the log has it that cuBLASLt refuses products */
 };
 
 /* Scratch of one exec: one chunk, and more behind it while an operator needs more than it holds. */
@@ -85,7 +86,7 @@ struct emo_cuda_exec {
     cudaStream_t stream;
     int32_t owns_stream;
     emo_dtype compute;     /* EMO_DTYPE_F32, or EMO_DTYPE_BF16: operands of matrix products are rounded to bf16 */
-    int32_t deterministic; /* informative: every operator is */
+    int32_t deterministic; /* cuBLASLt adds parts of sums in a fixed order; our own kernels always do */
     emo_cuda_arena arena;
     emo_cuda_ring ring;
     emo_cuda_downloads downloads;

@@ -64,6 +64,12 @@ __device__ static inline float emo_sigmoid(float x) {
     return (x > 0.0f ? 1.0f : e) / (1.0f + e);
 }
 
+/* Larger floats have larger keys; both zeros have the same. */
+__device__ static inline uint32_t emo_order_key(float x) {
+    uint32_t bits = __float_as_uint(x + 0.0f);
+    return (bits & 0x80000000u) != 0u ? ~bits : bits | 0x80000000u;
+}
+
 /* emo_gpu.h has the sums over a warp for float and double. */
 __device__ static inline int emo_warp_sum(int v) {
     for (int offset = 16; offset > 0; offset >>= 1)

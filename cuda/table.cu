@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "device.h"
+#include "experts_table.h"
 #include "kernel.h"
 #include "ops.h"
 
@@ -91,27 +92,7 @@ static emo_status exec_reserve(emo_exec *exec, size_t bytes, emo_error *err) {
     return transfer(do_reserve, exec, NULL, NULL, bytes, err);
 }
 
-/* ---- tables of experts: the slots in device memory ---- */
-
-static void table_free(emo_backend *backend, emo_expert_table *table) {
-    mem_free(backend, table->device);
-    table->device = NULL;
-}
-
-static emo_status table_sync(emo_exec *exec, emo_expert_table *table, emo_error *err) {
-    size_t bytes = (size_t)(table->count > 0 ? table->count : 0) * sizeof *table->slots;
-    void *fresh;
-    /* Work under way may still read the old table, and its size may have been another: a new one takes its place. */
-    EMO_CUDA_TRY(mem_alloc(exec->backend, bytes, &fresh, err));
-    emo_status status = upload(exec, fresh, table->slots, bytes, err);
-    if (status != EMO_OK) {
-        mem_free(exec->backend, fresh);
-        return status;
-    }
-    table_free(exec->backend, table);
-    table->device = fresh;
-    return EMO_OK;
-}
+/* ---- what there is ---- */
 
 static int32_t supports(const emo_backend *backend, int32_t op, emo_dtype weight_dtype) {
     (void)backend;
@@ -153,8 +134,8 @@ void emo_cuda_fill_table(emo_backend_ops *out) {
     ops.exec_create = emo_cuda_exec_create;
     ops.exec_destroy = emo_cuda_exec_destroy;
     ops.exec_reserve = exec_reserve;
-    ops.table_sync = table_sync;
-    ops.table_free = table_free;
+    ops.table_sync = emo_cuda_table_sync;
+    ops.table_free = emo_cuda_table_free;
     ops.device_info = emo_cuda_device_info;
     ops.memory = emo_cuda_memory;
     ops.exec_scratch = emo_cuda_exec_scratch;

@@ -24,7 +24,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 ARCHS = ("80", "90", "100", "120")
 TABLE = ROOT / "cuda" / "registers.txt"
 # Kernels with these names multiply matrices by mma.sync; a name that no kernel has is an error too.
-MATRIX = (r"ops/experts_(forward|backward)\.cu:experts_bf16", r"ops/attention_bf16\.cu:(forward|keys|queries)_k<")
+MATRIX = (r"ops/experts_(forward|backward)\.cu:experts_bf16", r"ops/attention_bf16\.cu:(forward|keys|queries)_k<",
+          r"ops/product\.cu:product_bf16")
 # The low 12 bits of a 128-bit instruction. mma.sync on bf16 is HMMA on every architecture of the list.
 HMMA = 0x23C
 RECIPE = 1  # of compile_one: raised when it changes, so that no old result is taken for a new one

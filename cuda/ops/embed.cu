@@ -24,52 +24,110 @@ emo_status emo_cuda_embed_forward(emo_exec *exec, const emo_embed_args *args, em
                              "embed_forward", err);
 }
 
-/* A block per token. The first token of an id owns its row: it gathers the places of the id in token order and adds
- * them up in that order, a thread per column; all other blocks leave. No float atomics. */
-__global__ static void embed_backward_kernel(const int32_t *ids, int64_t tokens, int64_t hidden, const float *d_out,
-                                             float *d_weight) {
-    EMO_SHARED(int32_t, found, THREADS);
-    EMO_SHARED(int, per_warp, THREADS / 32);
-    int64_t own = blockIdx.x;
-    int32_t id = ids[own];
-    int earlier = 0;
-    for (int64_t t0 = 0; t0 < own && !earlier; t0 += THREADS) {
-        int64_t t = t0 + (int64_t)threadIdx.x;
-        earlier = __syncthreads_or(t < own && ids[t] == id);
-    }
-    if (earlier)
+/* ---- backward: tokens sorted by id, stably; a block per id adds its tokens in their order ---- */
+
+enum { DIGIT = 10, DIGITS = 1 << DIGIT, COLUMNS = 4 }; /* bits sorted by in a pass; columns of a thread */
+
+/* The digit of each token's id, in the order so far (NULL: as they come). */
+__global__ static void digits_kernel(const int32_t *ids, const int32_t *order, int64_t tokens, int shift,
+                                     int32_t *digits) {
+    int64_t i = emo_index();
+    if (i < tokens)
+        digits[i] = ids[order != NULL ? order[i] : i] >> shift & (DIGITS - 1);
+}
+
+/* The order so far, put into the order of the last digit; `sorted` gets the ids. */
+__global__ static void reorder_kernel(const int32_t *ids, const int32_t *order, const int32_t *by_digit, int64_t tokens,
+                                      int32_t *out, int32_t *sorted) {
+    int64_t i = emo_index();
+    if (i >= tokens)
         return;
-    int lane = (int)(threadIdx.x & 31u), warp = (int)(threadIdx.x >> 5);
-    for (int64_t t0 = own; t0 < tokens; t0 += THREADS) {
-        int64_t t = t0 + (int64_t)threadIdx.x;
-        int hit = t < tokens && ids[t] == id;
-        unsigned hits = __ballot_sync(EMO_FULL_WARP, hit);
-        if (lane == 0)
-            per_warp[warp] = __popc(hits);
-        __syncthreads();
-        int place = __popc(hits & ((1u << lane) - 1u)), all = 0;
-        for (int w = 0; w < THREADS / 32; w++) {
-            place += w < warp ? per_warp[w] : 0;
-            all += per_warp[w];
-        }
-        if (hit)
-            found[place] = (int32_t)threadIdx.x;
-        __syncthreads();
-        for (int64_t c = threadIdx.x; c < hidden && all > 0; c += THREADS) {
-            float sum = d_weight[id * hidden + c];
-            for (int i = 0; i < all; i++)
-                sum += d_out[(t0 + found[i]) * hidden + c];
-            d_weight[id * hidden + c] = sum;
-        }
-        __syncthreads();
+    int32_t t = order != NULL ? order[by_digit[i]] : by_digit[i];
+    out[i] = t;
+    sorted[i] = ids[t];
+}
+
+/* Ascending in [from, count): the first place whose id is another than the one at `from`. */
+__device__ static int64_t run_end(const int32_t *sorted, int64_t from, int64_t count) {
+    int32_t id = sorted[from];
+    int64_t low = from, step = 1; /* sorted[low] == id */
+    while (low + step < count && sorted[low + step] == id) {
+        low += step;
+        step *= 2;
     }
+    for (; step > 0; step /= 2)
+        if (low + step < count && sorted[low + step] == id)
+            low += step;
+    return low + 1;
+}
+
+/* A block per place and part of the columns; those whose id begins before it leave. */
+__global__ static void __launch_bounds__(THREADS)
+    embed_backward_kernel(const int32_t *order, const int32_t *sorted, int64_t tokens, int64_t hidden,
+                          const float *d_out, float *d_weight) {
+    int64_t begin = blockIdx.x, c0 = (int64_t)blockIdx.y * THREADS * COLUMNS + threadIdx.x;
+    int32_t id = sorted[begin];
+    if (begin > 0 && sorted[begin - 1] == id)
+        return;
+    int64_t end = run_end(sorted, begin, tokens);
+    float *to = d_weight + id * hidden;
+    float sum[COLUMNS];
+#pragma unroll
+    for (int q = 0; q < COLUMNS; q++)
+        sum[q] = c0 + q * THREADS < hidden ? to[c0 + q * THREADS] : 0.0f;
+#pragma unroll 4
+    for (int64_t i = begin; i < end; i++) {
+        const float *from = d_out + order[i] * hidden;
+#pragma unroll
+        for (int q = 0; q < COLUMNS; q++)
+            sum[q] += c0 + q * THREADS < hidden ? from[c0 + q * THREADS] : 0.0f;
+    }
+#pragma unroll
+    for (int q = 0; q < COLUMNS; q++)
+        if (c0 + q * THREADS < hidden)
+            to[c0 + q * THREADS] = sum[q];
+}
+
+static emo_status ints(emo_exec *exec, int64_t count, int32_t **out, emo_error *err) {
+    void *room;
+    EMO_CUDA_TRY(emo_cuda_scratch(exec, (size_t)count * sizeof(int32_t), &room, err));
+    *out = (int32_t *)room;
+    return EMO_OK;
 }
 
 emo_status emo_cuda_embed_backward(emo_exec *exec, const emo_embed_args *args, emo_error *err) {
-    if (args->tokens <= 0 || args->hidden <= 0)
+    int64_t tokens = args->tokens;
+    int32_t *digits, *offsets, *by_digit, *inverse, *order[2], *sorted;
+    cudaStream_t stream = emo_cuda_stream(exec);
+    if (tokens <= 0 || args->hidden <= 0)
         return EMO_OK;
-    return emo_cuda_launched(EMO_LAUNCH((embed_backward_kernel), (unsigned)args->tokens, THREADS, 0,
-                                        emo_cuda_stream(exec), args->ids, args->tokens, args->hidden, args->d_out,
-                                        args->d_weight),
+    if (tokens > INT32_MAX)
+        return emo_cuda_unsupported(err, "add up the gradients of more than 2^31 - 1 tokens");
+    EMO_CUDA_TRY(ints(exec, tokens, &digits, err));
+    EMO_CUDA_TRY(ints(exec, DIGITS + 1, &offsets, err));
+    EMO_CUDA_TRY(ints(exec, tokens, &by_digit, err));
+    EMO_CUDA_TRY(ints(exec, tokens, &inverse, err));
+    EMO_CUDA_TRY(ints(exec, tokens, &order[0], err));
+    EMO_CUDA_TRY(ints(exec, tokens, &order[1], err));
+    EMO_CUDA_TRY(ints(exec, tokens, &sorted, err));
+    unsigned blocks = emo_blocks(tokens, THREADS);
+    const int32_t *so_far = NULL;
+    int pass = 0;
+    for (int shift = 0; shift == 0 || (args->weight.rows - 1) >> shift > 0; shift += DIGIT, pass++) {
+        int64_t left =
+            emo_ceil_div(args->weight.rows, (int64_t)1 << shift); /* values that are left above the digits so far */
+        EMO_CUDA_TRY(emo_cuda_launched(
+            EMO_LAUNCH((digits_kernel), blocks, THREADS, 0, stream, args->ids, so_far, tokens, shift, digits),
+            "embed_backward: digits", err));
+        emo_plan_args plan = {tokens, 1, left < DIGITS ? (int32_t)left : DIGITS, digits, offsets, by_digit, inverse};
+        EMO_CUDA_TRY(emo_cuda_plan(exec, &plan, err));
+        EMO_CUDA_TRY(emo_cuda_launched(EMO_LAUNCH((reorder_kernel), blocks, THREADS, 0, stream, args->ids, so_far,
+                                                  (const int32_t *)by_digit, tokens, order[pass & 1], sorted),
+                                       "embed_backward: order", err));
+        so_far = order[pass & 1];
+    }
+    dim3 grid((unsigned)tokens, (unsigned)emo_ceil_div(args->hidden, THREADS * COLUMNS));
+    return emo_cuda_launched(EMO_LAUNCH((embed_backward_kernel), grid, THREADS, 0, stream, so_far,
+                                        (const int32_t *)sorted, tokens, args->hidden, args->d_out, args->d_weight),
                              "embed_backward", err);
 }

@@ -12,6 +12,7 @@
 #ifndef EMO_CUDA_OPS_EXPERTS_H
 #define EMO_CUDA_OPS_EXPERTS_H
 
+#include "experts_table.h"
 #include "ops.h"
 #include "ops/tiles.h"
 
@@ -169,9 +170,9 @@ __device__ static inline bool emo_x_find(const emo_experts_job<T> &job, int bm, 
 
 /* ---- steps around the products (experts_rows.cu) ---- */
 
-/* token and weight of every row in plan order; weights may be NULL. */
-emo_status emo_cuda_experts_rows(emo_exec *exec, const emo_experts_args *args, int32_t **token, float **weight,
-                                 emo_error *err);
+/* Token and weight of every row in plan order, and its tiles of `step` rows, as scratch. */
+emo_status emo_cuda_experts_lists(emo_exec *exec, const emo_experts_args *args, int32_t step, int32_t **token,
+                                  float **weight, emo_cuda_tiles *tiles, emo_error *err);
 /* bf16 copy of f32 rows, its stride rounded up to `stride`. */
 emo_status emo_cuda_experts_narrow(emo_exec *exec, const float *x, int64_t rows, int64_t cols, int64_t stride,
                                    __nv_bfloat16 *out, emo_error *err);
@@ -184,7 +185,7 @@ emo_status emo_cuda_experts_norms(emo_exec *exec, const emo_experts_args *args, 
 emo_status emo_cuda_experts_dots(emo_exec *exec, const emo_experts_args *args, const float *partial, int64_t columns,
                                  int64_t capacity, emo_error *err);
 
-/* ---- what both directions ask of the host's copy of the table ---- */
+/* ---- what both directions ask of the table ---- */
 
 typedef struct emo_cuda_experts_shape {
     int narrow; /* compute in bf16 */

@@ -6,6 +6,7 @@
 template <class T>
 static emo_status backward(emo_exec *exec, const emo_experts_args *args, const emo_cuda_experts_shape *s, const T *x,
                            const T *dy, emo_error *err) {
+    const emo_cuda_table *table = emo_cuda_table_of(&args->table);
     emo_experts_job<T> job;
     emo_cuda_tiles tiles;
     void *d_pre, *out = NULL, *partial;
@@ -30,15 +31,10 @@ static emo_status backward(emo_exec *exec, const emo_experts_args *args, const e
         EMO_CUDA_TRY((emo_x_rows<EMO_X_INPUT, T>(exec, job, s, args->hidden, tiles.bound, "experts: input", err)));
         EMO_CUDA_TRY(emo_cuda_experts_combine(exec, args, NULL, out, s->narrow, s->hidden_stride, args->dx, 1, err));
     }
-    int up = 0, down = 0;
-    for (int32_t e = 0; e < args->experts; e++) {
-        up |= args->table.slots[e].d_gate != NULL || args->table.slots[e].d_up != NULL;
-        down |= args->table.slots[e].d_down != NULL;
-    }
-    if (up)
+    if (table->up_grads)
         EMO_CUDA_TRY((emo_x_gradients<EMO_X_WEIGHT_UP, T>(exec, job, s, 2 * s->inner_stride, args->hidden,
                                                           args->experts, "experts: gradient of gate and up", err)));
-    if (down)
+    if (table->down_grads)
         EMO_CUDA_TRY((emo_x_gradients<EMO_X_WEIGHT_DOWN, T>(exec, job, s, args->hidden, args->inner, args->experts,
                                                             "experts: gradient of down", err)));
     return EMO_OK;
@@ -49,9 +45,8 @@ emo_status emo_cuda_experts_backward(emo_exec *exec, const emo_experts_args *arg
     const __nv_bfloat16 *x, *dy;
     if (args->saved == NULL)
         return emo_cuda_fail(err, EMO_E_INTERNAL, "experts_backward needs the pre-activations that the forward saved");
-    for (int32_t e = 0; e < args->experts; e++)
-        if (emo_is_quantised(args->table.slots[e].gate.dtype) || emo_is_quantised(args->table.slots[e].down.dtype))
-            return emo_cuda_unsupported(err, "go back through quantised experts");
+    if (emo_cuda_table_of(&args->table)->quantised)
+        return emo_cuda_unsupported(err, "go back through quantised experts");
     if (args->tokens == 0)
         return EMO_OK;
     if (!s.narrow)

@@ -68,41 +68,6 @@ __device__ static inline const __nv_bfloat16 *emo_x_right(const emo_experts_job<
                                    : job.h + row * job.inner_stride;
 }
 
-__device__ static inline int emo_x_valid(int64_t col, int64_t limit) {
-    int64_t left = limit - col;
-    return left <= 0 ? 0 : left < 8 ? (int)left : 8;
-}
-
-/* Eight elements of a weight's line from `col`, those past `valid` 0. Quantised weights only go forward. */
-template <bool QUANTISED>
-__device__ static inline void emo_x_fetch(const char *line, int32_t dtype, int64_t col, int valid, float (&v)[8]) {
-    if (QUANTISED && valid == 8 && emo_is_quantised(dtype)) {
-        emo_dequantise<8>(line, dtype, col, v);
-        return;
-    }
-    const char *p = line + col * 4;
-    if (valid == 8 && dtype == EMO_DTYPE_F32 && ((uintptr_t)p & 15u) == 0) {
-        float4 a = ((const float4 *)p)[0], b = ((const float4 *)p)[1];
-        v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w;
-        v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
-        return;
-    }
-#pragma unroll
-    for (int i = 0; i < 8; i++)
-        v[i] = i >= valid  ? 0.0f
-               : QUANTISED ? emo_element(line, dtype, col + i)
-                           : emo_plain_element(line, dtype, col + i);
-}
-
-__device__ static inline uint4 emo_x_narrow(const float (&v)[8]) {
-    uint4 out;
-    out.x = emo_pack_bf16(v[0], v[1]);
-    out.y = emo_pack_bf16(v[2], v[3]);
-    out.z = emo_pack_bf16(v[4], v[5]);
-    out.w = emo_pack_bf16(v[6], v[7]);
-    return out;
-}
-
 /* Two neighbours in one store where they lie right for it. */
 __device__ static inline void emo_x_add2(float *p, float a, float b) {
     if (((uintptr_t)p & 7u) == 0) {
@@ -238,7 +203,7 @@ __global__ static void __launch_bounds__(S::THREADS) experts_bf16_k(emo_experts_
             int i = tid + q * S::THREADS, r = i / A_CH, c = i % A_CH;
             const __nv_bfloat16 *line = A_STEPS ? emo_x_left<KIND>(job, at, step * S::BK + r) : a_line[A_STEPS ? 0 : q];
             int64_t col = A_STEPS ? at.m0 + c * 8 : step * S::BK + c * 8;
-            int valid = line != NULL ? emo_x_valid(col, A_STEPS ? most_m : at.depth) : 0;
+            int valid = line != NULL ? emo_valid8(col, A_STEPS ? most_m : at.depth) : 0;
             emo_cp_async16(slot + emo_swizzle<A_CH>(r, c), valid > 0 ? line + col : job.x, valid * 2);
         }
     };
@@ -250,7 +215,7 @@ __global__ static void __launch_bounds__(S::THREADS) experts_bf16_k(emo_experts_
             int i = tid + q * S::THREADS, r = i / B_CH, c = i % B_CH;
             __nv_bfloat16 *to = slot + emo_swizzle<B_CH>(r, c);
             if (!FAST && !GRADIENT && what == 2) {
-                uint4 packed = emo_x_narrow(late[FAST || GRADIENT ? 0 : q]);
+                uint4 packed = emo_narrow8(late[FAST || GRADIENT ? 0 : q]);
                 *(uint4 *)to = packed;
                 continue;
             }
@@ -265,11 +230,11 @@ __global__ static void __launch_bounds__(S::THREADS) experts_bf16_k(emo_experts_
                 line = b_line[B_STEPS ? 0 : q];
                 type = b_type[B_STEPS ? 0 : q];
             }
-            int valid = line != NULL ? emo_x_valid(col, B_STEPS ? columns : at.depth) : 0;
+            int valid = line != NULL ? emo_valid8(col, B_STEPS ? columns : at.depth) : 0;
             if (FAST || GRADIENT)
                 emo_cp_async16(to, valid > 0 ? line + col * 2 : (const char *)job.x, valid * 2);
             else
-                emo_x_fetch<!B_STEPS>(line, type, col, valid, late[FAST || GRADIENT ? 0 : q]);
+                emo_fetch8<!B_STEPS>(line, type, col, valid, late[FAST || GRADIENT ? 0 : q]);
         }
     };
     constexpr bool LATE = !FAST && !GRADIENT;

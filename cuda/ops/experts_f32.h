@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The products of experts.h in IEEE f32: blocks of 64 x 64, steps of 16, 4 x 4 sums a thread. Every sum runs along the
- * steps in ascending order with one accumulator, so an element does not depend on the tile it lies in. */
+/* The products of experts.h in IEEE f32. */
 #ifndef EMO_CUDA_OPS_EXPERTS_F32_H
 #define EMO_CUDA_OPS_EXPERTS_F32_H
 
 #include "ops/experts.h"
-
-enum { EMO_XF_TILE = 64, EMO_XF_STEP = 16, EMO_XF_BLOCK = 256, EMO_XF_LINE = EMO_XF_TILE + 4 };
+#include "ops/tile_f32.h"
 
 /* Element (line m of the tile, step k) of the left operand. */
 template <int KIND>
@@ -103,58 +101,18 @@ __device__ static inline void emo_xf_finish(const emo_experts_job<float> &job, c
 }
 
 template <int KIND>
-__global__ static void __launch_bounds__(EMO_XF_BLOCK, 1) experts_f32_k(emo_experts_job<float> job) {
+__global__ static void __launch_bounds__(EMO_TILE_BLOCK, 1) experts_f32_k(emo_experts_job<float> job) {
     constexpr bool A_STEPS = KIND == EMO_X_WEIGHT_UP || KIND == EMO_X_WEIGHT_DOWN;
     constexpr bool B_STEPS = KIND != EMO_X_GATE_UP && KIND != EMO_X_DOWN;
-    EMO_SHARED(float, left, EMO_XF_STEP *EMO_XF_LINE); /* [step][line] */
-    EMO_SHARED(float, right, EMO_XF_STEP *EMO_XF_LINE);
+    EMO_SHARED(float, left, EMO_TILE_ROOM);
+    EMO_SHARED(float, right, EMO_TILE_ROOM);
     emo_x_place at;
-    if (!emo_x_find<KIND>(job, EMO_XF_TILE, EMO_XF_TILE, at))
+    if (!emo_x_find<KIND>(job, EMO_TILE, EMO_TILE, at))
         return;
-    int tid = (int)threadIdx.x, tx = tid & 15, ty = tid >> 4;
-    float acc[4][4], a[4], b[4];
-#pragma unroll
-    for (int i = 0; i < 4; i++)
-#pragma unroll
-        for (int j = 0; j < 4; j++)
-            acc[i][j] = 0.0f;
-    /* Neighbouring threads read neighbouring elements of memory: along the steps or along the lines. */
-    auto load = [&](int64_t k0) {
-#pragma unroll
-        for (int q = 0; q < 4; q++) {
-            int i = tid + q * EMO_XF_BLOCK;
-            a[q] = A_STEPS ? emo_xf_left<KIND>(job, at, i % EMO_XF_TILE, k0 + i / EMO_XF_TILE)
-                           : emo_xf_left<KIND>(job, at, i / EMO_XF_STEP, k0 + i % EMO_XF_STEP);
-            b[q] = B_STEPS ? emo_xf_right<KIND>(job, at, i % EMO_XF_TILE, k0 + i / EMO_XF_TILE)
-                           : emo_xf_right<KIND>(job, at, i / EMO_XF_STEP, k0 + i % EMO_XF_STEP);
-        }
-    };
-    load(0);
-    for (int64_t k0 = 0; k0 < at.depth; k0 += EMO_XF_STEP) {
-        __syncthreads();
-#pragma unroll
-        for (int q = 0; q < 4; q++) {
-            int i = tid + q * EMO_XF_BLOCK;
-            left[A_STEPS ? i / EMO_XF_TILE * EMO_XF_LINE + i % EMO_XF_TILE
-                         : i % EMO_XF_STEP * EMO_XF_LINE + i / EMO_XF_STEP] = a[q];
-            right[B_STEPS ? i / EMO_XF_TILE * EMO_XF_LINE + i % EMO_XF_TILE
-                          : i % EMO_XF_STEP * EMO_XF_LINE + i / EMO_XF_STEP] = b[q];
-        }
-        __syncthreads();
-        if (k0 + EMO_XF_STEP < at.depth)
-            load(k0 + EMO_XF_STEP);
-#pragma unroll
-        for (int k = 0; k < EMO_XF_STEP; k++) {
-            float4 u = *(const float4 *)(left + k * EMO_XF_LINE + ty * 4);
-            float4 v = *(const float4 *)(right + k * EMO_XF_LINE + tx * 4);
-            float l[4] = {u.x, u.y, u.z, u.w}, r[4] = {v.x, v.y, v.z, v.w};
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-#pragma unroll
-                for (int j = 0; j < 4; j++)
-                    acc[i][j] = fmaf(l[i], r[j], acc[i][j]);
-        }
-    }
+    float acc[4][4];
+    emo_tile_f32<A_STEPS, B_STEPS>(
+        at.depth, [&](int m, int64_t k) { return emo_xf_left<KIND>(job, at, m, k); },
+        [&](int n, int64_t k) { return emo_xf_right<KIND>(job, at, n, k); }, left, right, acc);
     emo_xf_finish<KIND>(job, at, acc);
 }
 

@@ -4,7 +4,15 @@
 
 enum { BLOCK = 256 };
 
-__global__ static void __launch_bounds__(BLOCK) rows_k(emo_experts_args a, int32_t *token, float *weight) {
+/* Token and weight of every row in plan order; the last block makes the list of tiles. One launch, since decoding waits
+ * for launches more than for anything else. */
+__global__ static void __launch_bounds__(BLOCK)
+    lists_k(emo_experts_args a, int32_t step, int32_t *token, float *weight, emo_cuda_tiles tiles) {
+    EMO_SHARED(int32_t, room, 33);
+    if (blockIdx.x == gridDim.x - 1) {
+        emo_cuda_tiles_fill(a.offsets, a.experts, step, tiles, room);
+        return;
+    }
     int64_t i = (int64_t)blockIdx.x * BLOCK + threadIdx.x;
     if (i >= a.offsets[a.experts])
         return;
@@ -13,17 +21,18 @@ __global__ static void __launch_bounds__(BLOCK) rows_k(emo_experts_args a, int32
     weight[i] = a.weights[assignment];
 }
 
-emo_status emo_cuda_experts_rows(emo_exec *exec, const emo_experts_args *args, int32_t **token, float **weight,
-                                 emo_error *err) {
+emo_status emo_cuda_experts_lists(emo_exec *exec, const emo_experts_args *args, int32_t step, int32_t **token,
+                                  float **weight, emo_cuda_tiles *tiles, emo_error *err) {
     int64_t all = args->tokens * args->k_total;
     void *room;
     EMO_CUDA_TRY(emo_cuda_scratch(exec, (size_t)all * sizeof(int32_t), &room, err));
     *token = (int32_t *)room;
     EMO_CUDA_TRY(emo_cuda_scratch(exec, (size_t)all * sizeof(float), &room, err));
     *weight = (float *)room;
-    return emo_cuda_launched(
-        EMO_LAUNCH(rows_k, (unsigned)emo_ceil_div(all, BLOCK), BLOCK, 0, emo_cuda_stream(exec), *args, *token, *weight),
-        "experts: rows", err);
+    EMO_CUDA_TRY(emo_cuda_tiles_room(exec, args->experts, all, step, tiles, err));
+    return emo_cuda_launched(EMO_LAUNCH(lists_k, emo_blocks(all, BLOCK) + 1, BLOCK, 0, emo_cuda_stream(exec), *args,
+                                        step, *token, *weight, *tiles),
+                             "experts: lists", err);
 }
 
 /* Eight elements a thread; the stride is a multiple of eight. */
@@ -174,10 +183,6 @@ emo_status emo_cuda_experts_dots(emo_exec *exec, const emo_experts_args *args, c
 
 /* ---- shape ---- */
 
-static int aligned(const emo_weight *w) {
-    return w->data == NULL || (w->dtype == EMO_DTYPE_BF16 && ((uintptr_t)w->data & 15u) == 0 && w->stride % 8 == 0);
-}
-
 emo_cuda_experts_shape emo_cuda_experts_shape_of(emo_exec *exec, const emo_experts_args *args) {
     emo_cuda_experts_shape s;
     s.narrow = emo_cuda_of(exec)->compute == EMO_DTYPE_BF16;
@@ -185,10 +190,6 @@ emo_cuda_experts_shape emo_cuda_experts_shape_of(emo_exec *exec, const emo_exper
     s.hidden_stride = s.narrow ? emo_ceil_div(args->hidden, 8) * 8 : args->hidden;
     s.inner_stride = s.narrow ? emo_ceil_div(args->inner, 8) * 8 : args->inner;
     s.large = s.rows >= 64 * (int64_t)args->experts && args->hidden >= 128 && args->inner >= 128;
-    s.fast = 1;
-    for (int32_t e = 0; e < args->experts && s.fast; e++) {
-        const emo_expert_slot *slot = &args->table.slots[e];
-        s.fast = aligned(&slot->gate) && aligned(&slot->up) && aligned(&slot->down);
-    }
+    s.fast = emo_cuda_table_of(&args->table)->fast;
     return s;
 }

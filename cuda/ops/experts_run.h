@@ -34,7 +34,7 @@ template <int KIND>
 static cudaError_t emo_x_run(const emo_experts_job<float> &job, const emo_cuda_experts_shape *s, dim3 grid,
                              cudaStream_t stream) {
     (void)s;
-    return EMO_LAUNCH((experts_f32_k<KIND>), grid, EMO_XF_BLOCK, 0, stream, job);
+    return EMO_LAUNCH((experts_f32_k<KIND>), grid, EMO_TILE_BLOCK, 0, stream, job);
 }
 
 /* The part of a job that both directions have: rows, tiles, strides and the activations' scratch. The caller says what
@@ -46,10 +46,9 @@ static emo_status emo_x_job(emo_exec *exec, const emo_experts_args *args, const 
     float *weight;
     void *h;
     memset(job, 0, sizeof *job);
-    EMO_CUDA_TRY(emo_cuda_experts_rows(exec, args, &token, &weight, err));
-    EMO_CUDA_TRY(emo_cuda_tiles_make(exec, args->offsets, args->experts, s->rows, emo_x_tile_of(s), tiles, err));
+    EMO_CUDA_TRY(emo_cuda_experts_lists(exec, args, emo_x_tile_of(s), &token, &weight, tiles, err));
     EMO_CUDA_TRY(emo_cuda_scratch(exec, (size_t)(s->rows * s->inner_stride) * sizeof(T), &h, err));
-    job->slots = (const emo_expert_slot *)args->table.device;
+    job->slots = emo_cuda_table_of(&args->table)->slots;
     job->offsets = args->offsets;
     job->token = token;
     job->weight = weight;

@@ -5,7 +5,47 @@
 #ifndef EMO_CUDA_OPS_FRAGMENTS_H
 #define EMO_CUDA_OPS_FRAGMENTS_H
 
-#include "emo_gpu.h"
+#include "kernel.h"
+
+/* ---- what becomes a chunk ---- */
+
+/* How many of the eight elements from `col` are below `limit`. */
+__device__ static inline int emo_valid8(int64_t col, int64_t limit) {
+    int64_t left = limit - col;
+    return left <= 0 ? 0 : left < 8 ? (int)left : 8;
+}
+
+/* Eight elements of a line from `col`, those past `valid` 0. Lines of quantised weights run along the sum. */
+template <bool QUANTISED>
+__device__ static inline void emo_fetch8(const char *line, int32_t dtype, int64_t col, int valid, float (&v)[8]) {
+    if (QUANTISED && valid == 8 && emo_is_quantised(dtype)) {
+        emo_dequantise<8>(line, dtype, col, v);
+        return;
+    }
+    const char *p = line + col * 4;
+    if (valid == 8 && dtype == EMO_DTYPE_F32 && ((uintptr_t)p & 15u) == 0) {
+        float4 a = ((const float4 *)p)[0], b = ((const float4 *)p)[1];
+        v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w;
+        v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        v[i] = i >= valid  ? 0.0f
+               : QUANTISED ? emo_element(line, dtype, col + i)
+                           : emo_plain_element(line, dtype, col + i);
+}
+
+__device__ static inline uint4 emo_narrow8(const float (&v)[8]) {
+    uint4 out;
+    out.x = emo_pack_bf16(v[0], v[1]);
+    out.y = emo_pack_bf16(v[2], v[3]);
+    out.z = emo_pack_bf16(v[4], v[5]);
+    out.w = emo_pack_bf16(v[6], v[7]);
+    return out;
+}
+
+/* ---- where chunks lie ---- */
 
 /* Element offset of chunk c of line r, CH chunks to a line. */
 template <int CH>

@@ -1,55 +1,30 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Grouped products in f32, for shapes and types without a kernel of their own: 32 x 32 tiles in shared memory. Rows of
- * a group lie together; where groups begin is known on the device alone, so the grid has room for every way to cut
- * them, and blocks without a tile leave at once. */
+/* Grouped products in f32, for shapes and types without a kernel of their own. Rows of a group lie together; where
+ * groups begin is known on the device alone, so the grid has room for every way to cut them, and blocks without a tile
+ * leave at once. */
+#include "experts_table.h"
 #include "kernel.h"
 #include "ops.h"
+#include "ops/tile_f32.h"
 
-enum { TILE = 32, DEPTH = 16, SIDE = 8, PER_THREAD = TILE / SIDE, THREADS = SIDE * SIDE };
+/* One tile of a group's result [rows, cols], its sums `depth` long. */
+typedef struct group_tile {
+    int64_t i0, j0;
+    int64_t rows, cols;
+    int64_t depth;
+} group_tile;
 
-/* [rows, depth] elements of an operand: element (i, k) lies at data[i * row + k * col]. */
-typedef struct tile_operand {
-    const void *data;
-    int32_t dtype;
-    int64_t row, col;
-    int64_t rows;
-} tile_operand;
-
-__device__ static void load_tile(const tile_operand &o, int64_t i0, int64_t k0, int64_t depth,
-                                 float (*tile)[TILE + 1]) {
-    for (int n = (int)threadIdx.x; n < TILE * DEPTH; n += THREADS) {
-        /* neighbours in memory for neighbouring threads */
-        int i = o.col == 1 ? n / DEPTH : n % TILE, k = o.col == 1 ? n % DEPTH : n / TILE;
-        int inside = i0 + i < o.rows && k0 + k < depth;
-        tile[k][i] = inside ? emo_element(o.data, o.dtype, (i0 + i) * o.row + (k0 + k) * o.col) : 0.0f;
-    }
-}
-
-/* c[i, j] (+)= sum_k a(i, k) b(j, k) for one tile; the sum goes over k ascending. */
-__device__ static void multiply_tile(const tile_operand &a, const tile_operand &b, int64_t depth, int64_t i0,
-                                     int64_t j0, float *c, int64_t ldc, int accumulate, float (*left)[TILE + 1],
-                                     float (*right)[TILE + 1]) {
-    float sum[PER_THREAD][PER_THREAD];
-    int ti = (int)threadIdx.x / SIDE, tj = (int)threadIdx.x % SIDE;
-    for (int i = 0; i < PER_THREAD; i++)
-        for (int j = 0; j < PER_THREAD; j++)
-            sum[i][j] = 0.0f;
-    for (int64_t k0 = 0; k0 < depth; k0 += DEPTH) {
-        load_tile(a, i0, k0, depth, left);
-        load_tile(b, j0, k0, depth, right);
-        __syncthreads();
-        for (int k = 0; k < DEPTH; k++)
-            for (int i = 0; i < PER_THREAD; i++)
-                for (int j = 0; j < PER_THREAD; j++)
-                    sum[i][j] += left[k][ti + i * SIDE] * right[k][tj + j * SIDE];
-        __syncthreads();
-    }
-    for (int i = 0; i < PER_THREAD; i++)
-        for (int j = 0; j < PER_THREAD; j++) {
-            int64_t row = i0 + ti + i * SIDE, col = j0 + tj + j * SIDE;
-            if (row < a.rows && col < b.rows) {
+/* c[i, j] (+)= the sums of the tile. */
+__device__ static void put_tile(const group_tile &t, const float (&acc)[4][4], float *c, int64_t ldc, int accumulate) {
+    int tx = (int)(threadIdx.x & 15u), ty = (int)(threadIdx.x >> 4);
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            int64_t row = t.i0 + ty * 4 + i, col = t.j0 + tx * 4 + j;
+            if (row < t.rows && col < t.cols) {
                 float *at = &c[row * ldc + col];
-                *at = accumulate ? *at + sum[i][j] : sum[i][j];
+                *at = accumulate ? *at + acc[i][j] : acc[i][j];
             }
         }
 }
@@ -61,7 +36,7 @@ __device__ static const emo_weight *slot_weight(const emo_expert_slot *slot, int
 /* The group whose tile number `tile` is, over groups in order; -1 past the last. *tile becomes its number inside. */
 __device__ static int32_t find_group(const int32_t *offsets, int32_t groups, int64_t *tile) {
     for (int32_t g = 0; g < groups; g++) {
-        int64_t tiles = (offsets[g + 1] - offsets[g] + TILE - 1) / TILE;
+        int64_t tiles = (offsets[g + 1] - offsets[g] + EMO_TILE - 1) / EMO_TILE;
         if (*tile < tiles)
             return g;
         *tile -= tiles;
@@ -69,68 +44,79 @@ __device__ static int32_t find_group(const int32_t *offsets, int32_t groups, int
     return -1;
 }
 
-__global__ static void grouped_rows_kernel(emo_grouped_gemm_args a, const emo_expert_slot *slots) {
-    EMO_SHARED(float, room, 2 * DEPTH * (TILE + 1));
-    float(*left)[TILE + 1] = (float(*)[TILE + 1]) room;
-    float(*right)[TILE + 1] = left + DEPTH;
+template <bool FORWARD>
+__global__ static void __launch_bounds__(EMO_TILE_BLOCK, 1)
+    grouped_rows_kernel(emo_grouped_gemm_args a, const emo_expert_slot *slots) {
+    EMO_SHARED(float, left, EMO_TILE_ROOM);
+    EMO_SHARED(float, right, EMO_TILE_ROOM);
     int64_t tile = blockIdx.x;
     int32_t g = find_group(a.offsets, a.groups, &tile);
     if (g < 0)
         return;
-    const emo_weight *w = slot_weight(&slots[g], a.slot);
-    int64_t first = a.offsets[g], rows = a.offsets[g + 1] - first;
-    int forward = a.mode == EMO_GROUPED_FORWARD;
-    int64_t outs = forward ? w->rows : w->cols, depth = forward ? w->cols : w->rows, j0 = (int64_t)blockIdx.y * TILE;
-    if (j0 >= outs || w->data == NULL)
+    const emo_weight w = *slot_weight(&slots[g], a.slot);
+    int64_t first = a.offsets[g];
+    group_tile t = {tile * EMO_TILE, (int64_t)blockIdx.y * EMO_TILE, a.offsets[g + 1] - first,
+                    FORWARD ? w.rows : w.cols, FORWARD ? w.cols : w.rows};
+    if (t.j0 >= t.cols || w.data == NULL)
         return;
-    tile_operand x = {a.a + first * a.lda, EMO_DTYPE_F32, a.lda, 1, rows};
-    tile_operand y = {w->data, w->dtype, forward ? w->stride : 1, forward ? 1 : w->stride, outs};
-    multiply_tile(x, y, depth, tile * TILE, j0, a.c + first * a.ldc, a.ldc, a.accumulate, left, right);
+    const float *x = a.a + first * a.lda;
+    float acc[4][4];
+    emo_tile_f32<false, !FORWARD>(
+        t.depth, [&](int i, int64_t k) { return t.i0 + i < t.rows && k < t.depth ? x[(t.i0 + i) * a.lda + k] : 0.0f; },
+        [&](int j, int64_t k) {
+            if (t.j0 + j >= t.cols || k >= t.depth)
+                return 0.0f;
+            return FORWARD ? emo_element(w.data, w.dtype, (t.j0 + j) * w.stride + k)
+                           : emo_element(w.data, w.dtype, k * w.stride + t.j0 + j);
+        },
+        left, right, acc);
+    put_tile(t, acc, a.c + first * a.ldc, a.ldc, a.accumulate);
 }
 
-__global__ static void grouped_weight_kernel(emo_grouped_gemm_args a, const emo_expert_slot *slots) {
-    EMO_SHARED(float, room, 2 * DEPTH * (TILE + 1));
-    float(*left)[TILE + 1] = (float(*)[TILE + 1]) room;
-    float(*right)[TILE + 1] = left + DEPTH;
+__global__ static void __launch_bounds__(EMO_TILE_BLOCK, 1)
+    grouped_weight_kernel(emo_grouped_gemm_args a, const emo_expert_slot *slots) {
+    EMO_SHARED(float, left, EMO_TILE_ROOM);
+    EMO_SHARED(float, right, EMO_TILE_ROOM);
     const emo_expert_slot *slot = &slots[blockIdx.z];
     const emo_weight *w = slot_weight(slot, a.slot);
     float *gradient = a.slot == EMO_SLOT_GATE ? slot->d_gate : a.slot == EMO_SLOT_UP ? slot->d_up : slot->d_down;
-    int64_t first = a.offsets[blockIdx.z], depth = a.offsets[blockIdx.z + 1] - first;
-    int64_t i0 = (int64_t)blockIdx.y * TILE, j0 = (int64_t)blockIdx.x * TILE;
-    if (gradient == NULL || depth <= 0 || i0 >= w->rows || j0 >= w->cols)
+    int64_t first = a.offsets[blockIdx.z];
+    group_tile t = {(int64_t)blockIdx.y * EMO_TILE, (int64_t)blockIdx.x * EMO_TILE, w->rows, w->cols,
+                    a.offsets[blockIdx.z + 1] - first};
+    if (gradient == NULL || t.depth <= 0 || t.i0 >= t.rows || t.j0 >= t.cols)
         return;
-    tile_operand x = {a.a + first * a.lda, EMO_DTYPE_F32, 1, a.lda, w->rows};
-    tile_operand y = {a.b + first * a.ldb, EMO_DTYPE_F32, 1, a.ldb, w->cols};
-    multiply_tile(x, y, depth, i0, j0, gradient, w->cols, 1, left, right);
+    const float *x = a.a + first * a.lda, *y = a.b + first * a.ldb;
+    float acc[4][4];
+    emo_tile_f32<true, true>(
+        t.depth, [&](int i, int64_t k) { return t.i0 + i < t.rows && k < t.depth ? x[k * a.lda + t.i0 + i] : 0.0f; },
+        [&](int j, int64_t k) { return t.j0 + j < t.cols && k < t.depth ? y[k * a.ldb + t.j0 + j] : 0.0f; }, left,
+        right, acc);
+    put_tile(t, acc, gradient, t.cols, 1);
 }
 
 emo_status emo_cuda_grouped_gemm(emo_exec *exec, const emo_grouped_gemm_args *args, emo_error *err) {
     cudaStream_t stream = emo_cuda_stream(exec);
-    const emo_expert_slot *slots = (const emo_expert_slot *)args->table.device;
-    int64_t rows = 0, cols = 0;
+    const emo_cuda_table *table = emo_cuda_table_of(&args->table);
     if (args->groups <= 0 || args->max_rows <= 0)
         return EMO_OK;
-    if (slots == NULL || args->groups > args->table.count)
+    if (table == NULL || args->groups > table->count)
         return emo_cuda_fail(err, EMO_E_INTERNAL,
                              "a grouped product over %d groups has a table of %d experts that is %s in device memory",
-                             (int)args->groups, (int)args->table.count, slots != NULL ? "there" : "not");
-    for (int32_t g = 0; g < args->groups; g++) {
-        const emo_expert_slot *slot = &args->table.slots[g];
-        const emo_weight *w = args->slot == EMO_SLOT_GATE ? &slot->gate
-                              : args->slot == EMO_SLOT_UP ? &slot->up
-                                                          : &slot->down;
-        rows = w->rows > rows ? w->rows : rows;
-        cols = w->cols > cols ? w->cols : cols;
-    }
+                             (int)args->groups, (int)args->table.count, table != NULL ? "there" : "not");
+    const emo_expert_slot *slots = table->slots;
+    int64_t rows = table->rows[args->slot], cols = table->cols[args->slot];
     if (rows <= 0 || cols <= 0)
         return EMO_OK;
     if (args->mode == EMO_GROUPED_WGRAD) {
-        dim3 grid(emo_blocks(cols, TILE), emo_blocks(rows, TILE), (unsigned)args->groups);
-        return emo_cuda_launched(EMO_LAUNCH((grouped_weight_kernel), grid, THREADS, 0, stream, *args, slots),
+        dim3 grid(emo_blocks(cols, EMO_TILE), emo_blocks(rows, EMO_TILE), (unsigned)args->groups);
+        return emo_cuda_launched(EMO_LAUNCH((grouped_weight_kernel), grid, EMO_TILE_BLOCK, 0, stream, *args, slots),
                                  "grouped_weight", err);
     }
-    int64_t outs = args->mode == EMO_GROUPED_FORWARD ? rows : cols;
-    dim3 grid(emo_blocks(args->max_rows, TILE) + (unsigned)args->groups, emo_blocks(outs, TILE));
-    return emo_cuda_launched(EMO_LAUNCH((grouped_rows_kernel), grid, THREADS, 0, stream, *args, slots), "grouped_rows",
-                             err);
+    int forward = args->mode == EMO_GROUPED_FORWARD;
+    dim3 grid(emo_blocks(args->max_rows, EMO_TILE) + (unsigned)args->groups,
+              emo_blocks(forward ? rows : cols, EMO_TILE));
+    cudaError_t launched =
+        forward ? EMO_LAUNCH((grouped_rows_kernel<true>), grid, EMO_TILE_BLOCK, 0, stream, *args, slots)
+                : EMO_LAUNCH((grouped_rows_kernel<false>), grid, EMO_TILE_BLOCK, 0, stream, *args, slots);
+    return emo_cuda_launched(launched, "grouped_rows", err);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The router, forward: logits and pools. Selection is in route_select.cu. */
+#include "ops/pool.h"
 #include "ops/route.h"
 
 /* ---- logits ---- */
@@ -123,39 +124,21 @@ __device__ static inline int protects(const emo_route_args &a, int32_t e) {
     return yes;
 }
 
-/* The pool's size by mass, from the usages in `sorted`, descending: one thread, in the order of the definition. */
-__device__ static inline int32_t mass_size(const emo_route_args &a, const float *sorted, int32_t m, int32_t tokens) {
-    double limit = (double)a.pool_mass * tokens, sum = 0.0;
-    int32_t size = 0;
-    while (size < m && size < a.pool_max) {
-        sum += (double)sorted[size];
-        if (!(sum < limit))
-            break;
-        size++;
-    }
-    size += 1;
-    size = size < a.pool_min ? a.pool_min : size;
-    return size > a.pool_max ? a.pool_max : size;
-}
-
-/* One block per segment. Ranks come from counting who is better: n^2 comparisons in shared memory, no sort. */
+/* One block per segment. */
 __global__ static void __launch_bounds__(EMO_ROUTE_BLOCK)
     pool_k(emo_route_args a, const int32_t *piece_of, const float *sums) {
-    EMO_DYN_SHARED(float, usage); /* [n] and behind it [n] sorted, [n] state */
+    EMO_DYN_SHARED(uint64_t, keys); /* behind them [n] usages, [n] states */
     EMO_SHARED(int32_t, room, 33);
-    EMO_SHARED(int32_t, wanted, 1);
+    EMO_SHARED(int64_t, wanted, 1);
     int32_t n = a.experts, s = (int32_t)blockIdx.x, tid = (int32_t)threadIdx.x;
     int64_t at = (int64_t)s * n;
-    float *sorted = usage + n;
-    int32_t *state = (int32_t *)(sorted + n); /* 0 outside, 1 competes, 2 stays */
-    int32_t inside = 0, competing = 0, m, rivals;
+    float *usage = (float *)(keys + emo_pool_keys(n));
+    int32_t *state = (int32_t *)(usage + n);
     for (int32_t e = tid; e < n; e += EMO_ROUTE_BLOCK) {
         int stays = protects(a, e), in = a.allowed_in == NULL || a.allowed_in[at + e] != 0;
         for (int32_t j = 0; j < a.n_always; j++)
             in |= a.always[j] == e;
-        state[e] = in ? 1 + stays : 0;
-        inside += in;
-        competing += in && !stays;
+        state[e] = !in ? EMO_POOL_OUTSIDE : stays ? EMO_POOL_STAYS : EMO_POOL_COMPETES;
         a.allowed[at + e] = (uint8_t)in;
         if (a.segment_counts != NULL)
             a.segment_counts[at + e] = 0;
@@ -169,39 +152,12 @@ __global__ static void __launch_bounds__(EMO_ROUTE_BLOCK)
         usage[e] = sum;
         a.usage[at + e] = sum;
     }
-    if (a.usage == NULL || (!(a.pool_mass > 0.0f) && a.pool_size == NULL))
+    int by_mass = a.pool_mass > 0.0f;
+    if (a.usage == NULL || (!by_mass && a.pool_size == NULL))
         return;
-    (void)emo_block_scan(inside, room, &m); /* its barriers also show usage and state to all */
-    (void)emo_block_scan(competing, room, &rivals);
-    if (a.pool_mass > 0.0f) {
-        for (int32_t e = tid; e < n; e += EMO_ROUTE_BLOCK) {
-            if (state[e] == 0)
-                continue;
-            int32_t better = 0;
-            for (int32_t o = 0; o < n; o++)
-                better += state[o] != 0 && (usage[o] > usage[e] || (usage[o] == usage[e] && o < e));
-            sorted[better] = usage[e];
-        }
-        __syncthreads();
-        if (tid == 0)
-            wanted[0] = mass_size(a, sorted, m, a.segment_begin[s + 1] - a.segment_begin[s]);
-        __syncthreads();
-    }
-    int32_t size = a.pool_mass > 0.0f ? wanted[0] : a.pool_size[s];
-    if (size >= m)
-        return;
-    int32_t out = m - (size < 0 ? 0 : size);
-    int32_t stay = out > rivals ? 0 : rivals - out;
-    /* A rival stays when fewer than `stay` others are better; ties go to the lower id. */
-    for (int32_t e = tid; e < n; e += EMO_ROUTE_BLOCK) {
-        if (state[e] != 1)
-            continue;
-        int32_t better = 0;
-        for (int32_t o = 0; o < n; o++)
-            better += state[o] == 1 && (usage[o] > usage[e] || (usage[o] == usage[e] && o < e));
-        if (better >= stay)
-            a.allowed[at + e] = 0;
-    }
+    emo_pool_rule rule = {a.pool_mass, by_mass ? (double)(a.segment_begin[s + 1] - a.segment_begin[s]) : 0.0,
+                          a.pool_min, a.pool_max, by_mass ? 0 : (int64_t)a.pool_size[s]};
+    emo_pool_narrow(usage, state, n, rule, keys, room, wanted, a.allowed + at);
 }
 
 static emo_status pool_phase(emo_exec *exec, const emo_route_args *a, const emo_cuda_tiles *pieces, emo_error *err) {
@@ -216,7 +172,8 @@ static emo_status pool_phase(emo_exec *exec, const emo_route_args *a, const emo_
                                                         (const emo_cuda_tile *)pieces->list, (float *)sums));
         EMO_CUDA_TRY(emo_cuda_launched(launched, "route: usage", err));
     }
-    return emo_cuda_launched(EMO_LAUNCH(pool_k, (unsigned)a->n_segments, EMO_ROUTE_BLOCK, 3 * row, stream, *a,
+    return emo_cuda_launched(EMO_LAUNCH(pool_k, (unsigned)a->n_segments, EMO_ROUTE_BLOCK,
+                                        (size_t)emo_pool_keys(a->experts) * sizeof(uint64_t) + 2 * row, stream, *a,
                                         (const int32_t *)pieces->of_group, (const float *)sums),
                              "route: pool", err);
 }

@@ -9,12 +9,6 @@ typedef struct sums {
     double *z;       /* [pieces] or NULL */
 } sums;
 
-/* Orders as the floats do, and above 0 for all of them, so that 0 can mean "out". */
-__device__ static inline uint32_t order_key(float f) {
-    uint32_t u = __float_as_uint(f);
-    return (u & 0x80000000u) != 0u ? ~u : u | 0x80000000u;
-}
-
 /* Shared or always-active experts of a row, by the lanes. z by expert id comes from the lane that holds it. */
 template <int PER>
 __device__ static inline void shared_part(const emo_route_args &a, const float *logits, uint32_t bits, int lane,
@@ -105,7 +99,7 @@ __global__ static void __launch_bounds__(EMO_ROUTE_BLOCK, 1)
         for (int i = 0; i < PER; i++) {
             key[i] = 0u;
             if ((bits >> i & 1u) != 0u && (fixed >> i & 1u) == 0u)
-                key[i] = order_key(a.score_bias != NULL ? z[i] + a.score_bias[lane + 32 * i] : z[i]);
+                key[i] = emo_order_key(a.score_bias != NULL ? z[i] + a.score_bias[lane + 32 * i] : z[i]);
         }
         double norm = 0.0;
         for (int32_t j = 0; j < a.k; j++) {

@@ -35,11 +35,7 @@ typedef struct shared_room {
     int32_t i[33];
 } shared_room;
 
-/* Orders as the floats do; adding 0 makes one key of both zeros. */
-__device__ static inline uint32_t key_of(float f) {
-    uint32_t u = __float_as_uint(f + 0.0f);
-    return (u & 0x80000000u) != 0u ? ~u : u | 0x80000000u;
-}
+/* The float of emo_order_key. */
 __device__ static inline float of_key(uint32_t k) {
     return __uint_as_float((k & 0x80000000u) != 0u ? k & 0x7fffffffu : ~k);
 }
@@ -49,7 +45,7 @@ __device__ static double mass_from(const float *v, int64_t n, uint32_t key, int 
     double sum = 0.0;
     for (int64_t i = threadIdx.x; i < n; i += BLOCK) {
         float x = v[i];
-        if (key_of(x) >= key)
+        if (emo_order_key(x) >= key)
             sum += count_only ? 1.0 : (double)expf(x);
     }
     return emo_block_sum(sum, room->d);
@@ -96,11 +92,11 @@ __device__ static int32_t last_of(const float *v, int64_t n, prefix p, shared_ro
     int64_t end = begin + each < n ? begin + each : n;
     int32_t mine = 0, all;
     for (int64_t i = begin; i < end; i++)
-        mine += key_of(v[i]) == p.key;
+        mine += emo_order_key(v[i]) == p.key;
     int64_t before = emo_block_scan(mine, room->i, &all);
     if (before < p.ties && p.ties <= before + mine) {
         for (int64_t i = begin; i < end; i++) {
-            before += key_of(v[i]) == p.key;
+            before += emo_order_key(v[i]) == p.key;
             if (before == p.ties) {
                 found[0] = (int32_t)i;
                 break;
@@ -165,7 +161,7 @@ __device__ static int32_t draw(const float *v, int64_t n, const row_how &how, sh
     int limited = how.top_k > 0 && how.top_k < n;
     if (!limited && !(how.top_p < 1.0f))
         return draw_by_id(v, n, how.min_p, u, room);
-    uint32_t top = key_of(0.0f);
+    uint32_t top = emo_order_key(0.0f);
     prefix kept = {0u, INT64_MAX};
     if (limited)
         kept = shortest(v, n, kept, top, (double)how.top_k, 0, 1, room);
@@ -196,7 +192,7 @@ __device__ static int32_t draw(const float *v, int64_t n, const row_how &how, sh
 __device__ static int32_t argmax(const float *v, int64_t n, shared_room *room) {
     uint64_t best = 0;
     for (int64_t i = threadIdx.x; i < n; i += BLOCK) {
-        uint64_t mine = ((uint64_t)key_of(v[i]) << 32) | (uint32_t)(0xffffffffu - (uint32_t)i);
+        uint64_t mine = ((uint64_t)emo_order_key(v[i]) << 32) | (uint32_t)(0xffffffffu - (uint32_t)i);
         best = mine > best ? mine : best;
     }
     for (int offset = 16; offset > 0; offset >>= 1) {

@@ -2,8 +2,9 @@
 /* Primitives on sets of columns and segments of rows: the largest of a row, pools, sums and counts per segment. */
 #include "kernel.h"
 #include "ops.h"
+#include "ops/pool.h"
 
-enum { THREADS = 256, ROW_THREADS = 128 };
+enum { THREADS = 256, ROW_THREADS = 128, MOST_POOL = 4096, PIECE = 64, COLUMNS = 32 };
 
 __device__ static int listed(const int32_t *list, int32_t count, int64_t c) {
     for (int32_t i = 0; i < count; i++)
@@ -80,68 +81,40 @@ emo_status emo_cuda_topk(emo_exec *exec, const emo_topk_args *args, emo_error *e
 
 /* ---- pools ---- */
 
-/* Whether column i comes before column c in the order of x, descending, ties to the lower column. */
-__device__ static int before(const float *x, int64_t i, int64_t c) { return x[i] > x[c] || (x[i] == x[c] && i < c); }
-
-__device__ static int is_allowed(const emo_keep_top_args &a, const uint8_t *in, int64_t c) {
-    return in == NULL || in[c] != 0 || listed(a.fixed, a.n_fixed, c);
-}
-
-__device__ static int stays(const emo_keep_top_args &a, int64_t c) {
-    return c >= a.cols - a.forced || listed(a.fixed, a.n_fixed, c);
-}
-
-/* A block per row, a thread per column. */
-__global__ static void keep_top_kernel(emo_keep_top_args a) {
-    EMO_SHARED(int, room, 32);
+/* A block per row. */
+__global__ static void __launch_bounds__(THREADS, 1) keep_top_kernel(emo_keep_top_args a) {
+    EMO_DYN_SHARED(uint64_t, keys); /* behind them [cols] values, [cols] states */
+    EMO_SHARED(int32_t, room, 33);
+    EMO_SHARED(int64_t, wanted, 1);
     int64_t r = blockIdx.x;
-    const uint8_t *in = a.allowed_in != NULL ? a.allowed_in + r * a.cols : NULL;
-    uint8_t *allowed = a.allowed + r * a.cols;
+    int32_t n = (int32_t)a.cols;
+    float *x = (float *)(keys + emo_pool_keys(n));
+    int32_t *state = (int32_t *)(x + n);
     int by_mass = a.mass > 0.0f, narrow = a.x != NULL && (a.size != NULL || by_mass);
-    const float *x = narrow ? a.x + r * a.cols : NULL;
-    int64_t left = 0;
-    if (narrow) {
-        int counted = 0, kept = 0;
-        double weight = by_mass ? (double)(a.row_begin[r + 1] - a.row_begin[r]) : 0.0;
-        for (int64_t c = threadIdx.x; c < a.cols; c += blockDim.x) {
-            if (!is_allowed(a, in, c))
-                continue;
-            kept += stays(a, c);
-            if (by_mass) {
-                double sum = (double)x[c];
-                for (int64_t i = 0; i < a.cols; i++)
-                    if (is_allowed(a, in, i) && before(x, i, c))
-                        sum += (double)x[i];
-                counted += sum < (double)a.mass * weight;
-            }
-        }
-        counted = emo_block_sum(counted, room);
-        kept = emo_block_sum(kept, room);
-        int64_t size = by_mass ? counted + 1 : (int64_t)a.size[r];
-        if (by_mass) {
-            size = size < a.min ? a.min : size;
-            size = size > a.max ? a.max : size;
-        }
-        left = size - kept;
+    uint8_t *allowed = a.allowed + r * a.cols;
+    for (int32_t c = (int32_t)threadIdx.x; c < n; c += THREADS) {
+        int fixed = listed(a.fixed, a.n_fixed, c), stays = fixed || c >= n - a.forced;
+        int in = a.allowed_in == NULL || a.allowed_in[r * a.cols + c] != 0 || fixed;
+        allowed[c] = (uint8_t)in;
+        state[c] = !in ? EMO_POOL_OUTSIDE : stays ? EMO_POOL_STAYS : EMO_POOL_COMPETES;
+        x[c] = narrow ? a.x[r * a.cols + c] : 0.0f;
     }
-    for (int64_t c = threadIdx.x; c < a.cols; c += blockDim.x) {
-        int in_set = is_allowed(a, in, c);
-        if (in_set && narrow && !stays(a, c)) {
-            int64_t better = 0;
-            for (int64_t i = 0; i < a.cols; i++)
-                better += is_allowed(a, in, i) && !stays(a, i) && before(x, i, c);
-            in_set = better < left;
-        }
-        allowed[c] = (uint8_t)in_set;
-    }
+    if (!narrow)
+        return;
+    emo_pool_rule rule = {a.mass, by_mass ? (double)(a.row_begin[r + 1] - a.row_begin[r]) : 0.0, a.min, a.max,
+                          by_mass ? 0 : (int64_t)a.size[r]};
+    emo_pool_narrow(x, state, n, rule, keys, room, wanted, allowed);
 }
 
 emo_status emo_cuda_keep_top(emo_exec *exec, const emo_keep_top_args *args, emo_error *err) {
     if (args->rows <= 0 || args->cols <= 0)
         return EMO_OK;
+    if (args->cols > MOST_POOL)
+        return emo_cuda_unsupported(err, "keep the best of this many columns: it can of up to 4096");
+    size_t shared = (size_t)emo_pool_keys(args->cols) * sizeof(uint64_t) + (size_t)args->cols * 8;
     return emo_cuda_launched(
-        EMO_LAUNCH((keep_top_kernel), (unsigned)args->rows, ROW_THREADS, 0, emo_cuda_stream(exec), *args), "keep_top",
-        err);
+        EMO_LAUNCH_WIDE((keep_top_kernel), (unsigned)args->rows, THREADS, shared, emo_cuda_stream(exec), *args),
+        "keep_top", err);
 }
 
 /* ---- segments ---- */
@@ -169,21 +142,51 @@ emo_status emo_cuda_segment_ids(emo_exec *exec, const emo_segment_ids_args *args
         "segment_ids", err);
 }
 
-/* A thread per column meets the rows in order. */
-__global__ static void segment_sum_kernel(emo_segment_sum_args a) {
-    int64_t c = emo_index();
+/* Sums of runs: neighbouring rows of one set, inside a piece of PIECE rows. A thread per column of a piece; the sum of
+ * a run that begins at row r lies at sums[r], its end at ends[r]. */
+__global__ static void __launch_bounds__(COLUMNS) run_sums_kernel(emo_segment_sum_args a, float *sums, int32_t *ends) {
+    int64_t c = (int64_t)blockIdx.y * COLUMNS + threadIdx.x, first = (int64_t)blockIdx.x * PIECE;
+    int64_t end = first + PIECE < a.rows ? first + PIECE : a.rows;
     if (c >= a.cols)
         return;
-    for (int64_t r = 0; r < a.rows; r++)
-        a.out[a.set_of[r] * a.cols + c] += a.x[r * a.cols + c];
+    for (int64_t r = first; r < end;) {
+        int64_t begin = r;
+        int32_t set = a.set_of[begin];
+        float sum = 0.0f;
+        for (; r < end && a.set_of[r] == set; r++)
+            sum += a.x[r * a.cols + c];
+        sums[begin * a.cols + c] = sum;
+        if (c == 0)
+            ends[begin] = (int32_t)r;
+    }
+}
+
+/* A thread per column meets the runs in order. */
+__global__ static void __launch_bounds__(COLUMNS)
+    segment_sum_kernel(emo_segment_sum_args a, const float *sums, const int32_t *ends) {
+    int64_t c = (int64_t)blockIdx.x * COLUMNS + threadIdx.x;
+    if (c >= a.cols)
+        return;
+    for (int64_t r = 0; r < a.rows; r = ends[r])
+        a.out[a.set_of[r] * a.cols + c] += sums[r * a.cols + c];
 }
 
 emo_status emo_cuda_segment_sum(emo_exec *exec, const emo_segment_sum_args *args, emo_error *err) {
+    void *sums, *ends;
+    cudaStream_t stream = emo_cuda_stream(exec);
     if (args->rows <= 0 || args->cols <= 0)
         return EMO_OK;
-    return emo_cuda_launched(
-        EMO_LAUNCH((segment_sum_kernel), emo_blocks(args->cols, 32), 32, 0, emo_cuda_stream(exec), *args),
-        "segment_sum", err);
+    if (args->rows > INT32_MAX || args->cols > (int64_t)65535 * COLUMNS)
+        return emo_cuda_unsupported(err, "sum this many rows or columns by segment");
+    EMO_CUDA_TRY(emo_cuda_scratch(exec, (size_t)(args->rows * args->cols) * sizeof(float), &sums, err));
+    EMO_CUDA_TRY(emo_cuda_scratch(exec, (size_t)args->rows * sizeof(int32_t), &ends, err));
+    dim3 grid(emo_blocks(args->rows, PIECE), emo_blocks(args->cols, COLUMNS));
+    EMO_CUDA_TRY(emo_cuda_launched(
+        EMO_LAUNCH((run_sums_kernel), grid, COLUMNS, 0, stream, *args, (float *)sums, (int32_t *)ends), "run_sums",
+        err));
+    return emo_cuda_launched(EMO_LAUNCH((segment_sum_kernel), emo_blocks(args->cols, COLUMNS), COLUMNS, 0, stream,
+                                        *args, (const float *)sums, (const int32_t *)ends),
+                             "segment_sum", err);
 }
 
 /* Whole numbers add up the same in any order. */

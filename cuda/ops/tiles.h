@@ -20,7 +20,10 @@ typedef struct emo_cuda_tiles {
     int32_t bound;
 } emo_cuda_tiles;
 
-/* offsets: [groups + 1] on the device, ascending, at most max_rows. Groups may be empty. */
+/* Room for the tiles of `groups` groups with at most max_rows rows, as scratch. */
+emo_status emo_cuda_tiles_room(emo_exec *exec, int64_t groups, int64_t max_rows, int32_t step, emo_cuda_tiles *out,
+                               emo_error *err);
+/* And filled. offsets: [groups + 1] on the device, ascending, at most max_rows. Groups may be empty. */
 emo_status emo_cuda_tiles_make(emo_exec *exec, const int32_t *offsets, int64_t groups, int64_t max_rows, int32_t step,
                                emo_cuda_tiles *out, emo_error *err);
 
@@ -45,6 +48,42 @@ __device__ static inline int32_t emo_block_scan(int32_t v, int32_t *room, int32_
     __syncthreads();
     *total = all;
     return base + sum - v;
+}
+
+/* By one block: first the tiles before each group, then every tile looks its group up, so that one long group costs no
+ * more than many short ones. room: 33 elements of shared memory. */
+__device__ static inline void emo_cuda_tiles_fill(const int32_t *offsets, int32_t groups, int32_t step,
+                                                  const emo_cuda_tiles &tiles, int32_t *room) {
+    int32_t done = 0;
+    for (int32_t g0 = 0; g0 < groups; g0 += (int32_t)blockDim.x) {
+        int32_t g = g0 + (int32_t)threadIdx.x, total;
+        int32_t mine = g < groups ? (offsets[g + 1] - offsets[g] + step - 1) / step : 0;
+        int32_t before = emo_block_scan(mine, room, &total);
+        if (g < groups)
+            tiles.of_group[g] = done + before;
+        done += total;
+    }
+    if (threadIdx.x == 0)
+        tiles.of_group[groups] = done;
+    __syncthreads();
+    for (int32_t i = (int32_t)threadIdx.x; i < tiles.bound; i += (int32_t)blockDim.x) {
+        emo_cuda_tile tile = {-1, 0, 0};
+        if (i < done) {
+            int32_t low = 0, high = groups - 1; /* the last group that starts at or before the tile */
+            while (low < high) {
+                int32_t middle = (low + high + 1) / 2;
+                if (tiles.of_group[middle] <= i)
+                    low = middle;
+                else
+                    high = middle - 1;
+            }
+            int32_t first = offsets[low] + (i - tiles.of_group[low]) * step, left = offsets[low + 1] - first;
+            tile.group = low;
+            tile.first = first;
+            tile.rows = left < step ? left : step;
+        }
+        tiles.list[i] = tile;
+    }
 }
 
 #endif

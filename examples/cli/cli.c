@@ -80,7 +80,13 @@ int cli_begin(cli *c, const command_text *text, option *table, int argc, char **
         options.log.log = log_to_stderr;
         options.log.level = EMO_LOG_WARNING;
     }
-    if (emo_runtime_create(&options, &c->rt, &c->err) != EMO_OK || cli_load_backend(c) != EMO_OK) {
+    char *libraries = NULL;
+    emo_status status = cli_find_libraries(c, &libraries);
+    options.libraries = libraries;
+    if (status == EMO_OK)
+        status = emo_runtime_create(&options, &c->rt, &c->err);
+    free(libraries);
+    if (status != EMO_OK || cli_load_backend(c) != EMO_OK) {
         c->code = cli_end(c);
         return 0;
     }

@@ -53,6 +53,14 @@ emo_status cli_load_backend(cli *c) {
     return status;
 }
 
+emo_status cli_find_libraries(cli *c, char **out) {
+    const char *folder = c->common.libraries;
+    *out = folder != NULL ? realpath(folder, NULL) : NULL;
+    if (folder != NULL && *out == NULL)
+        return cli_fail(c, EMO_E_NOT_FOUND, "--cuda-libraries %s: there is no such folder", folder);
+    return EMO_OK;
+}
+
 emo_status cli_place_model(cli *c, emo_model *model) {
     if (on_cpu(c->common.device))
         return EMO_OK;

@@ -8,6 +8,9 @@
  * there need be no device. */
 emo_status cli_load_backend(cli *c);
 
+/* The absolute path of the folder that --cuda-libraries names, for the caller to free; NULL: the option is not given. */
+emo_status cli_find_libraries(cli *c, char **out);
+
 /* Moves a model to --device. */
 emo_status cli_place_model(cli *c, emo_model *model);
 

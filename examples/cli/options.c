@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LONGEST_WORD = 64, COMMON_COUNT = 8, HELP_COLUMN = 30, HELP_WIDTH = 110 };
+enum { LONGEST_WORD = 64, COMMON_COUNT = 9, HELP_COLUMN = 30, HELP_WIDTH = 110 };
 
 int usage_error(const command_text *text, const char *format, ...) {
     fprintf(stderr, "%s: ", text->name);
@@ -207,6 +207,8 @@ static void fill_common(option rows[COMMON_COUNT + 1], common_options *common) {
         {"device", OPTION_STRING, &common->device, "NAME", "where models are: cpu, cuda, cuda:1", "cpu", 0, 0, 0, 0},
         {"backend", OPTION_STRING, &common->backend, "FILE", "the plug-in that brings the device",
          "libemo_NAME.so beside the program", 0, 0, 0, 0},
+        {"cuda-libraries", OPTION_STRING, &common->libraries, "DIR", "folder of NVIDIA's libraries, such as cuBLASLt",
+         "beside the plug-in, then where the dynamic linker looks", 0, 0, 0, 0},
         {"json", OPTION_FLAG, &common->json, NULL, "print one JSON object instead of text", NULL, 0, 0, 0, 0},
         {"quiet", OPTION_FLAG, &common->quiet, NULL, "print the result only: no progress, no warnings", NULL, 0, 0, 0,
          0},

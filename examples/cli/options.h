@@ -65,6 +65,7 @@ typedef struct common_options {
     const char *compute;
     const char *device;
     const char *backend;
+    const char *libraries;
     int32_t json;
     int32_t quiet;
     int32_t help;

@@ -38,12 +38,12 @@ typedef struct emo_runtime_options {
     emo_allocator allocator; /**< alloc NULL: malloc */
     emo_log_sink log;        /**< log NULL: silent */
     emo_executor executor;   /**< parallel_for NULL: the library's own pool, which parks and never spins for long */
+    const char *libraries; /**< folder of the libraries that plug-ins open themselves (cuBLASLt), and only there; NULL:
+                              beside the plug-in, then where the dynamic linker looks */
 } emo_runtime_options;
 
 #define EMO_RUNTIME_OPTIONS_INIT                                                                                       \
-    {                                                                                                                  \
-        sizeof(emo_runtime_options), 0, EMO_ISA_AUTO, 0, {0, 0, 0}, {0, 0, EMO_LOG_WARNING, 0}, { 0, 0, 0 }            \
-    }
+    { sizeof(emo_runtime_options), 0, EMO_ISA_AUTO, 0, {0, 0, 0}, {0, 0, EMO_LOG_WARNING, 0}, {0, 0, 0}, 0 }
 
 /** Fills in the defaults, as the macro does: see emo_struct_init(). */
 EMO_API void emo_runtime_options_init(emo_runtime_options *options);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/runtime.h"
 
+#include <string.h>
+
 #include "backend/registry.h"
 #include "base/options.h"
 #include "base/status.h"
@@ -17,6 +19,7 @@ static void destroy(emo_runtime *rt) {
     if (rt->cpu != NULL)
         rt->cpu->ops->destroy(rt->cpu);
     emo__threads_destroy(rt->threads);
+    emo__free(&rt->mem, rt->libraries);
     emo__mem mem = rt->mem; /* the block itself is freed through a copy of its hooks */
     emo__free(&mem, rt);
 }
@@ -39,6 +42,9 @@ static emo_status check(const emo_runtime_options *options, emo_error *err) {
             return emo__fail(err, EMO_E_UNSUPPORTED, "isa %s: this machine has %s at best", emo_isa_name(options->isa),
                              emo_isa_name(emo__cpu_best_isa()));
     }
+    if (options->libraries != NULL && options->libraries[0] != '/')
+        return emo__fail(err, EMO_E_INVALID_ARGUMENT, "libraries is '%s'; it must be the absolute path of a folder",
+                         options->libraries);
     if ((options->allocator.alloc == NULL) != (options->allocator.free == NULL))
         return emo__fail(err, EMO_E_INVALID_ARGUMENT, "allocator needs both alloc and free, or neither");
     if (options->executor.parallel_for != NULL &&
@@ -79,6 +85,10 @@ emo_status emo_runtime_create(const emo_runtime_options *options, emo_runtime **
         rt->executor.ctx = rt->threads;
         rt->executor.concurrency = workers;
         rt->executor.parallel_for = own_parallel_for;
+    }
+    if (status == EMO_OK && opt.libraries != NULL) {
+        rt->libraries = emo__strdup(&rt->mem, opt.libraries);
+        status = rt->libraries != NULL ? EMO_OK : emo__fail_memory(err, strlen(opt.libraries) + 1);
     }
     if (status == EMO_OK)
         status = emo__cpu_backend_create(rt, &rt->cpu, err);

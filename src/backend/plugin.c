@@ -29,7 +29,8 @@ static emo_backend_services services_of(const emo_runtime *rt) {
                                   .free = service_free,
                                   .log = service_log,
                                   .workers = rt->executor.concurrency,
-                                  .parallel_for = service_parallel_for};
+                                  .parallel_for = service_parallel_for,
+                                  .libraries = rt->libraries};
 }
 
 /* ---- devices ---- */

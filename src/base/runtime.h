@@ -21,6 +21,7 @@ struct emo_runtime {
     emo_isa isa;                    /* resolved level, never EMO_ISA_AUTO */
     struct emo_backend *cpu;        /* owned; the CPU back end is always there */
     struct emo__registry *registry; /* owned; the CPU and the devices of plug-ins */
+    char *libraries;                /* the option; NULL: not given */
 };
 
 static inline emo_runtime *emo__runtime_retain(emo_runtime *rt) {

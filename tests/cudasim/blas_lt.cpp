@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The part of cuBLASLt that a cached plan needs: descriptors, a heuristic, the product. It holds callers to what they
- * told the heuristic: the shapes, the alignment of each operand, the workspace (which it scribbles over).
+ * told the heuristic: the shapes, the alignment of each operand, the workspace (which it scribbles over). Some shapes
+ * get an algorithm that adds the parts of its sums in the output in an order of chance, unless the caller forbids it.
  */
 #include <cublasLt.h>
 
@@ -31,16 +32,19 @@ struct Layout {
 struct Preference {
     uint64_t workspace;
     uint32_t align[4];
+    uint32_t reductions;
 };
 struct Algo {
     uint64_t magic, shape, workspace;
     uint32_t align[4];
+    uint32_t reduction;
 };
 static_assert(sizeof(Product) <= sizeof(cublasLtMatmulDescOpaque_t), "a descriptor fits");
 static_assert(sizeof(Layout) <= sizeof(cublasLtMatrixLayoutOpaque_t), "a layout fits");
 static_assert(sizeof(Preference) <= sizeof(cublasLtMatmulPreferenceOpaque_t), "a preference fits");
 static_assert(sizeof(Algo) <= sizeof(cublasLtMatmulAlgo_t), "an algorithm fits");
 constexpr uint64_t algo_magic = 0x63756461736d616cull;
+int heuristics;
 
 template <class T, class Opaque>
 static T &as(Opaque *opaque) {
@@ -96,6 +100,21 @@ static bool supported(const Product &p, const Layout &a, const Layout &b, const 
     bool compute = p.compute == CUBLAS_COMPUTE_32F || p.compute == CUBLAS_COMPUTE_32F_PEDANTIC;
     bool epilogue = p.epilogue == CUBLASLT_EPILOGUE_DEFAULT || p.epilogue == CUBLASLT_EPILOGUE_BIAS;
     return types && compute && epilogue && p.scale == CUDA_R_32F;
+}
+
+/* A third of each sum after the other, in turns from the first one on and from the last one on. */
+static void by_chance(float alpha, const Matrix &a, const Matrix &b, float beta, const Matrix &c, const Matrix &d,
+                      const Matrix *bias) {
+    static bool turn;
+    turn = !turn;
+    for (int i = 0; i < 3; i++) {
+        int part = turn ? i : 2 - i, first = a.cols * part / 3, count = a.cols * (part + 1) / 3 - first;
+        Matrix left = a, right = b;
+        left.data = (const char *)a.data + (size_t)first * a.right * element_bytes(a.type);
+        right.data = (const char *)b.data + (size_t)first * b.down * element_bytes(b.type);
+        left.cols = right.rows = count;
+        gemm(alpha, left, right, i == 0 ? beta : 1.0f, i == 0 ? c : d, d, i == 0 ? bias : nullptr, "cublasLtMatmul");
+    }
 }
 
 } // namespace cudasim
@@ -163,7 +182,7 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc, cublasL
 cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *out, cudaDataType type, uint64_t rows, uint64_t cols,
                                           int64_t ld) {
     *out = nullptr;
-    if (rows == 0 || cols == 0 || ld < (int64_t)rows)
+    if (rows == 0 || cols == 0 || ld < (int64_t)rows || element_bytes(type) == 0)
         return CUBLAS_STATUS_INVALID_VALUE;
     *out = new cublasLtMatrixLayoutOpaque_t();
     as<Layout>(*out) = Layout{rows, cols, ld, 0, type, CUBLASLT_ORDER_COL, 1};
@@ -191,7 +210,8 @@ cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t layout,
 
 cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t *out) {
     *out = new cublasLtMatmulPreferenceOpaque_t();
-    as<Preference>(*out) = Preference{0, {256, 256, 256, 256}}; /* what cuBLASLt expects unless told otherwise */
+    as<Preference>(*out) = Preference{
+        0, {256, 256, 256, 256}, CUBLASLT_REDUCTION_SCHEME_MASK}; /* what cuBLASLt expects unless told otherwise */
     return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t preference) {
@@ -213,6 +233,8 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
         return set(p.align[2], value, bytes);
     case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES:
         return set(p.align[3], value, bytes);
+    case CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK:
+        return set(p.reductions, value, bytes);
     default:
         return CUBLAS_STATUS_NOT_SUPPORTED;
     }
@@ -225,19 +247,26 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
                                               cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
                                               cublasLtMatmulPreference_t preference, int requested,
                                               cublasLtMatmulHeuristicResult_t *results, int *found) {
+    CUDASIM_LOCK;
     *found = 0;
     if (handle == nullptr || requested < 1)
         return CUBLAS_STATUS_INVALID_VALUE;
+    heuristics++;
     const Product &p = as<Product>(desc);
     const Layout &la = as<Layout>(a), &lb = as<Layout>(b), &lc = as<Layout>(c), &ld = as<Layout>(d);
     if (!agree(p, la, lb, lc, ld))
         return CUBLAS_STATUS_INVALID_VALUE;
-    if (!supported(p, la, lb, lc, ld))
+    if (!supported(p, la, lb, lc, ld) || options.blas == Blas::refusing)
         return CUBLAS_STATUS_NOT_SUPPORTED;
     const Preference &wish = as<Preference>(preference);
-    /* Some shapes want a workspace, so that callers must have one. */
+    /* Some shapes want a workspace, so that callers must have one; what does not fit is not offered. */
     uint64_t shape = shape_of(p, la, lb, lc, ld), workspace = shape % 3 == 0 ? 0 : 4096 << shape % 4;
-    Algo algo{algo_magic, shape, workspace < wish.workspace ? workspace : wish.workspace, {}};
+    bool in_place = shape % 5 < 2 && ld.type == CUDA_R_32F && (wish.reductions & CUBLASLT_REDUCTION_SCHEME_INPLACE);
+    Algo algo{algo_magic,
+              shape,
+              workspace <= wish.workspace ? workspace : 0,
+              {},
+              in_place ? (uint32_t)CUBLASLT_REDUCTION_SCHEME_INPLACE : (uint32_t)CUBLASLT_REDUCTION_SCHEME_NONE};
     memcpy(algo.align, wish.align, sizeof algo.align);
     results[0] = cublasLtMatmulHeuristicResult_t();
     memcpy(&results[0].algo, &algo, sizeof algo);
@@ -261,7 +290,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
         return CUBLAS_STATUS_INVALID_VALUE;
     if (!supported(p, la, lb, lc, ld))
         return CUBLAS_STATUS_NOT_SUPPORTED;
-    Algo algo{algo_magic, shape_of(p, la, lb, lc, ld), 0, {16, 16, 16, 16}};
+    Algo algo{algo_magic, shape_of(p, la, lb, lc, ld), 0, {16, 16, 16, 16}, CUBLASLT_REDUCTION_SCHEME_NONE};
     if (chosen != nullptr)
         memcpy(&algo, chosen, sizeof algo);
     if (algo.magic != algo_magic || algo.shape != shape_of(p, la, lb, lc, ld)) {
@@ -285,7 +314,12 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
         memcpy(&factors[0], alpha, sizeof(float));
         memcpy(&factors[1], beta, sizeof(float));
     }
+    if (algo.workspace > 0 && (uintptr_t)workspace % 256 != 0) {
+        finding("cublasLtMatmul: the workspace is not aligned to 256 bytes");
+        return CUBLAS_STATUS_INVALID_VALUE;
+    }
     size_t used = algo.workspace;
+    bool in_place = algo.reduction == CUBLASLT_REDUCTION_SCHEME_INPLACE;
     float al = factors[0], be = factors[1];
     cudaError_t error = enqueue(stream, "cublasLtMatmul", [=] {
         float x = al, y = be;
@@ -302,9 +336,15 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
             check_written(workspace, used);
         }
         Matrix bias = column_major(p.bias, p.bias_type, (int)ld.rows, 1, (long long)ld.rows, false);
-        for (int i = 0; i < ld.batches; i++)
-            gemm(x, view(a, la, p.trans_a != 0, i), view(b, lb, p.trans_b != 0, i), y, view(c, lc, false, i),
-                 view(d, ld, false, i), p.epilogue == CUBLASLT_EPILOGUE_BIAS ? &bias : nullptr, "cublasLtMatmul");
+        const Matrix *add = p.epilogue == CUBLASLT_EPILOGUE_BIAS ? &bias : nullptr;
+        for (int i = 0; i < ld.batches; i++) {
+            Matrix left = view(a, la, p.trans_a != 0, i), right = view(b, lb, p.trans_b != 0, i);
+            Matrix from = view(c, lc, false, i), to = view(d, ld, false, i);
+            if (in_place && left.cols > 2)
+                by_chance(x, left, right, y, from, to, add);
+            else
+                gemm(x, left, right, y, from, to, add, "cublasLtMatmul");
+        }
         return cudaSuccess;
     });
     return error == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;

@@ -23,6 +23,8 @@ typedef struct cudasim_control_table {
     int (*findings)(void);          /* findings so far */
     size_t (*take)(char *, size_t); /* their text, at most size - 1 bytes; forgets them and the device's error */
     size_t (*live)(void);           /* bytes of device memory that are allocated */
+    void (*blas)(int mode);         /* cuBLASLt 0: is there; 1: is missing; 2: has no way for any product */
+    int (*heuristics)(void);        /* times that its heuristic was asked so far */
 } cudasim_control_table;
 
 extern const cudasim_control_table cudasim_control;

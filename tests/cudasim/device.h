@@ -44,6 +44,11 @@ using Entry = void (*)(void *);
 void *arguments_alloc(size_t bytes); /* launch arguments lie in a range of their own: think of the constant bank */
 cudaError_t enqueue_kernel(const LaunchConfig &config, Entry entry, void *arguments);
 
+/* dlopen, dlerror and dlsym for NVIDIA's libraries. */
+void *library_open(const char *path);
+const char *library_error();
+void *library_symbol(void *library, const char *name);
+
 enum class Vote { ballot, any, all, add, max_u, min_u, max_s, min_s, bit_and, bit_or, bit_xor, match };
 enum class Shuffle { index, up, down, exclusive };
 

@@ -35,6 +35,7 @@
 namespace cudasim {
 
 /* ---- options.cpp: set from CUDASIM_* variables at first use, or by control.h ---- */
+enum class Blas { there, missing, refusing }; /* cuBLASLt: refusing has no way for any product */
 struct Options {
     uint32_t seed; /* 0: threads, warps and blocks in order; else a random order */
     int streams;   /* 0: work runs when it is enqueued; 1: when something waits for it; 2: any order it may have */
@@ -44,8 +45,10 @@ struct Options {
     int fail_alloc;       /* n > 0: the n-th allocation from now on fails, and those after it */
     int multiprocessors;
     int major, minor;
+    Blas blas;
 };
 extern Options options;
+extern int heuristics; /* questions that cuBLASLt's heuristic was asked */
 extern std::recursive_mutex lock;
 using Guard = std::lock_guard<std::recursive_mutex>;
 #define CUDASIM_LOCK cudasim::Guard guard_(cudasim::lock)

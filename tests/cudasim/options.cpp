@@ -27,6 +27,7 @@ Options options = {
     (int)number("CUDASIM_SMS", 4),
     8,
     0,
+    Blas::there,
 };
 std::recursive_mutex lock;
 cudaError_t last_error, sticky_error;
@@ -119,6 +120,8 @@ static void set_streams(int mode) { options.streams = mode; }
 static void set_memory(size_t bytes) { options.memory = bytes; }
 static void fail_allocation(int n) { options.fail_alloc = n; }
 static int finding_count(void) { return count; }
+static void set_blas(int mode) { options.blas = (Blas)mode; }
+static int heuristic_count(void) { return heuristics; }
 
 static size_t take_findings(char *text, size_t size) {
     CUDASIM_LOCK;
@@ -143,6 +146,8 @@ static size_t live_memory(void) {
 } // namespace cudasim
 
 extern "C" __attribute__((visibility("default"))) const cudasim_control_table cudasim_control = {
-    sizeof(cudasim_control_table), cudasim::set_seed,      cudasim::set_streams,   cudasim::set_memory,
-    cudasim::fail_allocation,      cudasim::finding_count, cudasim::take_findings, cudasim::live_memory,
+    sizeof(cudasim_control_table), cudasim::set_seed,        cudasim::set_streams,
+    cudasim::set_memory,           cudasim::fail_allocation, cudasim::finding_count,
+    cudasim::take_findings,        cudasim::live_memory,     cudasim::set_blas,
+    cudasim::heuristic_count,
 };

@@ -176,6 +176,118 @@ static void test_matmul_promises(void **) {
     assert_non_null(strstr(take_findings().c_str(), "runs out of its allocation"));
 }
 
+/* What a layout, a preference and a descriptor refuse, as the library does. */
+static void test_matmul_refusals(void **) {
+    cublasLtMatmulDesc_t product;
+    cublasLtMatrixLayout_t layout;
+    cublasLtMatmulPreference_t wish;
+    cublasOperation_t conjugate = CUBLAS_OP_C;
+    int32_t order = CUBLASLT_ORDER_ROW;
+    uint32_t room = 1;
+    assert_int_equal(cublasLtMatrixLayoutCreate(&layout, CUDA_R_32F, 4, 4, 3), CUBLAS_STATUS_INVALID_VALUE);
+    assert_int_equal(cublasLtMatrixLayoutCreate(&layout, CUDA_R_32F, 0, 4, 4), CUBLAS_STATUS_INVALID_VALUE);
+    assert_int_equal(cublasLtMatrixLayoutCreate(&layout, CUDA_R_32F, 4, 4, 4), CUBLAS_STATUS_SUCCESS);
+    assert_int_equal(cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_ORDER, &order, 1),
+                     CUBLAS_STATUS_INVALID_VALUE);
+    cublasLtMatrixLayoutDestroy(layout);
+    cublasLtMatmulDescCreate(&product, CUBLAS_COMPUTE_32F_FAST_TF32, CUDA_R_32F);
+    assert_int_equal(cublasLtMatmulDescSetAttribute(product, CUBLASLT_MATMUL_DESC_TRANSA, &conjugate, sizeof conjugate),
+                     CUBLAS_STATUS_NOT_SUPPORTED);
+    cublasLtMatmulPreferenceCreate(&wish);
+    assert_int_equal(cublasLtMatmulPreferenceSetAttribute(wish, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &room,
+                                                          sizeof room), /* it is 64 bits */
+                     CUBLAS_STATUS_INVALID_VALUE);
+    /* TF32, shapes that do not fit each other, nothing asked for */
+    Plan plan(8, 8, 8, 16), other(8, 8, 4, 16);
+    cublasLtMatmulHeuristicResult_t found;
+    int count = 0;
+    assert_int_equal(
+        cublasLtMatmulAlgoGetHeuristic(plan.handle, product, plan.a, plan.b, plan.c, plan.c, wish, 1, &found, &count),
+        CUBLAS_STATUS_NOT_SUPPORTED);
+    assert_int_equal(cublasLtMatmulAlgoGetHeuristic(plan.handle, plan.product, plan.a, other.b, plan.c, plan.c, wish, 1,
+                                                    &found, &count),
+                     CUBLAS_STATUS_INVALID_VALUE);
+    assert_int_equal(cublasLtMatmulAlgoGetHeuristic(plan.handle, plan.product, plan.a, plan.b, plan.c, plan.c, wish, 0,
+                                                    &found, &count),
+                     CUBLAS_STATUS_INVALID_VALUE);
+    assert_int_equal(count, 0);
+    cublasLtMatmulPreferenceDestroy(wish);
+    cublasLtMatmulDescDestroy(product);
+    assert_string_equal(take_findings().c_str(), "");
+}
+
+/* Rows of a row-major left operand, and a bias added to the rows of the result. */
+static void test_matmul_orders(void **) {
+    const int m = 5, n = 7, k = 6;
+    Plan plan(m, n, k, 4);
+    int32_t order = CUBLASLT_ORDER_ROW;
+    int64_t ld = k;
+    cublasLtMatrixLayout_t rows;
+    std::vector<float> x = numbers(m * k, 1), y = numbers(k * n, 2), z(m * n, 0.0f), bias = numbers(m, 4);
+    Buffer<float> dx(x), dy(y), dz(z), db(bias);
+    /* m rows of k: the layout is made for columns of m, then told otherwise */
+    assert_int_equal(cublasLtMatrixLayoutCreate(&rows, CUDA_R_32F, m, k, ld), CUBLAS_STATUS_SUCCESS);
+    assert_int_equal(cublasLtMatrixLayoutSetAttribute(rows, CUBLASLT_MATRIX_LAYOUT_ORDER, &order, sizeof order),
+                     CUBLAS_STATUS_SUCCESS);
+    cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
+    const float *address = db.data;
+    cublasLtMatmulDescSetAttribute(plan.product, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
+    cublasLtMatmulDescSetAttribute(plan.product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &address, sizeof address);
+    cublasLtMatrixLayoutDestroy(plan.a);
+    plan.a = rows;
+    Buffer<char> work(1 << 16);
+    assert_int_equal(plan.run(dx.data, dy.data, dz.data, nullptr, work.data, work.count), CUBLAS_STATUS_SUCCESS);
+    std::vector<float> got = dz.get();
+    for (int j = 0; j < n; j++)
+        for (int i = 0; i < m; i++) {
+            float sum = bias[(size_t)i];
+            for (int p = 0; p < k; p++)
+                sum += x[(size_t)(i * k + p)] * y[(size_t)(j * k + p)];
+            assert_true(got[(size_t)(j * m + i)] == sum);
+        }
+    assert_string_equal(take_findings().c_str(), "");
+}
+
+/* What the heuristic offers fits the workspace and the ways to add parts of sums that were allowed. */
+static void test_matmul_limits(void **) {
+    int with_workspace = 0, by_chance = 0;
+    for (int m = 3; m < 20; m++)
+        for (int allowed = 0; allowed < 2; allowed++) {
+            Plan plan(m, 7, 64, 4);
+            cublasLtMatmulPreference_t wish;
+            uint64_t room = allowed ? 1 << 20 : 0;
+            uint32_t reductions =
+                CUBLASLT_REDUCTION_SCHEME_MASK & (allowed ? ~0u : ~(uint32_t)CUBLASLT_REDUCTION_SCHEME_INPLACE);
+            int count = 0;
+            cublasLtMatmulPreferenceCreate(&wish);
+            cublasLtMatmulPreferenceSetAttribute(wish, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &room, sizeof room);
+            assert_int_equal(cublasLtMatmulPreferenceSetAttribute(wish, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+                                                                  &reductions, sizeof reductions),
+                             CUBLAS_STATUS_SUCCESS);
+            assert_int_equal(cublasLtMatmulAlgoGetHeuristic(plan.handle, plan.product, plan.a, plan.b, plan.c, plan.c,
+                                                            wish, 1, &plan.found, &count),
+                             CUBLAS_STATUS_SUCCESS);
+            cublasLtMatmulPreferenceDestroy(wish);
+            assert_true(plan.found.workspaceSize <= room);
+            with_workspace += plan.found.workspaceSize > 0;
+            /* Numbers whose sums depend on their order. */
+            std::vector<float> x((size_t)(m * 64)), y(64 * 7);
+            for (size_t i = 0; i < x.size(); i++)
+                x[i] = 1.0f / (float)(i + 3);
+            for (size_t i = 0; i < y.size(); i++)
+                y[i] = 1.0f / (float)(2 * i + 7);
+            Buffer<float> dx(x), dy(y), first((size_t)(m * 7)), second((size_t)(m * 7));
+            Buffer<char> work(1 << 20);
+            plan.run(dx.data, dy.data, first.data, &plan.found.algo, work.data, work.count);
+            plan.run(dx.data, dy.data, second.data, &plan.found.algo, work.data, work.count);
+            int differs = first.get() != second.get();
+            assert_true(allowed || !differs);
+            by_chance += differs;
+        }
+    assert_true(with_workspace > 0 && by_chance > 0);
+    assert_string_equal(take_findings().c_str(), "");
+}
+
 static void test_random(void **) {
     curandGenerator_t g;
     const size_t n = 20000;
@@ -205,8 +317,13 @@ static void test_random(void **) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_gemm), cmocka_unit_test(test_grouped),
-                                       cmocka_unit_test(test_matmul), cmocka_unit_test(test_matmul_promises),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_gemm),
+                                       cmocka_unit_test(test_grouped),
+                                       cmocka_unit_test(test_matmul),
+                                       cmocka_unit_test(test_matmul_promises),
+                                       cmocka_unit_test(test_matmul_refusals),
+                                       cmocka_unit_test(test_matmul_orders),
+                                       cmocka_unit_test(test_matmul_limits),
                                        cmocka_unit_test(test_random)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -318,6 +318,7 @@ STRUCTS: Dict[str, Tuple[Tuple[str, str, str], ...]] = {
         ("allocator", "emo_allocator", "alloc NULL: malloc"),
         ("log", "emo_log_sink", "log NULL: silent"),
         ("executor", "emo_executor", "parallel_for NULL: the library's own pool, which parks and never spins for long"),
+        ("libraries", "const char *", "folder of the libraries that plug-ins open themselves (cuBLASLt), and only there; NULL: beside the plug-in, then where the dynamic linker looks"),
     ),
     "emo_select_options": (
         ("struct_size", "uint32_t", ""),

@@ -163,6 +163,7 @@ class RuntimeOptions(TypedDict, total=False):
     allocator: Optional[Allocator]  # alloc NULL: malloc
     log: Optional[Callable[[int, str], object]]  # log NULL: silent
     executor: Optional[Executor]  # parallel_for NULL: the library's own pool, which parks and never spins for long
+    libraries: Optional[Path]  # folder of the libraries that plug-ins open themselves (cuBLASLt), and only there; NULL: beside the plug-in, then where the dynamic linker looks
 
 
 class SelectOptions(TypedDict, total=False):

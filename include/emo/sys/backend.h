@@ -629,8 +629,8 @@ typedef struct emo_count_args {
 
 typedef struct emo_exec_options {
     uint32_t struct_size;
-    emo_dtype compute; /**< EMO_DTYPE_F32; EMO_DTYPE_BF16 where supported */
-    int32_t deterministic;
+    emo_dtype compute;     /**< EMO_DTYPE_F32; EMO_DTYPE_BF16 where supported */
+    int32_t deterministic; /**< 0: products may be added up in an order that differs from run to run */
     int32_t reserved;
     void *host_stream; /**< a stream of the host's, or NULL */
 } emo_exec_options;
@@ -792,6 +792,7 @@ typedef struct emo_backend_services {
     void (*log)(void *ctx, emo_log_level level, const char *message);
     size_t workers;
     void (*parallel_for)(void *ctx, size_t count, emo_task_fn fn, void *task);
+    const char *libraries; /**< emo_runtime_options.libraries */
 } emo_backend_services;
 
 /**
