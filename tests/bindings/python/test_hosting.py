@@ -125,8 +125,8 @@ def test_ctrl_c_stops_generation(tokenizer, ctrl_c):
 
 
 def test_a_cancelled_selection_ends_within_tens_of_milliseconds(tokenizer):
-    """What docs/python.md says of a thread that selects. Measured on an idle machine: 1 to 22 ms. Other work only adds to
-    it, so that the best of five is what counts; the whole call would take seconds."""
+    """What docs/python.md says of a thread that selects. Measured on an idle machine, in a model of 8 layers of 256: 1 to
+    22 ms. Other work only adds to it, so that the best of five is what counts; the whole call would take seconds."""
     model = emo.Model({**CONFIG, "hidden_size": 192, "intermediate_size": 96, "num_hidden_layers": 6,
                        "max_position_embeddings": 4096}, tokenizer=tokenizer)
     data = emo.Dataset.from_texts(["the river and the bridge, the water and the stone. " * 40] * 60, tokenizer)
