@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The library's own pool of workers. Workers spin briefly, then park on a condition variable. */
+/* The library's own pool of workers. Workers spin briefly, then park on a condition variable. The caller works along,
+ * and waits for tasks that others have taken, never for a worker that has none. */
 #ifndef EMO_SRC_BASE_THREADS_H
 #define EMO_SRC_BASE_THREADS_H
 

@@ -128,11 +128,12 @@ static emo_status attention_forward(emo_exec *exec, const emo_attention_args *ar
     emo_status status = check(args, err);
     if (status != EMO_OK)
         return status;
-    int64_t step = keys_at_a_time(cpu, args), count = 0, longest = 0;
+    int64_t step = keys_at_a_time(cpu, args), count = 0, longest = 0, work = 0;
     for (int64_t i = 0; i < args->n_segments; i++) {
         const emo_attention_segment *s = &args->segments[i];
         int64_t blocks = blocks_of(args, s);
         count += blocks * args->kv_heads;
+        work += blocks * args->heads * EMO__ATTN_ROWS * 2 * args->head_dim * s->k_count;
         longest = blocks > 0 && s->k_count > longest ? s->k_count : longest;
     }
     t.state_stride = lines(t.kernels->attn_state_bytes(args->head_dim));
@@ -146,7 +147,7 @@ static emo_status attention_forward(emo_exec *exec, const emo_attention_args *ar
     for (int64_t first = 0; first < longest; first += step) {
         t.key_first = first;
         t.key_last = longest - first > step ? first + step : INT64_MAX;
-        emo__cpu_for(cpu, (size_t)count, forward_one, &t);
+        emo__cpu_for(cpu, (size_t)count, work, forward_one, &t);
         if (t.key_last == INT64_MAX)
             break;
     }

@@ -121,10 +121,22 @@ static void run_part(void *arg, size_t index, size_t worker) {
     t->fn(t->task, t->first + index, worker);
 }
 
-void emo__cpu_for(emo__cpu_exec *cpu, size_t count, emo_task_fn fn, void *task) {
+/* About ten microseconds of one core: waking another takes as long. */
+#define LITTLE_WORK ((int64_t)1 << 17)
+
+static void run_loop(const emo__cpu_exec *cpu, size_t count, int64_t work, emo_task_fn fn, void *task) {
+    if (work >= LITTLE_WORK) {
+        emo__parallel_for(cpu->rt, count, fn, task);
+        return;
+    }
+    for (size_t i = 0; i < count; i++)
+        fn(task, i, 0);
+}
+
+void emo__cpu_for(emo__cpu_exec *cpu, size_t count, int64_t work, emo_task_fn fn, void *task) {
     emo__cpu_window *w = &cpu->window;
     if (w->work == 0) {
-        emo__parallel_for(cpu->rt, count, fn, task);
+        run_loop(cpu, count, work, fn, task);
         return;
     }
     int64_t first = w->first > w->seen ? w->first - w->seen : 0;
@@ -132,17 +144,25 @@ void emo__cpu_for(emo__cpu_exec *cpu, size_t count, emo_task_fn fn, void *task) 
     part_task part = {fn, task, (size_t)first};
     w->seen += (int64_t)count;
     if (first < last)
-        emo__parallel_for(cpu->rt, (size_t)(last - first), run_part, &part);
+        run_loop(cpu, (size_t)(last - first), work / (int64_t)count * (last - first), run_part, &part);
 }
 
 /* Rows beyond which a weight that was read is used often enough; multiply-adds then count, not reading. */
 enum { MANY_ROWS = 32, TILE_ROWS = 128 };
+/* Weights of a tile with fewer rows for one of several workers: reading them takes a fraction of a millisecond, which
+ * is what an operator waits for at most when the system stops a worker in one. */
+#define TILE_WEIGHTS ((int64_t)1 << 19)
 
 void emo__cpu_task_shape(const emo__cpu_exec *cpu, int64_t m, int64_t k, int products, int64_t *max_rows,
                          int64_t *max_cols) {
     *max_rows = *max_cols = 0;
-    if (cpu->window.work == 0 || k < 1)
+    if (k < 1)
         return;
+    if (cpu->window.work == 0) {
+        if (cpu->workers > 1 && m < MANY_ROWS)
+            *max_cols = k * products < TILE_WEIGHTS ? TILE_WEIGHTS / (k * products) : 1;
+        return;
+    }
     int64_t rows = m < TILE_ROWS ? m : TILE_ROWS;
     int64_t columns = cpu->window.work / (k * products * (rows > MANY_ROWS ? rows : MANY_ROWS));
     *max_rows = rows;

@@ -47,12 +47,14 @@ void *emo__cpu_scratch(emo__cpu_exec *cpu, size_t bytes, emo_error *err);
 /* The same from the second region, for operators built on other operators (head on gemm); those never nest. */
 void *emo__cpu_outer(emo__cpu_exec *cpu, size_t bytes, emo_error *err);
 
-/* fn(task, i, worker) for i < count on the exec's workers, as far as the window reaches. What an operator does outside
- * of such loops is done anew for every window: it may depend on the arguments alone. */
-void emo__cpu_for(emo__cpu_exec *cpu, size_t count, emo_task_fn fn, void *task);
+/* fn(task, i, worker) for i < count on the exec's workers, as far as the window reaches; on the calling thread alone
+ * when all of it is less `work`, in multiply-adds, than asking others is worth. What an operator does outside of such
+ * loops is done anew for every window: it may depend on the arguments alone. */
+void emo__cpu_for(emo__cpu_exec *cpu, size_t count, int64_t work, emo_task_fn fn, void *task);
 
-/* With a window, the most rows and columns of a tile of an m x n product over k, or several that share rows: few enough
- * multiply-adds, and few enough weights where rows are few and reading them is what takes time. Else 0, 0: no limit. */
+/* The most rows and columns of a tile of an m x n product over k, or several that share rows; 0: no limit. With a
+ * window: few enough multiply-adds, and few enough weights where rows are few and reading them is what takes time.
+ * Among several workers the latter without one too. */
 void emo__cpu_task_shape(const emo__cpu_exec *cpu, int64_t m, int64_t k, int products, int64_t *max_rows,
                          int64_t *max_cols);
 

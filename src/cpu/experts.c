@@ -147,7 +147,8 @@ static void rows_there(const emo_experts_args *args, int32_t *rows) {
 }
 
 static void combine(emo__cpu_exec *cpu, forward_task *task) {
-    emo__cpu_for(cpu, (size_t)((task->args->tokens + TOKENS_PER_TASK - 1) / TOKENS_PER_TASK), combine_tokens, task);
+    emo__cpu_for(cpu, (size_t)((task->args->tokens + TOKENS_PER_TASK - 1) / TOKENS_PER_TASK),
+                 task->args->tokens * task->args->k_total * task->args->hidden, combine_tokens, task);
 }
 
 emo_status emo__cpu_experts_forward(emo_exec *exec, const emo_experts_args *args, emo_error *err) {
@@ -172,6 +173,7 @@ emo_status emo__cpu_experts_forward(emo_exec *exec, const emo_experts_args *args
         rows_there(args, there);
         rows = there;
     }
+    int64_t each = rows[args->experts] * args->hidden * args->inner;
     (void)list_both(cpu, args, rows, &up_list, &down_list);
     size_t total = 0, up_at, down_at, token_at, h_at, out_at, temp_at, work_at;
     if (!emo__scratch_add(&total, up_list.count, sizeof(emo__tile), &up_at) ||
@@ -199,9 +201,9 @@ emo_status emo__cpu_experts_forward(emo_exec *exec, const emo_experts_args *args
     task.fused = fused;
     if (!part)
         task.out = (float *)(void *)(base + out_at);
-    emo__cpu_for(cpu, up_list.count, gate_up_tile, &task);
+    emo__cpu_for(cpu, up_list.count, 2 * each, gate_up_tile, &task);
     task.tiles = down_list.tiles;
-    emo__cpu_for(cpu, down_list.count, down_tile, &task);
+    emo__cpu_for(cpu, down_list.count, each, down_tile, &task);
     if (whole)
         combine(cpu, &task);
     return EMO_OK;

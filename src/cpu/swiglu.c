@@ -47,10 +47,13 @@ static void backward_rows(void *arg, size_t index, size_t worker) {
     }
 }
 
+enum { EXP_WORK = 16 }; /* an exponential, in multiply-adds */
+
 static void run(emo_exec *exec, const emo_swiglu_args *args, emo_task_fn fn) {
     emo__cpu_exec *cpu = emo__cpu(exec);
     swiglu_task task = {args, emo__swiglu_kernels_of(cpu->isa)};
-    emo__cpu_for(cpu, (size_t)((args->tokens + ROWS_PER_TASK - 1) / ROWS_PER_TASK), fn, &task);
+    emo__cpu_for(cpu, (size_t)((args->tokens + ROWS_PER_TASK - 1) / ROWS_PER_TASK),
+                 EXP_WORK * args->tokens * args->inner, fn, &task);
 }
 
 static emo_status swiglu_forward(emo_exec *exec, const emo_swiglu_args *args, emo_error *err) {

@@ -155,7 +155,7 @@ static emo_status run(emo_runtime *rt, const char *path, emo_dtype compute, int 
     options.ignore_eos = 1;
     int32_t *ids = malloc(sizeof *ids * (size_t)prompt);
     emo_status status = ids != NULL ? EMO_OK : EMO_E_OUT_OF_MEMORY;
-    double best_prompt = 1e30, best_token = 1e30;
+    double best_prompt = 1e30, best_token = 1e30, prompts = 0.0, tokens = 0.0; /* the last two but for the first turn */
     if (status != EMO_OK)
         return status;
     EMO_TRY(status = emo_model_load_path(rt, path, &load, &model, err));
@@ -171,19 +171,23 @@ static emo_status run(emo_runtime *rt, const char *path, emo_dtype compute, int 
         EMO_TRY(status = emo_session_advance(session, NULL, &state, err));
         double took = seconds() - began;
         best_prompt = took < best_prompt ? took : best_prompt;
+        prompts += turn > 0 ? took : 0.0;
         for (int i = 1; i < generated; i++) {
             began = seconds();
             EMO_TRY(status = emo_session_advance(session, NULL, &state, err));
             took = seconds() - began;
             best_token = took < best_token ? took : best_token;
+            tokens += turn > 0 ? took : 0.0;
         }
         emo_session_release(session);
         session = NULL;
     }
     /* all but the embedding's table is read for a token */
     double parameters = (double)info.active - (double)info.vocab * info.hidden;
-    (void)printf("prompt of %d: %.1f tokens/s; after it %.2f tokens/s (best), %.0f M weights a token\n", prompt,
-                 prompt / best_prompt, 1.0 / best_token, parameters * 1e-6);
+    (void)printf(
+        "prompt of %d: %.1f tokens/s; after it %.2f tokens/s (best), %.0f M weights a token; on average %.1f, %.2f\n",
+        prompt, prompt / best_prompt, 1.0 / best_token, parameters * 1e-6, 2 * prompt / prompts,
+        2 * (generated - 1) / tokens);
 done:
     emo_session_release(session);
     emo_model_release(model);

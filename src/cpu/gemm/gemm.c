@@ -230,5 +230,5 @@ void emo__gemm_run(emo__cpu_exec *cpu, const emo__gemm *g, void *work) {
     emo__gemm_cut(task.kernels, g->m, g->n, cpu->workers > 1 ? 4 * (int64_t)cpu->workers : 1, max_rows, max_cols,
                   &task.tile_rows, &task.tile_cols);
     task.down = divide_up(g->m, task.tile_rows);
-    emo__cpu_for(cpu, (size_t)(task.down * divide_up(g->n, task.tile_cols)), run_tile, &task);
+    emo__cpu_for(cpu, (size_t)(task.down * divide_up(g->n, task.tile_cols)), g->m * g->n * g->k, run_tile, &task);
 }

@@ -7,6 +7,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <unistd.h>
 
 #include "support/support.h"
 
@@ -168,12 +169,43 @@ static void loops_from_several_threads(void **state) {
     emo_runtime_release(rt);
 }
 
+typedef struct short_job {
+    uint32_t number;
+    atomic_uint ran; /* tasks of this job */
+    atomic_uint wrong;
+    size_t count;
+} short_job;
+
+static void run_short(void *task, size_t index, size_t worker) {
+    short_job *job = task;
+    atomic_fetch_add(&job->ran, 1);
+    if (index >= job->count || worker >= WORKERS)
+        atomic_fetch_add(&job->wrong, 1);
+    if (job->number % 64 == 0 && worker > 0) /* the others are done long before */
+        for (int i = 0; i < 50; i++)
+            (void)sched_yield();
+}
+
+/* Jobs follow each other so fast that workers come late, or meet the next one: each task runs once, with its job. */
+static void short_jobs_one_after_the_other(void **state) {
+    (void)state;
+    emo_runtime *rt = test_runtime(WORKERS, EMO_ISA_AUTO);
+    for (uint32_t n = 0; n < 5000; n++) {
+        short_job job = {.number = n, .count = 2 + n % 7};
+        emo__parallel_for(rt, job.count, run_short, &job);
+        assert_int_equal(atomic_load(&job.ran), job.count);
+        assert_int_equal(atomic_load(&job.wrong), 0);
+        if (n % 500 == 0)
+            (void)usleep(2000); /* all sleep */
+    }
+    emo_runtime_release(rt);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(threads_that_do_not_start),
-        cmocka_unit_test(many_cycles),
-        cmocka_unit_test(workers_take_no_signals),
-        cmocka_unit_test(loops_from_several_threads),
+        cmocka_unit_test(threads_that_do_not_start),      cmocka_unit_test(many_cycles),
+        cmocka_unit_test(workers_take_no_signals),        cmocka_unit_test(loops_from_several_threads),
+        cmocka_unit_test(short_jobs_one_after_the_other),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
