@@ -13,6 +13,15 @@
 extern "C" {
 #endif
 
+/* Calls since the last reset. */
+typedef struct cudasim_counts {
+    size_t waits;     /* of the host for the device: synchronising, freeing, copies that block */
+    size_t to_host;   /* copies */
+    size_t to_device; /* the same */
+    size_t launches;  /* of kernels, one by one: not into a graph, and not by one */
+    size_t graphs;    /* launched */
+} cudasim_counts;
+
 typedef struct cudasim_control_table {
     size_t struct_size;
     void (*seed)(uint32_t seed);    /* 0: threads and blocks in order, else a random order */
@@ -25,6 +34,8 @@ typedef struct cudasim_control_table {
     size_t (*live)(void);           /* bytes of device memory that are allocated */
     void (*blas)(int mode);         /* cuBLASLt 0: is there; 1: is missing; 2: has no way for any product */
     int (*heuristics)(void);        /* times that its heuristic was asked so far */
+    void (*fail_graph)(int n); /* n > 0: the n-th graph from now on that is to be instantiated, and all later ones */
+    void (*counts)(cudasim_counts *out); /* nullable; resets them */
 } cudasim_control_table;
 
 extern const cudasim_control_table cudasim_control;

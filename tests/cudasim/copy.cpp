@@ -53,6 +53,11 @@ cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, enum cudaM
     if (error != cudaSuccess)
         return fail(error);
     bool capturing = is_capturing(stream);
+    const void *host = !is_device(src) ? src : !is_device(dst) ? dst : nullptr;
+    if (capturing && host != nullptr && !is_pinned(host, bytes))
+        finding("a captured copy of %zu bytes will use pageable memory at %p whenever its graph runs", bytes, host);
+    if (!capturing && host != nullptr)
+        ++(is_device(src) ? counts.to_host : counts.to_device);
     if (!is_device(src) && !is_pinned(src, bytes) && !capturing) {
         auto staged = std::make_shared<std::vector<char>>((const char *)src, (const char *)src + bytes);
         return enqueue(stream, "cudaMemcpy", [=] { return transfer(dst, staged->data(), bytes); });
@@ -61,7 +66,7 @@ cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, enum cudaM
     error = enqueue(
         stream, "cudaMemcpy", [=] { return transfer(dst, src, bytes); }, &node);
     if (error == cudaSuccess && !is_device(dst) && !is_pinned(dst, bytes) && !capturing)
-        error = drain(node);
+        counts.waits++, error = drain(node);
     return error;
 }
 

@@ -50,7 +50,7 @@ using namespace cudasim;
 
 extern "C" {
 
-cudaError_t cudaStreamBeginCapture(cudaStream_t s, enum cudaStreamCaptureMode) {
+cudaError_t cudaStreamBeginCapture(cudaStream_t s, enum cudaStreamCaptureMode mode) {
     CUDASIM_LOCK;
     cudaError_t error = stream_valid(s);
     if (error != cudaSuccess)
@@ -61,7 +61,9 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t s, enum cudaStreamCaptureMode) {
     if (stream->capture != nullptr)
         return fail(cudaErrorIllegalState);
     error = wait_stream(stream); /* nodes of before must not enter the graph */
-    stream->capture = new std::vector<NodePtr>;
+    stream->capture = new Capture;
+    stream->capture->mode = mode;
+    stream->capture->thread = std::this_thread::get_id();
     stream->origin = true;
     stream->last = nullptr;
     stream->extra.clear();
@@ -73,7 +75,9 @@ cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *out) {
     CUstream_st *stream = stream_of(s);
     if (stream->capture == nullptr || !stream->origin)
         return fail(cudaErrorIllegalState);
-    std::vector<NodePtr> *capture = stream->capture;
+    Capture *capture = stream->capture;
+    if (capture->mode != cudaStreamCaptureModeRelaxed && capture->thread != std::this_thread::get_id())
+        return fail(cudaErrorStreamCaptureWrongThread);
     /* Every stream that joined must have been joined back: its last node must lead to this stream's last one. */
     std::set<const Node *> led;
     std::vector<const Node *> walk;
@@ -98,24 +102,35 @@ cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *out) {
             t->extra.clear();
         }
     *out = nullptr;
+    if (capture->invalid) {
+        delete capture;
+        return fail(cudaErrorStreamCaptureInvalidated);
+    }
     if (!joined) {
         delete capture;
         finding("a stream that joined the capture was not joined back");
         return fail(cudaErrorStreamCaptureUnjoined);
     }
-    *out = new CUgraph_st{std::move(*capture)};
+    *out = new CUgraph_st{std::move(capture->nodes)};
     delete capture;
     return cudaSuccess;
 }
 
 cudaError_t cudaStreamIsCapturing(cudaStream_t s, enum cudaStreamCaptureStatus *out) {
     CUDASIM_LOCK;
-    *out = is_capturing(s) ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
+    const Capture *capture = stream_of(s)->capture;
+    *out = capture == nullptr ? cudaStreamCaptureStatusNone
+           : capture->invalid ? cudaStreamCaptureStatusInvalidated
+                              : cudaStreamCaptureStatusActive;
     return cudaSuccess;
 }
 
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsigned long long) {
     CUDASIM_LOCK;
+    *out = nullptr;
+    if (options.fail_graph == 1 || allocation_fails()) /* a graph takes device memory */
+        return fail(cudaErrorMemoryAllocation);
+    options.fail_graph -= options.fail_graph > 1;
     *out = new CUgraphExec_st;
     take_nodes(*out, *graph);
     return cudaSuccess;
@@ -145,6 +160,7 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t s) {
     CUDASIM_LOCK;
     if (is_capturing(s))
         return fail(cudaErrorStreamCaptureUnsupported);
+    counts.graphs++;
     /* The nodes join the stream's work between two marks: what comes later is ordered after all of them. */
     NodePtr begin;
     cudaError_t error = enqueue(s, "cudaGraphLaunch", nullptr, &begin);

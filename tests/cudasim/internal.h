@@ -7,6 +7,7 @@
 #define CUDASIM_INTERNAL_H
 
 #define CUDASIM_NO_MIN_MAX
+#include "cudasim/control.h"
 #include "cudasim/device.h"
 #undef threadIdx
 #undef blockIdx
@@ -19,6 +20,7 @@
 #include <mutex>
 #include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -43,6 +45,7 @@ struct Options {
     size_t memory; /* bytes of device memory */
     size_t shared_opt_in; /* most shared memory of a block */
     int fail_alloc;       /* n > 0: the n-th allocation from now on fails, and those after it */
+    int fail_graph;       /* the same for graphs that are instantiated */
     int multiprocessors;
     int major, minor;
     Blas blas;
@@ -235,6 +238,19 @@ cudaError_t enqueue(cudaStream_t stream, const char *name, std::function<cudaErr
 cudaError_t drain(const NodePtr &target); /* NULL: everything */
 bool is_capturing(cudaStream_t stream);
 cudaError_t stream_valid(cudaStream_t stream);
+/* A call that capturing forbids, of the calling thread or of any: makes the capture invalid. */
+cudaError_t capture_forbids(const char *call);
+
+/* What a program asked of the device: control.h. */
+extern cudasim_counts counts;
+
+/* Streams that record a graph together. */
+struct Capture {
+    std::vector<NodePtr> nodes;
+    enum cudaStreamCaptureMode mode;
+    std::thread::id thread;
+    bool invalid = false;
+};
 
 } // namespace cudasim
 
@@ -242,13 +258,13 @@ struct CUstream_st {
     uint32_t number = 0; /* in clocks */
     cudasim::NodePtr last;
     std::vector<cudasim::NodePtr> extra; /* events waited for */
-    std::vector<cudasim::NodePtr> *capture = nullptr;
+    cudasim::Capture *capture = nullptr;
     bool origin = false; /* capture began here */
     bool blocking = true;
 };
 struct CUevent_st {
     cudasim::NodePtr node;
-    std::vector<cudasim::NodePtr> *capture = nullptr;
+    cudasim::Capture *capture = nullptr;
     int asked = 0;
 };
 

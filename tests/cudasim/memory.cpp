@@ -242,7 +242,9 @@ extern "C" {
 
 cudaError_t cudaMalloc(void **out, size_t bytes) {
     CUDASIM_LOCK;
-    cudaError_t error = take(out, bytes);
+    cudaError_t error = capture_forbids("cudaMalloc");
+    if (error == cudaSuccess)
+        error = take(out, bytes);
     if (error == cudaSuccess && bytes > 0)
         check_allocated(*out, bytes, true, false);
     return error;
@@ -254,7 +256,10 @@ cudaError_t cudaFree(void *p) {
         return fail(sticky_error);
     if (p == nullptr)
         return cudaSuccess;
-    cudaError_t error = drain(nullptr);
+    cudaError_t error = capture_forbids("cudaFree");
+    counts.waits++;
+    if (error == cudaSuccess)
+        error = drain(nullptr);
     return error != cudaSuccess ? error : give_back((char *)p, false);
 }
 
@@ -289,6 +294,9 @@ cudaError_t cudaHostAlloc(void **out, size_t bytes, unsigned) {
     *out = nullptr;
     if (sticky_error != cudaSuccess)
         return fail(sticky_error);
+    cudaError_t error = capture_forbids("cudaHostAlloc");
+    if (error != cudaSuccess)
+        return error;
     if (allocation_fails())
         return fail(cudaErrorMemoryAllocation);
     void *p = aligned_alloc(64, (bytes + 63) / 64 * 64 + 64);

@@ -24,6 +24,7 @@ Options options = {
     (size_t)number("CUDASIM_MEMORY", 4ull << 30),
     (size_t)number("CUDASIM_SHARED", 99 << 10), /* what every architecture from sm_80 on grants (sm_86, 89, 120) */
     0,
+    0,
     (int)number("CUDASIM_SMS", 4),
     8,
     0,
@@ -119,9 +120,18 @@ static void set_seed(uint32_t seed) { options.seed = seed; }
 static void set_streams(int mode) { options.streams = mode; }
 static void set_memory(size_t bytes) { options.memory = bytes; }
 static void fail_allocation(int n) { options.fail_alloc = n; }
+static void fail_graph(int n) { options.fail_graph = n; }
 static int finding_count(void) { return count; }
 static void set_blas(int mode) { options.blas = (Blas)mode; }
 static int heuristic_count(void) { return heuristics; }
+
+cudasim_counts counts;
+static void take_counts(cudasim_counts *out) {
+    CUDASIM_LOCK;
+    if (out != nullptr)
+        *out = counts;
+    counts = cudasim_counts();
+}
 
 static size_t take_findings(char *text, size_t size) {
     CUDASIM_LOCK;
@@ -149,5 +159,5 @@ extern "C" __attribute__((visibility("default"))) const cudasim_control_table cu
     sizeof(cudasim_control_table), cudasim::set_seed,        cudasim::set_streams,
     cudasim::set_memory,           cudasim::fail_allocation, cudasim::finding_count,
     cudasim::take_findings,        cudasim::live_memory,     cudasim::set_blas,
-    cudasim::heuristic_count,
+    cudasim::heuristic_count,      cudasim::fail_graph,      cudasim::take_counts,
 };

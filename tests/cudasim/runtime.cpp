@@ -26,6 +26,7 @@ cudaError_t enqueue_kernel(const LaunchConfig &c, Entry entry, void *arguments) 
         return fail(shape ? cudaErrorInvalidValue : cudaErrorInvalidConfiguration);
     }
     LaunchConfig config = c;
+    counts.launches += !is_capturing(c.stream);
     return enqueue(c.stream, c.name, [config, entry, owned] { return run_grid(config, entry, owned.get()); });
 }
 

@@ -28,6 +28,19 @@ cudaError_t stream_valid(cudaStream_t s) {
     return streams.count(stream_of(s)) != 0 ? cudaSuccess : fail(cudaErrorInvalidResourceHandle);
 }
 
+cudaError_t capture_forbids(const char *call) {
+    for (CUstream_st *s : streams) {
+        Capture *c = s->capture;
+        if (c == nullptr || c->mode == cudaStreamCaptureModeRelaxed ||
+            (c->mode == cudaStreamCaptureModeThreadLocal && c->thread != std::this_thread::get_id()))
+            continue;
+        finding("%s while a stream is being captured", call);
+        c->invalid = true;
+        return fail(cudaErrorStreamCaptureUnsupported);
+    }
+    return cudaSuccess;
+}
+
 /* Runs what must come before, then the node; no recursion, chains are long. */
 void run_node(const NodePtr &target) {
     std::vector<NodePtr> stack{target};
@@ -92,6 +105,14 @@ cudaError_t enqueue(cudaStream_t handle, const char *name, std::function<cudaErr
     if (error != cudaSuccess)
         return error;
     CUstream_st *s = stream_of(handle);
+    if (s->capture != nullptr && s->capture->invalid)
+        return fail(cudaErrorStreamCaptureInvalidated);
+    for (CUstream_st *t : streams) /* the default stream would have to wait for what only a graph will do */
+        if (s == &legacy && t->blocking && t->capture != nullptr) {
+            finding("%s on the default stream while a stream that waits for it is being captured", name);
+            t->capture->invalid = true;
+            return fail(cudaErrorStreamCaptureImplicit);
+        }
     auto node = std::make_shared<Node>();
     node->run = std::move(run);
     node->name = name;
@@ -105,7 +126,7 @@ cudaError_t enqueue(cudaStream_t handle, const char *name, std::function<cudaErr
         *out = node;
     if (s->capture != nullptr) {
         node->stream = s->number;
-        s->capture->push_back(node);
+        s->capture->nodes.push_back(node);
         return cudaSuccess;
     }
     /* The default stream comes after all blocking ones and they after it. */
@@ -177,8 +198,10 @@ cudaError_t cudaStreamSynchronize(cudaStream_t s) {
         return error;
     if (is_capturing(s)) {
         finding("cudaStreamSynchronize on a stream that is being captured");
+        stream_of(s)->capture->invalid = true;
         return fail(cudaErrorStreamCaptureUnsupported);
     }
+    counts.waits++;
     return wait_stream(stream_of(s));
 }
 
@@ -195,12 +218,9 @@ cudaError_t cudaStreamQuery(cudaStream_t s) {
 
 cudaError_t cudaDeviceSynchronize(void) {
     CUDASIM_LOCK;
-    for (CUstream_st *s : streams)
-        if (s->capture != nullptr) {
-            finding("cudaDeviceSynchronize while a stream is being captured");
-            return fail(cudaErrorStreamCaptureUnsupported);
-        }
-    return drain(nullptr);
+    cudaError_t error = capture_forbids("cudaDeviceSynchronize");
+    counts.waits++;
+    return error != cudaSuccess ? error : drain(nullptr);
 }
 
 cudaError_t cudaLaunchHostFunc(cudaStream_t s, cudaHostFn_t fn, void *data) {
@@ -241,6 +261,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t e) {
     CUDASIM_LOCK;
     if (e->capture != nullptr)
         return fail(cudaErrorCapturedEvent);
+    counts.waits++;
     return e->node ? drain(e->node) : fail(sticky_error);
 }
 
@@ -278,6 +299,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
     }
     if (stream->capture != nullptr) {
         finding("a captured stream waits for an event that was recorded outside the capture");
+        stream->capture->invalid = true;
         return fail(cudaErrorStreamCaptureIsolation);
     }
     stream->extra.push_back(e->node); /* also when it is done: it orders */

@@ -2,6 +2,8 @@
 /* Streams, events, graphs, memory that comes and goes in the order of a stream, and no memory at all. */
 #include "cudasim/support.h"
 
+#include <thread>
+
 __global__ static void fill_k(int *o, int v) { o[threadIdx.x] = v; }
 __global__ static void add_k(int *o, const int *x, int v) { o[threadIdx.x] = x[threadIdx.x] + v; }
 
@@ -245,10 +247,101 @@ static void test_capture_mistakes(void **) {
     expect("that is being captured", "that is being captured");
     assert_int_equal(cudaDeviceSynchronize(), cudaErrorStreamCaptureUnsupported);
     expect("while a stream is being captured", "while a stream is being captured");
-    EXPECT_CUDA(cudaStreamEndCapture(s.a, &graph));
-    EXPECT_CUDA(cudaGraphDestroy(graph));
+    cudaStreamCaptureStatus status;
+    EXPECT_CUDA(cudaStreamIsCapturing(s.a, &status));
+    assert_int_equal(status, cudaStreamCaptureStatusInvalidated);
+    assert_int_equal(EMO_LAUNCH(fill_k, 1, 32, 0, s.a, x.data, 1), cudaErrorStreamCaptureInvalidated);
+    assert_int_equal(cudaStreamEndCapture(s.a, &graph), cudaErrorStreamCaptureInvalidated);
+    assert_null(graph);
     assert_int_equal(cudaStreamEndCapture(s.a, &graph), cudaErrorIllegalState);
     EXPECT_CUDA(cudaDeviceSynchronize());
+}
+
+/* What a thread may do while it captures, and what others may. */
+static void test_capture_modes(void **) {
+    static const cudaStreamCaptureMode modes[] = {cudaStreamCaptureModeGlobal, cudaStreamCaptureModeThreadLocal,
+                                                  cudaStreamCaptureModeRelaxed};
+    for (int m = 0; m < 3; m++) {
+        for (int other = 0; other < 2; other++) {
+            Streams s;
+            cudaGraph_t graph = nullptr;
+            void *p = nullptr;
+            cudaError_t error = cudaSuccess;
+            bool forbidden = m == 0 || (m == 1 && other == 0);
+            EXPECT_CUDA(cudaStreamBeginCapture(s.a, modes[m]));
+            auto call = [&] { error = cudaMalloc(&p, 64); };
+            if (other)
+                std::thread(call).join();
+            else
+                call();
+            assert_int_equal(error, forbidden ? cudaErrorStreamCaptureUnsupported : cudaSuccess);
+            expect(forbidden ? "cudaMalloc while a stream" : nullptr,
+                   forbidden ? "cudaMalloc while a stream" : nullptr);
+            cudaError_t elsewhere = cudaSuccess;
+            std::thread([&] { elsewhere = m == 2 ? cudaSuccess : cudaStreamEndCapture(s.a, &graph); }).join();
+            assert_int_equal(elsewhere, m == 2 ? cudaSuccess : cudaErrorStreamCaptureWrongThread);
+            assert_int_equal(cudaStreamEndCapture(s.a, &graph),
+                             forbidden ? cudaErrorStreamCaptureInvalidated : cudaSuccess);
+            if (!forbidden)
+                EXPECT_CUDA(cudaGraphDestroy(graph));
+            EXPECT_CUDA(cudaFree(p));
+        }
+    }
+    (void)take_findings();
+}
+
+/* An upload that a graph would repeat from memory that may be gone by then, and the default stream's turn. */
+static void test_capture_reads_the_host(void **) {
+    Streams s;
+    Buffer<int> x(32);
+    int pageable[32] = {0};
+    cudaGraph_t graph = nullptr;
+    EXPECT_CUDA(cudaStreamBeginCapture(s.a, cudaStreamCaptureModeThreadLocal));
+    EXPECT_CUDA(cudaMemcpyAsync(x.data, pageable, sizeof pageable, cudaMemcpyHostToDevice, s.a));
+    expect("will use pageable memory", "will use pageable memory");
+    EXPECT_CUDA(cudaStreamEndCapture(s.a, &graph));
+    EXPECT_CUDA(cudaGraphDestroy(graph));
+    cudaStream_t blocking;
+    EXPECT_CUDA(cudaStreamCreate(&blocking));
+    EXPECT_CUDA(cudaStreamBeginCapture(blocking, cudaStreamCaptureModeThreadLocal));
+    assert_int_equal(EMO_LAUNCH(fill_k, 1, 32, 0, (cudaStream_t)0, x.data, 1), cudaErrorStreamCaptureImplicit);
+    expect("on the default stream", "on the default stream");
+    assert_int_equal(cudaStreamEndCapture(blocking, &graph), cudaErrorStreamCaptureInvalidated);
+    EXPECT_CUDA(cudaStreamDestroy(blocking));
+}
+
+static void test_counts(void **) {
+    Streams s;
+    Buffer<int> x(32), y(32), z(32);
+    cudasim_counts c;
+    x.fill(0);
+    EXPECT_CUDA(cudaDeviceSynchronize());
+    cudaGraphExec_t exec = capture(s, x.data, y.data, z.data, true);
+    cudasim_control.counts(nullptr);
+    EXPECT_CUDA(cudaGraphLaunch(exec, s.a));
+    EXPECT_CUDA(EMO_LAUNCH(fill_k, 1, 32, 0, s.a, x.data, 1));
+    cudasim_control.counts(&c);
+    assert_int_equal(c.graphs, 1);
+    assert_int_equal(c.launches, 1);
+    assert_int_equal(c.waits + c.to_host + c.to_device, 0);
+    int one[32];
+    EXPECT_CUDA(cudaMemcpyAsync(one, x.data, sizeof one, cudaMemcpyDeviceToHost, s.a)); /* pageable: it blocks */
+    EXPECT_CUDA(cudaMemcpyAsync(x.data, one, sizeof one, cudaMemcpyHostToDevice, s.a));
+    EXPECT_CUDA(cudaStreamSynchronize(s.a));
+    cudasim_control.counts(&c);
+    assert_int_equal(c.waits, 2);
+    assert_int_equal(c.to_host, 1);
+    assert_int_equal(c.to_device, 1);
+    EXPECT_CUDA(cudaGraphExecDestroy(exec));
+    cudasim_control.fail_graph(1);
+    cudaGraph_t graph;
+    EXPECT_CUDA(cudaStreamBeginCapture(s.a, cudaStreamCaptureModeThreadLocal));
+    EXPECT_CUDA(cudaStreamEndCapture(s.a, &graph));
+    assert_int_equal(cudaGraphInstantiate(&exec, graph, 0), cudaErrorMemoryAllocation);
+    cudasim_control.fail_graph(0);
+    EXPECT_CUDA(cudaGraphInstantiate(&exec, graph, 0));
+    EXPECT_CUDA(cudaGraphDestroy(graph));
+    EXPECT_CUDA(cudaGraphExecDestroy(exec));
 }
 
 /* ---- memory ---- */
@@ -312,11 +405,29 @@ static int nothing_left(void **) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_missing_wait),     TEST(test_missing_wait_eager),     TEST(test_event_wait),
-        TEST(test_host_orders),      TEST(test_overwritten_while_read), TEST(test_default_stream),
-        TEST(test_queries),          TEST(test_stream_ordered_memory),  TEST(test_graph_replay),
-        TEST(test_capture_mistakes), TEST(test_graph_not_waited_for),   TEST(test_out_of_memory),
-        TEST(test_attributes),       TEST(test_new_memory_is_nan),
+        TEST(test_missing_wait),
+        TEST(test_missing_wait_eager),
+        TEST(test_event_wait),
+        TEST(test_host_orders),
+        TEST(test_overwritten_while_read),
+        TEST(test_default_stream),
+        TEST(test_queries),
+        TEST(test_stream_ordered_memory),
+        TEST(test_graph_replay),
+        TEST(test_capture_mistakes),
+        TEST(test_graph_not_waited_for),
+        TEST(test_out_of_memory),
+        TEST(test_capture_modes),
+        TEST(test_graph_not_waited_for),
+        TEST(test_out_of_memory),
+        TEST(test_capture_reads_the_host),
+        TEST(test_graph_not_waited_for),
+        TEST(test_out_of_memory),
+        TEST(test_counts),
+        TEST(test_graph_not_waited_for),
+        TEST(test_out_of_memory),
+        TEST(test_attributes),
+        TEST(test_new_memory_is_nan),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
