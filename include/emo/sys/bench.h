@@ -62,7 +62,7 @@ typedef struct emo_bench_options {
     uint64_t bytes;     /**< of READ, a multiple of 4 MiB; 512 MiB */
 } emo_bench_options;
 #define EMO_BENCH_OPTIONS_INIT                                                                                         \
-    { sizeof(emo_bench_options), EMO_BENCH_READ, 0, 0, 0, 0, 33, 4, 8, 512, 256, 128, 8192, 0, 0, (uint64_t)512 << 20 }
+    { sizeof(emo_bench_options), EMO_BENCH_READ, 0, 0, 0, 0, 33, 4, 8, 512, 256, 128, 8192, 0, 0, UINT64_C(512) << 20 }
 /** Fills in the defaults, as the macro does: see emo_struct_init(). */
 EMO_API void emo_bench_options_init(emo_bench_options *options);
 #define emo_bench_options_init(object) EMO_STRUCT_INIT(emo_bench_options, object)
