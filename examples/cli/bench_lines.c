@@ -46,6 +46,8 @@ emo_status bench_begin(cli *c, bench_table *table, int32_t rounds, int quantised
             return status;
         double operations = 0, bytes = 0;
         emo_bench_work(table->limits[i], &operations, &bytes);
+        if (i == LIMIT_READ)
+            table->own = (int64_t)options.bytes;
         table->work[i] = i == LIMIT_READ ? bytes : operations;
     }
     return EMO_OK;
@@ -169,7 +171,7 @@ void bench_print(bench_table *table) {
     for (int i = 0; i < 8; i++)
         table_cell(&text, "%s", heads[i]);
     for (int k = 0; k < BENCH_LIMITS; k++) {
-        if (table->limits[k] == NULL)
+        if (table->n_measured[k] == 0)
             continue;
         bench_spread s = bench_spread_of(table->measured[k], table->n_measured[k]);
         double scale = 1e-9;
@@ -213,7 +215,7 @@ void bench_json(bench_table *table, json_writer *json) {
     json_integer(json, "rounds", table->rounds);
     json_open(json, "limits"); /* bytes or operations a second */
     for (int k = 0; k < BENCH_LIMITS; k++) {
-        if (table->limits[k] != NULL)
+        if (table->n_measured[k] > 0)
             json_spread(json, limit_names[k], table->measured[k], table->n_measured[k]);
     }
     json_close(json);

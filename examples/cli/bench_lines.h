@@ -35,6 +35,7 @@ typedef struct bench_table {
     double work[BENCH_LIMITS];      /* of a call of a limit */
     double *measured[BENCH_LIMITS]; /* [n_measured] what was seen, in bytes or operations a second */
     int32_t n_measured[BENCH_LIMITS];
+    int64_t own;  /* bytes that reading is measured on */
     double cache; /* bytes that the caches of the cores in use hold: what is smaller need not come from memory */
 } bench_table;
 

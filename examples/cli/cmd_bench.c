@@ -85,7 +85,7 @@ static void json_settings_of(cli *c, json_writer *json, const char *name, const 
 static void print_result(cli *c, const char *name, const bench_model *m, bench_table *table,
                          const bench_training *training) {
     struct rusage used;
-    int64_t peak = getrusage(RUSAGE_SELF, &used) == 0 ? (int64_t)used.ru_maxrss * 1024 : 0;
+    int64_t peak = getrusage(RUSAGE_SELF, &used) == 0 ? (int64_t)used.ru_maxrss * 1024 - table->own : 0;
     char memory[32];
     if (c->common.json) {
         json_writer json = {stdout, 0, {0}};

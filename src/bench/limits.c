@@ -32,15 +32,20 @@ static void write_piece(void *opaque, size_t index, size_t worker) {
         t->data[i] = i; /* a page that was never written has no memory of its own */
 }
 
+/* Two runs of lines at once, each asked for a kilobyte ahead: of what was tried, the fastest on one core. */
 static void read_piece(void *opaque, size_t index, size_t worker) {
+    enum { AHEAD = 1024 / 8 };
     const read_task *t = opaque;
-    size_t piece = t->first + index;
-    uint64_t sum[LINE_WORDS] = {0}, end = piece_end(t, piece);
-    for (uint64_t i = (uint64_t)piece * (READ_PIECE / 8); i + LINE_WORDS <= end; i += LINE_WORDS) {
-        __builtin_prefetch(t->data + i + 64 * LINE_WORDS, 0, 0);
-        for (int l = 0; l < LINE_WORDS; l++)
-            sum[l] += t->data[i + (uint64_t)l];
-    }
+    const uint64_t half = READ_PIECE / 8 / 2;
+    const uint64_t *from = t->data + (uint64_t)(t->first + index) * 2 * half;
+    uint64_t sum[LINE_WORDS] = {0};
+    for (uint64_t i = 0; i < half; i += LINE_WORDS)
+        for (int run = 0; run < 2; run++) {
+            const uint64_t *line = from + i + (run != 0 ? half : 0);
+            __builtin_prefetch(line + AHEAD, 0, 3);
+            for (int l = 0; l < LINE_WORDS; l++)
+                sum[l] += line[l];
+        }
     for (int l = 0; l < LINE_WORDS; l++)
         t->sums[worker * LINE_WORDS + (size_t)l] += sum[l];
 }
@@ -109,7 +114,8 @@ static void peak_piece(void *opaque, size_t index, size_t worker) {
 void emo__bench_make_limit(emo_bench *bench, emo_error *err) {
     size_t workers = bench->rt->executor.concurrency, bytes = 0;
     if (bench->o.kind == EMO_BENCH_PEAK_INT8 && !emo__peak_int8_there((const emo__cpu_exec *)bench->exec)) {
-        bench->status = emo__fail(err, EMO_E_UNSUPPORTED, "no kernel of this level (%s) multiplies whole numbers",
+        bench->status = emo__fail(err, EMO_E_UNSUPPORTED,
+                                  "the peak of whole numbers is measured on AMX alone, and this level is %s",
                                   emo_isa_name(bench->rt->isa));
         return;
     }

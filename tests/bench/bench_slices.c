@@ -2,8 +2,8 @@
 /* How long the pieces are that an advance with a budget cannot be interrupted in, stage by stage, and how well calls
  * keep a budget of four milliseconds.
  *   bench_slices MODEL [threads] [f32|bf16] [prompt tokens] [generated tokens]
- * MODEL: a folder, such as bench_infer makes. Times are of wall clocks, of the pieces in which the system neither took
- * the calling thread's core away nor read the file anew (neighbours' work is not the library's); behind them the
+ * MODEL: a folder, such as emo bench --save makes. Times are of wall clocks, of the pieces in which the system neither
+ * took the calling thread's core away nor read the file anew (neighbours' work is not the library's); behind them the
  * longest of all. */
 #define _GNU_SOURCE /* RUSAGE_THREAD */
 #include <emo/emo.h>

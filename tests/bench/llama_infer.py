@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prompts and generation of a GGUF file in llama.cpp: llama_infer.py MODEL.gguf [--threads N] [--prompt N] [--tokens N].
 
-The other side of `bench_infer run`, through llama-cpp-python: the same prompt lengths, one token at a time after it, best
-of three. Status 77 when llama_cpp is not installed.
+The other side of `emo bench --what prefill decode`, through llama-cpp-python: once to warm up, then a prompt and one token
+at a time after it. Prints a JSON object: tokens a second of prefill and decode. Status 77 when llama_cpp is not installed.
 """
 
 import argparse
+import json
 import sys
 import time
 
@@ -47,15 +48,13 @@ def main():
     options.n_threads = options.n_threads_batch = args.threads
     vocab = c.llama_vocab_n_tokens(c.llama_model_get_vocab(model))
     prompt = [(i * 7919 + i * i % 97) % (vocab - 1) for i in range(args.prompt)]
-    best_prompt = best_token = 1e30
-    for _ in range(3):
+    for _ in range(2):
         context = c.llama_init_from_model(model, options)
-        best_prompt = min(best_prompt, decode(context, prompt))
-        for i in range(args.tokens - 1):
-            best_token = min(best_token, decode(context, [(i * 31 + 7) % (vocab - 1)]))
+        of_prompt, of_tokens = decode(context, prompt), 0.0
+        for i in range(args.tokens):
+            of_tokens += decode(context, [(i * 31 + 7) % (vocab - 1)])
         c.llama_free(context)
-    after = f"{1 / best_token:.2f}" if args.tokens > 1 else "-"
-    print(f"prompt of {args.prompt}: {args.prompt / best_prompt:.1f} tokens/s; after it {after} tokens/s (best)")
+    print(json.dumps({"prefill": args.prompt / of_prompt, "decode": args.tokens / of_tokens}))
 
 
 if __name__ == "__main__":

@@ -1,16 +1,20 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Training speed of the same EMO in PyTorch: torch_train.py [--threads N] [--steps N] [--heads N].
+"""Training speed of the same EMO in PyTorch: torch_train.py [--threads N] [--steps N] [--dtype f32|bf16] [--way eager|compiled].
 
-The other side of `bench_train large`: hidden 256, 6 layers, 32 routed experts of 128 and a shared one, four experts a
+The other side of `emo bench --shape small --what train`: hidden 256, 6 layers, 32 routed experts of 128 and a shared one, four experts a
 token, vocabulary 8192, eight rows of 512 tokens a step, the same documents, uniform document pools of 4 to 32 experts,
 all losses, clipping, AdamW, f32. Written in the reference's style (a Python loop over the documents for the pools, over
 the experts with index_select and index_add), and where a choice costs PyTorch nothing, in the faster way: tokens are
 sorted by expert once a layer, gate and up are one product, attention is fused and runs document by document, AdamW is
-the fused one. Prints the line that bench_train prints. Status 77 when torch is not installed.
+the fused one. bf16 is autocast; compiled is torch.compile, with
+dynamic shapes, of what has no loop over documents or experts in it: rotation, an expert, the head with its losses. Prints a JSON object: training (tokens a
+second, the median of the steps), peak_memory in bytes. Status 77 when torch is not installed.
 """
 
 import argparse
+import contextlib
+import json
 import resource
 import sys
 import time
@@ -29,7 +33,7 @@ BALANCE, ROUTER_Z, LM_Z, NORM_EPS = 0.1 / LAYERS, 0.001 / LAYERS, 1e-5, 1e-6
 
 
 def make_stream():
-    """The documents of bench_train in a row, each ended by the end-of-text token."""
+    """The documents of emo bench in a row, each ended by the end-of-text token."""
     stream, x = [], 12345
     for document in range(400):
         for _ in range(40 + document * 97 % (800 - 40)):
@@ -60,6 +64,27 @@ class Norm(nn.Module):
         return F.rms_norm(x, (HIDDEN,), self.weight, NORM_EPS)
 
 
+def rotate(qkv, cos, sin):
+    half = qkv.shape[-1] // 2
+    rotated = qkv[:, :2]
+    other = torch.cat((-rotated[..., half:], rotated[..., :half]), dim=-1)
+    return (rotated * cos + other * sin).permute(1, 2, 0, 3)
+
+
+def swiglu(x, gate_up, down):
+    gate, up = F.linear(x, gate_up).chunk(2, dim=-1)
+    return F.linear(F.silu(gate) * up, down)
+
+
+def head_losses(x, head, labels, n):
+    logits = F.linear(x, head)
+    lse = logits.logsumexp(dim=-1)
+    target = logits.gather(1, labels.clamp(min=0)[:, None])[:, 0]
+    valid = labels >= 0
+    ce = ((lse - target) * valid).sum() / n
+    return ce, ce + LM_Z * (lse.square() * valid).sum() / n
+
+
 def matrix(rows, cols):
     return nn.Parameter(nn.init.trunc_normal_(torch.empty(rows, cols), std=0.02, a=-0.06, b=0.06))
 
@@ -72,10 +97,7 @@ class Attention(nn.Module):
     def forward(self, x, cos, sin, spans):
         size = HIDDEN // self.heads
         qkv = F.linear(x, self.qkv).view(-1, 3, self.heads, size)
-        rotated = qkv[:, :2]
-        half = torch.cat((-rotated[..., size // 2 :], rotated[..., : size // 2]), dim=-1)
-        rotated = rotated * cos + half * sin
-        q, k = rotated.permute(1, 2, 0, 3)
+        q, k = rotate(qkv, cos, sin)
         v = qkv[:, 2].transpose(0, 1)
         parts = [
             F.scaled_dot_product_attention(q[None, :, b:e], k[None, :, b:e], v[None, :, b:e], is_causal=True)[0]
@@ -92,8 +114,7 @@ class Experts(nn.Module):
         self.down = nn.ParameterList(matrix(HIDDEN, INNER) for _ in range(ROUTED + SHARED))
 
     def expert(self, e, x):
-        gate, up = F.linear(x, self.gate_up[e]).chunk(2, dim=-1)
-        return F.linear(F.silu(gate) * up, self.down[e])
+        return swiglu(x, self.gate_up[e], self.down[e])
 
     def forward(self, x, spans, labels):
         logits = F.linear(x, self.router[:ROUTED])
@@ -151,12 +172,8 @@ class Model(nn.Module):
         for block in self.blocks:
             x, aux = block(x, self.cos, self.sin, spans, n)
             loss = loss + aux
-        logits = F.linear(self.norm(x), self.head)
-        lse = logits.logsumexp(dim=-1)
-        target = logits.gather(1, labels.clamp(min=0)[:, None])[:, 0]
-        valid = labels >= 0
-        ce = ((lse - target) * valid).sum() / n
-        return ce, ce + LM_Z * (lse.square() * valid).sum() / n + loss
+        ce, total = head_losses(self.norm(x), self.head, labels, n)
+        return ce, total + loss
 
 
 def main():
@@ -164,6 +181,8 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--heads", type=int, default=8)
+    parser.add_argument("--dtype", choices=("f32", "bf16"), default="f32")
+    parser.add_argument("--way", choices=("eager", "compiled"), default="eager")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.set_num_interop_threads(1)
@@ -174,16 +193,20 @@ def main():
     decayed = [p for name, p in model.named_parameters() if name != "embedding"]
     groups = [{"params": plain, "weight_decay": 0.0}, {"params": decayed, "weight_decay": 0.1}]
     adamw = torch.optim.AdamW(groups, lr=4e-4, betas=(0.9, 0.95), eps=1e-8, fused=True)
-    seconds, cpu = [], 0.0
-    for step in range(options.steps + 1):
-        if step == 1:  # the first step allocates and is not counted
-            cpu = time.process_time()
+    if options.way == "compiled":
+        for name in ("rotate", "swiglu", "head_losses"):
+            globals()[name] = torch.compile(globals()[name], dynamic=True)
+    precision = torch.autocast("cpu", torch.bfloat16) if options.dtype == "bf16" else contextlib.nullcontext()
+    warm = 3 if options.way == "compiled" else 1  # steps that allocate or compile are not counted
+    seconds = []
+    for step in range(options.steps + warm):
         start = time.perf_counter()
         at = step * ROWS * SEQ % (len(stream) - ROWS * SEQ)
         ids = stream[at : at + ROWS * SEQ]
         labels = torch.cat((ids.view(ROWS, SEQ)[:, 1:], torch.full((ROWS, 1), -100)), dim=1).flatten()
         adamw.zero_grad(set_to_none=True)
-        ce, total = model(ids, labels, documents_of(ids))
+        with precision:
+            ce, total = model(ids, labels, documents_of(ids))
         total.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=True)
         for p in model.parameters():  # as the reference: experts that nobody chose are updated all the same
@@ -192,14 +215,12 @@ def main():
         adamw.step()
         loss = ce.item()
         seconds.append(time.perf_counter() - start)
-    used, timed = (time.process_time() - cpu) / options.steps, sorted(seconds[1:])
-    tokens, peak = ROWS * SEQ, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(
-        f"{options.threads} threads: {tokens / timed[len(timed) // 2]:.0f} tokens/s (best {tokens / timed[0]:.0f}), "
-        f"{timed[len(timed) // 2] * 1e3:.1f} ms a step, {used * 1e3:.1f} ms of CPU time, loss {loss:.4f}, "
-        f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f}M parameters, peak {peak:.0f} MB, torch "
-        f"{torch.__version__}"
-    )
+    timed = sorted(seconds[warm:])
+    print(json.dumps({
+        "training": ROWS * SEQ / timed[len(timed) // 2],
+        "loss": loss,
+        "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }))
 
 
 if __name__ == "__main__":

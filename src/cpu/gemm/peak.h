@@ -9,7 +9,7 @@
 #define EMO__PEAK_INT8_BYTES ((size_t)32768)
 #define EMO__PEAK_INT8_OPERATIONS (2.0 * 32 * 32 * 64 * 8)
 
-/* Whether this level has such a kernel. */
+/* Whether this level has it. */
 int emo__peak_int8_there(const emo__cpu_exec *cpu);
 /* `loops` times, on memory of that size, 64-byte aligned. Only where it is there. */
 void emo__peak_int8_run(const void *memory, int loops);
