@@ -44,8 +44,7 @@ enum {
 
 /** How much work one emo_session_advance() may do. The first limit reached ends it; 0 means no such limit. */
 typedef struct emo_budget {
-    uint64_t
-        ns; /**< wall-clock nanoseconds; looked at between slices of operators, of a quarter of a millisecond or less */
+    uint64_t ns;    /**< wall-clock nanoseconds; looked at between slices of a quarter of a millisecond or less */
     int32_t steps;  /**< operator steps, or slices of them where `ns` or a progress hook asks for slices */
     int32_t tokens; /**< return when a sequence has generated so many in this call; 0: after each drawn token */
 } emo_budget;

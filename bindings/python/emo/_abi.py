@@ -331,7 +331,7 @@ STRUCTS: Dict[str, Tuple[Tuple[str, str, str], ...]] = {
         ("progress", "emo_progress", ""),
     ),
     "emo_budget": (
-        ("ns", "uint64_t", "wall-clock nanoseconds; looked at between slices of operators, of a quarter of a millisecond or less"),
+        ("ns", "uint64_t", "wall-clock nanoseconds; looked at between slices of a quarter of a millisecond or less"),
         ("steps", "int32_t", "operator steps, or slices of them where `ns` or a progress hook asks for slices"),
         ("tokens", "int32_t", "return when a sequence has generated so many in this call; 0: after each drawn token"),
     ),
