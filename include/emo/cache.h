@@ -33,8 +33,9 @@ enum {
 typedef struct emo_cache_entry {
     int32_t layer;
     int32_t expert;
-    int32_t layers_ahead;     /**< layers until its own comes again: 1 the next one, all of them: the one under way */
-    int32_t reserved;         /**< 0 */
+    int32_t layers_ahead; /**< layers until its own comes again: 1 the next one, all of them: the one under way; 0: that
+                           one, and more of its rows are to come */
+    int32_t reserved;     /**< 0 */
     uint64_t passes_unused;   /**< passes since one used it (or since it was read), 0: the one under way */
     uint64_t passes_unpooled; /**< passes since one had it in its pool or mask, UINT64_MAX: never */
     uint64_t steps_unused;    /**< layers of passes since one used it (or since it was read) */

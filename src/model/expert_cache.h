@@ -51,8 +51,8 @@ uint8_t *emo__lease_flags(emo__lease *lease, int64_t documents);
 void emo__lease_pool(emo__lease *lease, int32_t layer, const uint8_t *allowed, int64_t documents);
 /* Host memory for the plan's offsets [E + 1] of a layer, for lease_begin. */
 int32_t *emo__lease_offsets(emo__lease *lease);
-/* The experts with rows in the plan are wanted. */
-void emo__lease_begin(emo__lease *lease, int32_t layer);
+/* The experts with rows in the plan are wanted. `rest`: the layer goes on with other rows afterwards. */
+void emo__lease_begin(emo__lease *lease, int32_t layer, bool rest);
 /* The next group of them, pinned; *more false: there are none left. *whole: it is all of them. Slots of other experts
  * have no data. The table's `device` is the caller's to sync and free. On a failure the lease is as before begin. */
 EMO_MUST_CHECK emo_status emo__lease_next(emo__lease *lease, emo_expert_table *table, bool *whole, bool *more,

@@ -102,8 +102,9 @@ int32_t emo__cached_pop(emo__cached_ring *ring, size_t room);
 /* The policy's function; the host's own for EMO_CACHE_HOST. */
 emo_cache_worth emo__expert_cache_policy_worth(emo_cache_policy policy, emo_cache_worth hosts);
 /* Gives an expert a place, taking one from another where none is free. For `ahead`, nothing goes that the pass which
- * wants it uses. False: there is no place to be had now. */
-bool emo__expert_cache_make_room(emo__expert_cache *cache, emo__cached *expert, bool ahead);
+ * wants it uses. `rest`: more rows of the expert's layer come before the next layer. False: there is no place to be had
+ * now. */
+bool emo__expert_cache_make_room(emo__expert_cache *cache, emo__cached *expert, bool ahead, bool rest);
 /* Takes its place away. */
 void emo__expert_cache_drop(emo__expert_cache *cache, emo__cached *expert);
 /* A pass uses it. */

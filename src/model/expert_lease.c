@@ -26,6 +26,7 @@ struct emo__lease {
     emo__expert_cache *cache;
     uint64_t pass;
     int32_t layer;
+    bool rest; /* more rows of the layer come */
     int32_t n;
     wanted *want;           /* [widest layer] */
     bool residents;         /* the experts that are always there have not been given yet */
@@ -153,10 +154,11 @@ void emo__lease_pool(emo__lease *ls, int32_t l, const uint8_t *allowed, int64_t 
 
 int32_t *emo__lease_offsets(emo__lease *ls) { return ls->offsets; }
 
-void emo__lease_begin(emo__lease *ls, int32_t l) {
+void emo__lease_begin(emo__lease *ls, int32_t l, bool rest) {
     emo__expert_cache *c = ls->cache;
     int32_t experts = c->model->config.layer[l].experts;
     ls->layer = l;
+    ls->rest = rest;
     ls->n = 0;
     ls->first = true;
     ls->residents = false;
@@ -204,7 +206,8 @@ static int32_t ask(emo__lease *ls) {
     for (int32_t i = 0; i < ls->n; i++) {
         wanted *w = &ls->want[i];
         emo__cached *x = &c->experts[w->number];
-        if (w->stage == WANTED && x->state == EMO__EXPERT_ABSENT && emo__expert_cache_make_room(c, x, false)) {
+        if (w->stage == WANTED && x->state == EMO__EXPERT_ABSENT &&
+            emo__expert_cache_make_room(c, x, false, ls->rest)) {
             x->state = EMO__EXPERT_QUEUED;
             emo__cached_push(&c->demand, c->n, w->number);
             (void)pthread_cond_signal(&c->work);

@@ -31,12 +31,12 @@ emo_cache_worth emo__expert_cache_policy_worth(emo_cache_policy policy, emo_cach
     return policy == EMO_CACHE_HOST ? hosts : (emo_cache_worth){NULL, own[policy]};
 }
 
-static emo_cache_entry entry_of(const emo__expert_cache *c, const emo__cached *x, int32_t layer) {
+static emo_cache_entry entry_of(const emo__expert_cache *c, const emo__cached *x, int32_t layer, bool rest) {
     int32_t layers = c->model->config.layers;
     emo_cache_entry e = {0};
     e.layer = x->layer;
     e.expert = x->expert;
-    e.layers_ahead = (x->layer - layer + layers - 1) % layers + 1;
+    e.layers_ahead = rest && x->layer == layer ? 0 : (x->layer - layer + layers - 1) % layers + 1;
     e.passes_unused = c->passes - x->used_pass;
     e.passes_unpooled = x->pooled_pass > 0 ? c->passes - x->pooled_pass : UINT64_MAX;
     e.steps_unused = c->steps - x->used_step;
@@ -50,7 +50,7 @@ void emo__expert_cache_drop(emo__expert_cache *c, emo__cached *x) {
     x->state = EMO__EXPERT_ABSENT;
 }
 
-bool emo__expert_cache_make_room(emo__expert_cache *c, emo__cached *x, bool ahead) {
+bool emo__expert_cache_make_room(emo__expert_cache *c, emo__cached *x, bool ahead, bool rest) {
     int32_t place = -1;
     double least = 0.0;
     for (size_t i = 0; place < 0 && i < c->capacity; i++)
@@ -62,7 +62,7 @@ bool emo__expert_cache_make_room(emo__expert_cache *c, emo__cached *x, bool ahea
             continue;
         if (ahead && (y->pooled_pass >= x->pooled_pass || y->used_pass >= x->pooled_pass))
             continue;
-        emo_cache_entry e = entry_of(c, y, x->layer);
+        emo_cache_entry e = entry_of(c, y, x->layer, rest);
         double worth = c->worth.worth(c->worth.ctx, &e);
         if (place < 0 || worth < least || (isnan(worth) && !isnan(least))) {
             place = (int32_t)i;

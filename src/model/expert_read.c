@@ -82,7 +82,7 @@ static emo__cached *next_ahead(emo__expert_cache *c) {
     for (int32_t i = emo__cached_pop(&c->ahead, c->n); i >= 0; i = emo__cached_pop(&c->ahead, c->n)) {
         emo__cached *x = &c->experts[i];
         x->ahead = false;
-        if (x->state == EMO__EXPERT_ABSENT && emo__expert_cache_make_room(c, x, true)) {
+        if (x->state == EMO__EXPERT_ABSENT && emo__expert_cache_make_room(c, x, true, true)) {
             x->state = EMO__EXPERT_READING;
             return x;
         }

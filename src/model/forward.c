@@ -358,7 +358,7 @@ static emo_status planned_experts(emo__pass *p, int32_t l, int64_t first, int64_
     a.y = emo__h_out(p, l) + first * a.hidden;
     a.accumulate = 1;
     a.out_norm = s->route.out_norm != NULL ? s->route.out_norm + first * a.k_total : NULL;
-    return p->lease != NULL ? emo__experts_on_demand(p, l, &a, err) : p->ops->experts_forward(p->exec, &a, err);
+    return p->lease != NULL ? emo__experts_on_demand(p, l, last, &a, err) : p->ops->experts_forward(p->exec, &a, err);
 }
 
 static emo_status experts(emo__pass *p, int32_t l, int64_t first, int64_t last, emo_error *err) {

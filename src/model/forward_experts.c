@@ -27,7 +27,7 @@ static emo_status run_group(emo__pass *p, emo_experts_args *a, emo_expert_table 
     return status;
 }
 
-emo_status emo__experts_on_demand(emo__pass *p, int32_t l, emo_experts_args *a, emo_error *err) {
+emo_status emo__experts_on_demand(emo__pass *p, int32_t l, int64_t last, emo_experts_args *a, emo_error *err) {
     emo__lease *lease = p->lease;
     bool more = true;
     bool parts = true; /* also of nothing */
@@ -36,7 +36,7 @@ emo_status emo__experts_on_demand(emo__pass *p, int32_t l, emo_experts_args *a, 
     if (status != EMO_OK)
         return status;
     a->out = p->expert_rows;
-    emo__lease_begin(lease, l);
+    emo__lease_begin(lease, l, last < p->batch.tokens);
     while (more) {
         emo_expert_table table = {0};
         bool whole = false;

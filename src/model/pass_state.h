@@ -126,8 +126,8 @@ EMO_MUST_CHECK emo_status emo__step_run(emo__pass *pass, const emo__step *step, 
                                         emo_error *err);
 /* The part of a profile that a step belongs to. */
 emo_train_part emo__step_part(const emo__step *step);
-/* The experts of a step in groups, as they come. args: as for a call with all of them. */
-EMO_MUST_CHECK emo_status emo__experts_on_demand(emo__pass *pass, int32_t layer, emo_experts_args *args,
+/* The experts of a step in groups, as they come. args: as for a call with all of them, on rows before `last`. */
+EMO_MUST_CHECK emo_status emo__experts_on_demand(emo__pass *pass, int32_t layer, int64_t last, emo_experts_args *args,
                                                  emo_error *err);
 /* The pools of a layer have been chosen: their experts may come. */
 EMO_MUST_CHECK emo_status emo__pools_on_demand(emo__pass *pass, int32_t layer, emo_error *err);

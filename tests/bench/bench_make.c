@@ -2,8 +2,9 @@
 /* Writes a model of the released shape with random weights as a GGUF file, without ever holding it:
  *   bench_make FILE.gguf [TYPE] [LAYERS]
  * hidden 2048, 16 heads, 127 routed experts of 1024 and a shared one, 8 a token, vocabulary 100352; TYPE q4_0 (7.6 GB
- * at 16 layers), q8_0, q4_k or bf16. Every tensor is a stretch of one block of random numbers, each from another place
- * in it. The tokenizer has a token for each byte. */
+ * at 16 layers), q8_0, q4_k or bf16. Every tensor is a stretch of one run of random numbers, each from another place in
+ * it; the token embedding is so large that each token has a way of its own through the routers, as if nothing had been
+ * learnt. The tokenizer has a token for each byte. */
 #include <emo/emo.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,8 +32,8 @@ static uint64_t scramble(uint64_t i) {
     return z ^ (z >> 31);
 }
 
-/* Elements about normal, std 0.02, in blocks of `type`: PIECE of them again and again. */
-static char *random_block(emo_dtype type, int64_t n) {
+/* Elements about normal, in blocks of `type`: PIECE of them again and again. */
+static char *random_block(emo_dtype type, int64_t n, float std) {
     float *floats = malloc(PIECE * sizeof *floats);
     size_t bytes = emo__dtype_run(type, PIECE);
     int64_t pieces = (n + PIECE - 1) / PIECE;
@@ -42,7 +43,7 @@ static char *random_block(emo_dtype type, int64_t n) {
         float sum = 0.0f;
         for (int k = 0; k < 4; k++)
             sum += (float)(bits >> (16 * k) & 0xFFFF) / 65536.0f - 0.5f;
-        floats[i] = sum * 0.02f * 1.7320508f;
+        floats[i] = sum * std * 1.7320508f;
     }
     if (floats != NULL && block != NULL) {
         if (emo__dtype_quantised(type))
@@ -56,12 +57,15 @@ static char *random_block(emo_dtype type, int64_t n) {
     return block;
 }
 
-static void bind_all(emo_model *m, emo_dtype type, const char *block, const char *routers, const float *ones) {
+static void bind_all(emo_model *m, emo_dtype type, const char *block, const char *embedding, const char *routers,
+                     const float *ones) {
     for (size_t i = 0; i < m->n_params; i++) {
         emo__param *p = &m->params[i];
         int64_t shift = (int64_t)(scramble(i) % (PIECE / EMO__QUANT_MAX_BLOCK)) * EMO__QUANT_MAX_BLOCK;
         if (p->vector != 0)
             emo__param_bind(p, ones, EMO_DTYPE_F32);
+        else if (p->group == EMO__P_EMBED)
+            emo__param_bind(p, embedding, type);
         else if (p->group == EMO__P_ROUTER)
             emo__param_bind(p, routers + emo__dtype_run(EMO_DTYPE_F32, shift), EMO_DTYPE_F32);
         else
@@ -76,8 +80,9 @@ static emo_status make(emo_runtime *rt, const char *path, emo_dtype type, int la
     emo_tokenizer *tokenizer = NULL;
     emo_export_options options = EMO_EXPORT_OPTIONS_INIT;
     emo_export_info info = EMO_EXPORT_INFO_INIT;
-    char *block = random_block(type, (int64_t)VOCAB * HIDDEN + PIECE);
-    char *routers = random_block(EMO_DTYPE_F32, 2 * PIECE);
+    char *block = random_block(type, (int64_t)VOCAB * HIDDEN + PIECE, 0.02f);
+    char *embedding = random_block(type, (int64_t)VOCAB * HIDDEN, 1.0f);
+    char *routers = random_block(EMO_DTYPE_F32, 2 * PIECE, 0.02f);
     float ones[HIDDEN];
     for (int i = 0; i < HIDDEN; i++)
         ones[i] = 1.0f;
@@ -88,7 +93,7 @@ static emo_status make(emo_runtime *rt, const char *path, emo_dtype type, int la
                      "\"num_shared_experts\":1,\"norm_topk_prob\":false,\"rms_norm_eps\":1e-6,\"rope_theta\":500000.0,"
                      "\"eos_token_id\":256,\"pad_token_id\":256}",
                      VOCAB, HIDDEN, layers);
-    emo_status status = block != NULL && routers != NULL ? EMO_OK : EMO_E_OUT_OF_MEMORY;
+    emo_status status = block != NULL && embedding != NULL && routers != NULL ? EMO_OK : EMO_E_OUT_OF_MEMORY;
     if (status == EMO_OK)
         status = emo__config_parse(&rt->mem, text, (size_t)n, &c, err);
     if (status == EMO_OK)
@@ -98,7 +103,7 @@ static emo_status make(emo_runtime *rt, const char *path, emo_dtype type, int la
     if (status == EMO_OK)
         status = emo_model_set_tokenizer(model, tokenizer, err);
     if (status == EMO_OK) {
-        bind_all(model, type, block, routers, ones); /* the types are held ones: bytes are copied */
+        bind_all(model, type, block, embedding, routers, ones); /* the types are held ones: bytes are copied */
         status = emo__model_export_gguf(model, path, &options, &info, err);
     }
     if (status == EMO_OK)
@@ -106,6 +111,7 @@ static emo_status make(emo_runtime *rt, const char *path, emo_dtype type, int la
     emo_tokenizer_release(tokenizer);
     emo_model_release(model);
     free(block);
+    free(embedding);
     free(routers);
     return status;
 }

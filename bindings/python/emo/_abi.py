@@ -38,7 +38,7 @@ STRUCTS: Dict[str, Tuple[Tuple[str, str, str], ...]] = {
     "emo_cache_entry": (
         ("layer", "int32_t", ""),
         ("expert", "int32_t", ""),
-        ("layers_ahead", "int32_t", "layers until its own comes again: 1 the next one, all of them: the one under way"),
+        ("layers_ahead", "int32_t", "layers until its own comes again: 1 the next one, all of them: the one under way; 0: that one, and more of its rows are to come"),
         ("reserved", "int32_t", "0"),
         ("passes_unused", "uint64_t", "passes since one used it (or since it was read), 0: the one under way"),
         ("passes_unpooled", "uint64_t", "passes since one had it in its pool or mask, UINT64_MAX: never"),

@@ -353,7 +353,7 @@ static int misses(emo_model *model, emo__lease *lease, int32_t layer, const int3
         for (int32_t e = experts[i]; e < 9; e++)
             offsets[e + 1]++;
     }
-    emo__lease_begin(lease, layer);
+    emo__lease_begin(lease, layer, false);
     for (bool more = true, all = false; more;) {
         emo_expert_table table;
         EXPECT_OK(emo__lease_next(lease, &table, &all, &more, &err));
