@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A model on a small machine: only a mask's experts are read, as bf16, and everything the library holds stays below a
- * hard cap, which it meets with a status, not with a crash:
- *     edge_subset MODEL_FOLDER MASK_FILE KIBIBYTES "A fever in small children"
- * The experts outside the mask are out of reach: a cache that loads experts when they are asked for is not there yet.
+ * A model on a small machine: only a mask's experts are ever read, as bf16; they share a place for EXPERT_KIBIBYTES of
+ * them, read when they are asked for, and everything the library holds stays below a hard cap, which it meets with a
+ * status, not with a crash:
+ *     edge_subset MODEL_FOLDER MASK_FILE KIBIBYTES EXPERT_KIBIBYTES "A fever in small children"
  */
 #include <emo/emo.h>
 
@@ -49,11 +49,14 @@ static emo_status talk(emo_runtime *rt, char **argv, emo_error *err) {
     emo_model_load_options load = EMO_MODEL_LOAD_OPTIONS_INIT;
     emo_session_options options = EMO_SESSION_OPTIONS_INIT;
     emo_model_info info = EMO_MODEL_INFO_INIT;
+    emo_cache_stats cache = EMO_CACHE_STATS_INIT;
 
     EMO_TRY(emo_mask_load(rt, argv[2], &mask, err));
     load.subset = mask;          /* the other experts are never read */
     load.dtype = EMO_DTYPE_BF16; /* half of the memory of f32 */
     load.no_map = 1;             /* into memory that the cap counts; a mapped file is the system's to drop and reload */
+    load.memory_budget = (uint64_t)strtoul(argv[4], NULL, 10) * 1024; /* for the mask's experts, beside the rest */
+    load.drop_source = 1; /* nor does what was read of the file fill the system's memory */
     EMO_TRY(emo_model_load_path(rt, argv[1], &load, &model, err));
     EMO_TRY(emo_model_get_info(model, &info, err));
     printf("%d of %d parameters loaded\n", (int)info.loaded, (int)info.parameters);
@@ -61,12 +64,14 @@ static emo_status talk(emo_runtime *rt, char **argv, emo_error *err) {
     options.capacity = 128; /* the KV cache never grows beyond so many tokens */
     options.max_tokens = 40;
     EMO_TRY(emo_session_create(model, &options, &session, err));
-    EMO_TRY(emo_session_append_text(session, argv[4], err));
+    EMO_TRY(emo_session_append_text(session, argv[5], err));
     for (emo_state state = EMO_STATE_PENDING; state != EMO_STATE_DONE;) {
         EMO_TRY(emo_session_advance(session, NULL, &state, err));
         fputs(emo_session_text(session), stdout);
     }
-    printf("\n");
+    EMO_TRY(emo_model_get_cache_stats(model, &cache, err));
+    printf("\n%d experts in room for %d: %d asked for were there, %d were read, %.1f ms of waiting\n",
+           (int)cache.experts, (int)cache.capacity, (int)cache.hits, (int)cache.misses, (double)cache.stall_ns * 1e-6);
 done:
     emo_session_release(session);
     emo_model_release(model);
@@ -75,8 +80,8 @@ done:
 }
 
 int main(int argc, char **argv) {
-    if (argc != 5) {
-        fprintf(stderr, "usage: %s MODEL_FOLDER MASK_FILE KIBIBYTES PROMPT\n", argv[0]);
+    if (argc != 6) {
+        fprintf(stderr, "usage: %s MODEL_FOLDER MASK_FILE KIBIBYTES EXPERT_KIBIBYTES PROMPT\n", argv[0]);
         return 2;
     }
     cap memory = {0, 0, (size_t)strtoul(argv[3], NULL, 10) * 1024};

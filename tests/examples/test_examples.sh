@@ -75,9 +75,17 @@ run 'batches of [12]\.[0-9] sequences' serve_many model 'the oven' 'the river' '
 [ ! -x "$bin/cpp_raii" ] || run '^the oven' cpp_raii docs.jsonl cpp_model
 
 # The cap holds: enough, and too little.
-run '0 bytes left behind' edge_subset model masks/kitchen.mask.json 4096 'the oven'
-refuses 'EMO_E_OUT_OF_MEMORY' edge_subset model masks/kitchen.mask.json 200 'the oven'
+run '0 bytes left behind' edge_subset model masks/kitchen.mask.json 4096 4096 'the oven'
+text=$(sed -n 2p out)
+refuses 'EMO_E_OUT_OF_MEMORY' edge_subset model masks/kitchen.mask.json 200 4096 'the oven'
 grep -q '0 bytes left behind' out || fail "edge_subset leaves memory behind after a failure: $(cat out)"
+# In the room that one token needs: the same text, and experts came and went. Less than that is refused.
+refuses 'token chooses' edge_subset model masks/kitchen.mask.json 4096 1 'the oven'
+least=$(($(sed -n 's/.* need \([0-9]*\) .*/\1/p' err) / 1024 + 1))
+run '0 bytes left behind' edge_subset model masks/kitchen.mask.json 4096 $least 'the oven'
+[ "$(sed -n 2p out)" = "$text" ] || fail "edge_subset says '$(sed -n 2p out)' in $least KiB, '$text' in 4096"
+awk '/experts in room for/ { if ($1 > $6 + 0 && $12 > $1) seen = 1 } END { exit !seen }' out ||
+    fail "edge_subset read no expert twice in $least KiB: $(cat out)"
 
 # The pak, as the example's first lines make it; its text is that of the folder.
 (

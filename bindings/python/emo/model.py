@@ -79,7 +79,7 @@ class CacheEntry(NamedTuple):
 
     layer: int
     expert: int
-    layers_ahead: int  #: layers until its own comes again
+    layers_ahead: int  #: layers until its own comes again; 0: the one under way, and more of its rows are to come
     passes_unused: int  #: passes since one used it, 0: the one under way
     passes_unpooled: int  #: passes since one had it in its pool or mask
     steps_unused: int  #: layers of passes since one used it
