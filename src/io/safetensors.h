@@ -29,7 +29,7 @@ size_t emo__st_count(const emo__st *st);
 const emo__st_entry *emo__st_at(const emo__st *st, size_t index);       /* in the order of the data */
 const emo__st_entry *emo__st_find(const emo__st *st, const char *name); /* NULL if absent */
 const char *emo__st_metadata(const emo__st *st, const char *key);       /* __metadata__; NULL if absent */
-emo_source *emo__st_source(const emo__st *st); /* borrowed */
+emo_source *emo__st_source(const emo__st *st);                          /* borrowed */
 /* The tensor's bytes inside the mapped source (any alignment); NULL when the source cannot map. */
 const void *emo__st_data(const emo__st *st, const emo__st_entry *entry);
 /* Copies bytes [begin, begin + size) of the tensor. */

@@ -654,7 +654,7 @@ enum {
     EMO_OP_GEMM,
     EMO_OP_GROUPED_GEMM,
     EMO_OP_ROWS,
-    EMO_OP_EXPERTS_PARTS, /**< phases of experts_forward */
+    EMO_OP_EXPERTS_PARTS,  /**< phases of experts_forward */
     EMO_OP_ATTENTION_PAGES /**< attention_forward reads a page table; asked with EMO_DTYPE_F32 */
 };
 
