@@ -16,8 +16,7 @@
 /* How long a worker looks for new work, and the caller for the end, before they sleep. Steps follow each other within
  * microseconds, so a short spin saves a wake-up; a longer one would take the core from a neighbour, or from the very
  * worker that is waited for. */
-#define WORK_ROUNDS 2000
-#define END_ROUNDS 1000
+#define SPIN_ROUNDS 2000
 #define LOCK_ROUNDS 20
 
 typedef struct worker_arg {
@@ -105,7 +104,7 @@ static void *worker_main(void *opaque) {
     worker_arg *arg = opaque;
     emo__threads *pool = arg->pool;
     for (;;) {
-        for (int i = 0; i < WORK_ROUNDS && left(pool) == 0; i++)
+        for (int i = 0; i < SPIN_ROUNDS && left(pool) == 0; i++)
             relax();
         if (left(pool) == 0) {
             (void)pthread_mutex_lock(&pool->lock);
@@ -147,7 +146,7 @@ static void run_job(emo__threads *pool, size_t begin, uint64_t count, emo_task_f
     atomic_store(&pool->ticket, job << LEFT_BITS | count);
     wake(pool, count);
     work(pool, 0);
-    for (int i = 0; i < END_ROUNDS && atomic_load(&pool->unfinished) > 0; i++)
+    for (int i = 0; i < SPIN_ROUNDS && atomic_load(&pool->unfinished) > 0; i++)
         relax();
     if (atomic_load(&pool->unfinished) == 0)
         return;
