@@ -32,9 +32,7 @@ static emo_status check_options(const emo_export_options *o, emo_error *err) {
 
 static emo_status export_model(const emo_model *model, const char *path, const emo_export_options *o,
                                emo_export_info *info, emo_error *err) {
-    emo_status status = emo__model_need_host(model, "exporting", err);
-    if (status == EMO_OK)
-        status = emo__model_need_all(model, "exporting", err);
+    emo_status status = emo__model_need_all(model, "exporting", err);
     if (status != EMO_OK)
         return status;
     /* A mask, or what was loaded: the pruned model of it, its weights borrowed. */

@@ -8,15 +8,6 @@
 #include "tensor/dtype.h"
 #include "tensor/quant.h"
 
-emo_status emo__model_need_host(const emo_model *model, const char *what, emo_error *err) {
-    if (emo__model_on_host(model))
-        return EMO_OK;
-    return emo__fail(
-        err, EMO_E_UNSUPPORTED,
-        "%s needs the weights in host memory; the model's are on a device of '%s': move it to \"cpu\" first", what,
-        model->backend->name);
-}
-
 const emo__param *emo__model_quantised(const emo_model *model) {
     for (size_t i = 0; i < model->n_params; i++) {
         if (emo__param_loaded(model, &model->params[i]) && emo__dtype_quantised(model->params[i].view->dtype))

@@ -8,9 +8,6 @@
 /* Whether operators' memory is the host's: true for the CPU's back end. */
 static inline bool emo__model_on_host(const emo_model *model) { return model->backend == model->rt->cpu; }
 
-/* EMO_E_UNSUPPORTED unless the weights are in host memory; `what` is what needs them there ("merging"). */
-EMO_MUST_CHECK emo_status emo__model_need_host(const emo_model *model, const char *what, emo_error *err);
-
 /* The first parameter that is held in quantised blocks; NULL: none. */
 const emo__param *emo__model_quantised(const emo_model *model);
 

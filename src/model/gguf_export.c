@@ -6,6 +6,7 @@
 
 #include "base/progress.h"
 #include "base/status.h"
+#include "model/access.h"
 #include "model/files.h"
 #include "model/gguf.h"
 #include "tensor/dtype.h"
@@ -22,6 +23,7 @@ typedef struct exporter {
     size_t n_items;
     emo_dtype *dtypes; /* [n_items] */
     int32_t fallbacks;
+    emo__access access; /* a device's weights come to the host a matrix at a time */
 } exporter;
 
 /* ---- types ---- */
@@ -116,7 +118,12 @@ static emo_status write_item(exporter *x, size_t i, float *floats, char *out, in
     int64_t most = room / item->cols;
     emo_status status = EMO_OK;
     for (int32_t slice = 0; slice < item->slices; slice++) {
-        t.view = item->zero ? NULL : emo__gguf_view(x->model, item, slice);
+        emo_weight view = item->zero ? (emo_weight){0} : *emo__gguf_view(x->model, item, slice);
+        t.view = item->zero ? NULL : &view;
+        if (t.view != NULL)
+            status = emo__access_read(&x->access, view.data,
+                                      emo__dtype_run(view.dtype, (view.rows - 1) * view.stride + view.cols), &view.data,
+                                      err);
         for (t.first = 0; status == EMO_OK && t.first < item->rows; t.first += most) {
             int64_t n = item->rows - t.first < most ? item->rows - t.first : most;
             emo__parallel_for(x->model->rt, (size_t)n, one_row, &t);
@@ -137,8 +144,10 @@ static emo_status write_data(exporter *x, emo_error *err) {
         room = x->items[i].cols > room ? x->items[i].cols : room;
     float *floats = emo__malloc_array(mem, (size_t)room, sizeof *floats);
     char *out = emo__malloc_array(mem, (size_t)room, sizeof(float));
-    emo_status status = floats != NULL && out != NULL ? emo__gguf_writer_begin(x->w, err)
+    emo_status status = floats != NULL && out != NULL ? emo__access_begin(x->model, &x->access, err)
                                                       : emo__fail_memory(err, (size_t)room * sizeof *floats);
+    if (status == EMO_OK)
+        status = emo__gguf_writer_begin(x->w, err);
     for (size_t i = 0; status == EMO_OK && i < x->n_items; i++) {
         status = emo__report(&x->options->progress, "export", i, x->n_items, err);
         if (status == EMO_OK)
@@ -146,6 +155,7 @@ static emo_status write_data(exporter *x, emo_error *err) {
     }
     if (status == EMO_OK)
         status = emo__gguf_writer_finish(x->w, err);
+    emo__access_end(&x->access);
     emo__free(mem, floats);
     emo__free(mem, out);
     return status;

@@ -6,7 +6,10 @@
 
 #include "../unit/infer/infer_support.h"
 #include "../unit/train/train_support.h"
+#include "backend/registry.h"
+#include "model/model.h"
 #include "support/folder.h"
+#include "tensor/quant.h"
 
 typedef struct device_kind {
     const char *name;               /* "far", "cuda" */
@@ -215,6 +218,29 @@ static void case_sessions(void **state) {
 /* ---- the model itself ---- */
 
 /* Evaluation, statistics and selection; pruning, saving and reading tensors where the weights are on the device. */
+/* Merges some experts of another model into this one, and writes GGUF files of the result and of the experts. */
+static void device_merge_and_export(emo_model *model, emo_model *tuned, emo_mask *chosen, const char *folder) {
+    emo_error err = EMO_ERROR_INIT;
+    char path[64];
+    emo_model *child = NULL, *merged = NULL;
+    emo_merge_options o = EMO_MERGE_OPTIONS_INIT;
+    o.average = 0.25f;
+    o.router = o.shared = o.rest = 1;
+    EXPECT_OK(emo_model_prune(tuned, chosen, NULL, &child, &err));
+    EXPECT_OK(emo_model_merge(model, child, &o, &merged, &err));
+    (void)snprintf(path, sizeof path, "%s/merged", folder);
+    EXPECT_OK(emo_model_save(merged, test_path(path), NULL, &err));
+    emo_export_options e = EMO_EXPORT_OPTIONS_INIT;
+    e.no_tokenizer = 1;
+    (void)snprintf(path, sizeof path, "%s/model.gguf", folder);
+    EXPECT_OK(emo_model_export(merged, test_path(path), &e, NULL, &err));
+    e.mask = chosen;
+    (void)snprintf(path, sizeof path, "%s/masked.gguf", folder);
+    EXPECT_OK(emo_model_export(model, test_path(path), &e, NULL, &err));
+    emo_model_release(child);
+    emo_model_release(merged);
+}
+
 static void case_model(void **state) {
     (void)state;
     emo_error err = EMO_ERROR_INIT;
@@ -246,9 +272,16 @@ static void case_model(void **state) {
         EXPECT_OK(emo_model_prune(models[side], chosen[side], NULL, &small, &err));
         EXPECT_OK(emo_model_save(small, test_path(side ? "b/small" : "a/small"), NULL, &err));
         emo_model_release(small);
+        emo_model *tuned = test_model(rt, TINY, 7);
+        if (side == 1)
+            EXPECT_OK(emo_model_to_device(tuned, device_under_test->name, &err));
+        device_merge_and_export(models[side], tuned, chosen[side], side ? "b" : "a");
+        emo_model_release(tuned);
     }
-    static const char *const files[] = {"a/model.safetensors", "a/small/model.safetensors", "a/config.json"};
-    for (size_t i = 0; i < 3; i++) {
+    static const char *const files[] = {"a/model.safetensors", "a/small/model.safetensors",
+                                        "a/config.json",       "a/merged/model.safetensors",
+                                        "a/model.gguf",        "a/masked.gguf"};
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
         char other[64];
         size_t n = 0, m = 0;
         (void)snprintf(other, sizeof other, "b%s", files[i] + 1);
@@ -279,6 +312,38 @@ static void case_model(void **state) {
 }
 
 /* A model loaded with a mask takes less of the device's memory and says the same as the whole one under the mask. */
+static struct {
+    const emo_backend_ops *own;
+    emo_backend_ops table;
+    size_t bytes;
+} device_uploads;
+
+static emo_status device_count_upload(emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err) {
+    device_uploads.bytes += bytes;
+    return device_uploads.own->upload(exec, dst, src, bytes, err);
+}
+
+/* Counts what is uploaded to the runtime's device from now on. */
+static void device_count_uploads(emo_runtime *rt) {
+    emo_error err = EMO_ERROR_INIT;
+    emo_backend *backend = NULL;
+    EXPECT_OK(emo__registry_open(rt->registry, device_under_test->name, &backend, &err));
+    device_uploads.own = backend->ops;
+    device_uploads.table = *backend->ops;
+    device_uploads.table.upload = device_count_upload;
+    device_uploads.bytes = 0;
+    backend->ops = &device_uploads.table;
+}
+
+/* Bytes of the weights that a model has loaded. */
+static size_t device_weight_bytes(const emo_model *model) {
+    size_t bytes = 0;
+    for (size_t i = 0; i < model->n_params; i++)
+        if (emo__param_loaded(model, &model->params[i]))
+            bytes += emo__dtype_run(model->params[i].view->dtype, emo__param_count(&model->params[i]));
+    return bytes;
+}
+
 static void case_subset(void **state) {
     (void)state;
     emo_error err = EMO_ERROR_INIT;
@@ -294,12 +359,17 @@ static void case_subset(void **state) {
     o.subset = mask;
     EXPECT_OK(emo_model_load_path(rt, test_path("whole"), &o, &part, &err));
     device_under_test->add(rt);
+    device_count_uploads(rt);
     before = device_under_test->live();
     EXPECT_OK(emo_model_to_device(whole, device_under_test->name, &err));
     of_whole = device_under_test->live() - before;
+    assert_int_equal(device_uploads.bytes, device_weight_bytes(whole));
+    device_uploads.bytes = 0;
     EXPECT_OK(emo_model_to_device(part, device_under_test->name, &err));
     of_part = device_under_test->live() - before - of_whole;
     assert_true(of_part < of_whole);
+    assert_int_equal(device_uploads.bytes, device_weight_bytes(part)); /* the mask's experts and no others */
+    assert_true(device_weight_bytes(part) < device_weight_bytes(whole));
     emo_session_options s = EMO_SESSION_OPTIONS_INIT;
     s.max_tokens = 5;
     s.ignore_eos = 1;
