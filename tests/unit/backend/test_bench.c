@@ -3,7 +3,7 @@
  * refused in words. What is timed is the operator itself: its work is counted by hand here. */
 #include <emo/sys/bench.h>
 
-#include "support/support.h"
+#include "support/meter.h"
 
 TEST_RUNTIME(2, EMO_ISA_AUTO)
 
@@ -134,12 +134,39 @@ static void what_is_refused(void **state) {
     emo_bench_release(bench);
 }
 
+/* Every allocation of every kind fails once, in the making and in the first run. */
+static void memory_that_runs_out(void **state) {
+    (void)state;
+    static meter hook = METER_INIT;
+    emo_error err = EMO_ERROR_INIT;
+    for (emo_bench_kind kind = EMO_BENCH_READ; kind <= EMO_BENCH_SUMSQ; kind++) {
+        if (kind > EMO_BENCH_PEAK && kind < EMO_BENCH_EMBED)
+            continue;
+        int made = 0;
+        for (long n = 0; !made; n++) {
+            emo_bench_options o = shape(kind);
+            emo_bench *bench = NULL;
+            emo_runtime *runtime = meter_runtime(&hook, 1);
+            o.backward = kind == EMO_BENCH_EXPERTS || kind == EMO_BENCH_ROUTE || kind == EMO_BENCH_ATTENTION;
+            meter_arm(&hook, n, 0);
+            emo_status status = emo_bench_create(runtime, &o, &bench, &err);
+            made = atomic_load(&hook.refused) == 0;
+            meter_disarm(&hook);
+            if (made)
+                assert_int_equal(status, EMO_OK);
+            else
+                assert_int_equal(status, EMO_E_OUT_OF_MEMORY);
+            emo_bench_release(bench);
+            emo_runtime_release(runtime);
+            meter_check(&hook, "bench");
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_operator),
-        cmocka_unit_test(the_work_is_counted),
-        cmocka_unit_test(limits),
-        cmocka_unit_test(what_is_refused),
+        cmocka_unit_test(every_operator),  cmocka_unit_test(the_work_is_counted),  cmocka_unit_test(limits),
+        cmocka_unit_test(what_is_refused), cmocka_unit_test(memory_that_runs_out),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
