@@ -32,8 +32,14 @@ typedef struct worker_arg {
 #define MOST_TASKS (((uint64_t)1 << LEFT_BITS) - 1)
 
 struct emo__threads {
+    _Alignas(64) atomic_uint_fast64_t ticket;
+    _Atomic(emo_task_fn) fn;
+    _Atomic(void *) task;
+    atomic_size_t begin; /* index of the job's first task */
+    atomic_uint_fast64_t count;
+    _Alignas(64) atomic_uint_fast64_t unfinished; /* tasks of the job that are not done */
+    atomic_size_t parked;                         /* workers that sleep */
     const emo__mem *mem;
-    pid_t owner; /* the process the workers are in: a child of fork() has the pool without them */
     size_t workers;
     size_t started;
     pthread_t *threads;
@@ -42,15 +48,9 @@ struct emo__threads {
     pthread_mutex_t lock; /* for sleeping and waking */
     pthread_cond_t wake;
     pthread_cond_t idle;
-    atomic_size_t parked; /* workers that sleep */
-    atomic_bool waiting;  /* the caller sleeps */
+    pid_t owner;         /* the process the workers are in: a child of fork() has the pool without them */
+    atomic_bool waiting; /* the caller sleeps */
     atomic_bool stop;
-    _Atomic(emo_task_fn) fn;
-    _Atomic(void *) task;
-    atomic_size_t begin; /* index of the job's first task */
-    atomic_uint_fast64_t count;
-    _Alignas(64) atomic_uint_fast64_t ticket;
-    _Alignas(64) atomic_uint_fast64_t unfinished; /* tasks of the job that are not done */
 };
 
 size_t emo__cpu_count(void) {
