@@ -114,6 +114,10 @@ look_up() {
                 cp "$SOURCE/$word" help 2>/dev/null
                 seen=1
                 ;;
+            bench_*)
+                [ -e "$SOURCE/tests/bench/$word.c" ] || fail "$2: there is no tests/bench/$word.c"
+                seen=1
+                ;;
             examples/* | ./bindings/*) [ -e "$SOURCE/$word" ] && seen=1 || fail "$2: there is no $word" ;;
             -DEMO_*)
                 word=${word%%=*}
