@@ -8,7 +8,8 @@
  * there need be no device. */
 emo_status cli_load_backend(cli *c);
 
-/* The absolute path of the folder that --cuda-libraries names, for the caller to free; NULL: the option is not given. */
+/* The absolute path of the folder that --cuda-libraries names, for the caller to free; NULL: the option is not given.
+ */
 emo_status cli_find_libraries(cli *c, char **out);
 
 /* Moves a model to --device. */
