@@ -39,6 +39,13 @@ void emo_cuda_memory_forget(emo_cuda_device *device, const emo_cuda_exec *exec);
 /* Frees all that was given back; no work is under way. */
 void emo_cuda_memory_close(emo_cuda_device *device);
 
+/* ---- memory beside the device (pinned.cu) ---- */
+
+emo_status emo_cuda_pinned_alloc(emo_backend *backend, size_t bytes, void **out, emo_error *err);
+void emo_cuda_pinned_free(emo_backend *backend, void *ptr);
+emo_status emo_cuda_copy_pinned(emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err);
+emo_status emo_cuda_after(emo_exec *exec, emo_exec *other, emo_error *err);
+
 /* ---- transfers (stage.cu) ---- */
 
 emo_status emo_cuda_transfers_create(emo_cuda_exec *exec, emo_error *err);

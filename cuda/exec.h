@@ -18,6 +18,7 @@
 typedef struct emo_cuda_libraries emo_cuda_libraries; /* libraries.h */
 typedef struct emo_cuda_plans emo_cuda_plans;         /* plans.cu: cached cuBLASLt plans */
 typedef struct emo_cuda_block emo_cuda_block;         /* memory.cu: device memory given back, not yet free */
+typedef struct emo_cuda_pinned emo_cuda_pinned;       /* pinned.cu: host memory handed out */
 typedef struct emo_cuda_device emo_cuda_device;
 typedef struct emo_cuda_exec emo_cuda_exec;
 
@@ -33,15 +34,16 @@ struct emo_cuda_device {
     int32_t shared_optin; /* bytes of shared memory a block may ask for */
     uint64_t memory_bytes;
     char name[64];
-    pthread_mutex_t lock;   /* everything below */
-    emo_cuda_exec *execs;   /* a list through `next` */
-    emo_cuda_block *blocks; /* every piece of device memory handed out, or given back and waiting */
-    uint64_t live_bytes;    /* handed out */
-    uint64_t kept_bytes;    /* given back and waiting */
-    uint64_t pinned_bytes;  /* host memory that execs hold for transfers */
-    int32_t planning;       /* a planner (planner.cu): no device is there, addresses are numbers */
-    uint64_t next_address;  /* of a planner */
-    int32_t said_refused;   /* the log has it that cuBLASLt refuses products */
+    pthread_mutex_t lock;    /* everything below */
+    emo_cuda_exec *execs;    /* a list through `next` */
+    emo_cuda_block *blocks;  /* every piece of device memory handed out, or given back and waiting */
+    uint64_t live_bytes;     /* handed out */
+    uint64_t kept_bytes;     /* given back and waiting */
+    uint64_t pinned_bytes;   /* host memory that is page-locked for transfers */
+    emo_cuda_pinned *pinned; /* pieces of it that were handed out */
+    int32_t planning;        /* a planner (planner.cu): no device is there, addresses are numbers */
+    uint64_t next_address;   /* of a planner */
+    int32_t said_refused;    /* the log has it that cuBLASLt refuses products */
 };
 
 /* Scratch of one exec: one chunk, and more behind it while an operator needs more than it holds. */

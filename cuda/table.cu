@@ -140,6 +140,10 @@ void emo_cuda_fill_table(emo_backend_ops *out) {
     ops.memory = emo_cuda_memory;
     ops.exec_scratch = emo_cuda_exec_scratch;
     ops.planner = emo_cuda_planner;
+    ops.pinned_alloc = emo_cuda_pinned_alloc;
+    ops.pinned_free = emo_cuda_pinned_free;
+    ops.stream = emo_cuda_copy_pinned;
+    ops.after = emo_cuda_after;
 #define PUT(entry, type) ops.entry = enter_##entry;
     EMO_OPERATORS(PUT, PUT)
 #undef PUT

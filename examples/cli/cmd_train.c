@@ -25,7 +25,8 @@ static const command_text text = {
 
 /* What the command line says. */
 typedef struct train_arguments {
-    const char *config, *from, *tokenizer, *pool, *schedule, *scope, *train_only, *recompute, *mask, *gating, *out;
+    const char *config, *from, *tokenizer, *pool, *schedule, *scope, *train_only, *recompute, *optimizer_on, *mask,
+        *gating, *out;
     string_list data, valid;
     const char *recipe_path, *data_root, *mix_tokenizer;
     recipe recipe;
@@ -57,6 +58,7 @@ static void read_words(cli *c, train_arguments *a) {
         o->schedule = EMO_SCHEDULE_CONSTANT;
     if (a->gating != NULL)
         o->gating = strcmp(a->gating, "sigmoid") == 0 ? EMO_ROUTER_SIGMOID : EMO_ROUTER_SOFTMAX;
+    o->optimizer_on = strcmp(a->optimizer_on, "host") == 0 ? EMO_OPTIMIZER_HOST : EMO_OPTIMIZER_DEVICE;
     o->recompute = strcmp(a->recompute, "experts") == 0 ? EMO_RECOMPUTE_EXPERTS
                    : strcmp(a->recompute, "layer") == 0 ? EMO_RECOMPUTE_LAYER
                                                         : EMO_RECOMPUTE_NONE;
@@ -405,6 +407,7 @@ int cmd_train(int argc, char **argv) {
     a.scope = "batch";
     a.train_only = "all";
     a.recompute = "none";
+    a.optimizer_on = "device";
     emo_train_options *o = &a.options;
     const double big = 9e15;
     option table[] = {
@@ -457,6 +460,8 @@ int cmd_train(int argc, char **argv) {
          "no loss from rows that repeat up to 13 tokens N times in a row; 0: from all", "0", 0, 1 << 20, 0, 0},
         {"train-only", OPTION_CHOICE, &a.train_only, "experts|all", "what is trained: the routed experts, or all",
          "all", 0, 0, 0, 0},
+        {"optimizer-on", OPTION_CHOICE, &a.optimizer_on, "device|host",
+         "where the moments of AdamW lie: with --device cuda they may stay on the host", "device", 0, 0, 0, 0},
         {"recompute", OPTION_CHOICE, &a.recompute, "none|experts|layer",
          "what the backward pass makes again instead of keeping it: less memory, more time", "none", 0, 0, 0, 0},
         {"mask", OPTION_STRING, &a.mask, "FILE", "restrict the model to these experts", "all experts", 0, 0, 0, 0},

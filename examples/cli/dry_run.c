@@ -86,7 +86,7 @@ static void print_plan(const emo_train_plan *p, const char *device) {
     printf("\n  %12s  of it for a micro-batch of %" PRId64 " tokens\n", human_bytes((double)p->micro_batch, text),
            p->tokens);
     if (p->pinned > 0)
-        printf("  %12s  of the host, for transfers\n", human_bytes((double)p->pinned, text));
+        printf("  %12s  of the host, page-locked\n", human_bytes((double)p->pinned, text));
 }
 
 void dry_run_print(cli *c, const dry_run *d) {

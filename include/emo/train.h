@@ -33,6 +33,14 @@ enum {
     EMO_RECOMPUTE_LAYER = 2    /**< each layer from its input */
 };
 
+/** Where the moments of AdamW lie. */
+typedef int32_t emo_optimizer_on;
+enum {
+    EMO_OPTIMIZER_DEVICE = 0, /**< with the weights */
+    EMO_OPTIMIZER_HOST = 1    /**< in host memory, from where they come to the device in pieces: the same bits. For
+                                 weights that are in host memory themselves there is no difference */
+};
+
 /** What a step did. */
 typedef struct emo_step_metrics {
     uint32_t struct_size;
@@ -111,24 +119,24 @@ typedef struct emo_train_options {
     int64_t decay;                   /**< wsd: steps of the final decay; -1: 10 % of the run */
     int64_t max_steps;               /**< one of max_steps, max_tokens, max_minutes is required for emo_trainer_run() */
     int64_t max_tokens;
-    double max_minutes;        /**< a short calibration turns it into a number of steps, which is stored */
-    int32_t batch_rows;        /**< rows a step over all ranks, 12 */
-    int32_t accumulate;        /**< micro-batches a step, 1; divides batch_rows / ranks */
-    int32_t seq_len;           /**< tokens a row, 256 */
-    emo_train_only train_only; /**< EMO_TRAIN_ALL */
-    uint64_t seed;             /**< order of documents, pools */
-    int64_t checkpoint_every;  /**< steps; 0: only at the end */
-    int32_t keep_checkpoints;  /**< 2 */
-    int32_t reserved_2;        /**< 0 */
-    int64_t valid_every;       /**< steps; 0: at the end only */
-    const char *out;           /**< folder of the run; NULL: nothing is written */
-    int32_t resume;            /**< continue from `out`; a folder without a run starts fresh */
-    int32_t profile;           /**< 1: keep the time of each part for emo_trainer_profile(); 0 */
-    const emo_dataset *valid;  /**< NULL: no validation */
-    const emo_mask *mask;      /**< train the model restricted to these experts (see emo_mask); NULL: all */
-    emo_comm *comm;            /**< NULL: a single rank */
-    emo_progress progress;     /**< non-zero cancels: the creation, between micro-batches, a validation, a checkpoint
-                                  (phase "checkpoint", tensors; the one before stays) */
+    double max_minutes;            /**< a short calibration turns it into a number of steps, which is stored */
+    int32_t batch_rows;            /**< rows a step over all ranks, 12 */
+    int32_t accumulate;            /**< micro-batches a step, 1; divides batch_rows / ranks */
+    int32_t seq_len;               /**< tokens a row, 256 */
+    emo_train_only train_only;     /**< EMO_TRAIN_ALL */
+    uint64_t seed;                 /**< order of documents, pools */
+    int64_t checkpoint_every;      /**< steps; 0: only at the end */
+    int32_t keep_checkpoints;      /**< 2 */
+    emo_optimizer_on optimizer_on; /**< EMO_OPTIMIZER_DEVICE */
+    int64_t valid_every;           /**< steps; 0: at the end only */
+    const char *out;               /**< folder of the run; NULL: nothing is written */
+    int32_t resume;                /**< continue from `out`; a folder without a run starts fresh */
+    int32_t profile;               /**< 1: keep the time of each part for emo_trainer_profile(); 0 */
+    const emo_dataset *valid;      /**< NULL: no validation */
+    const emo_mask *mask;          /**< train the model restricted to these experts (see emo_mask); NULL: all */
+    emo_comm *comm;                /**< NULL: a single rank */
+    emo_progress progress; /**< non-zero cancels: the creation, between micro-batches, a validation, a checkpoint
+                              (phase "checkpoint", tensors; the one before stays) */
     void *on_step_ctx;
     int32_t (*on_step)(void *ctx,
                        const emo_step_metrics *metrics); /**< after each step; non-zero stops with EMO_E_CANCELLED */
@@ -203,7 +211,7 @@ typedef struct emo_train_plan {
     int64_t tokens;      /**< of a micro-batch on this rank */
     int64_t weights;     /**< f32 masters, which passes compute with */
     int64_t gradients;   /**< f32 */
-    int64_t moments;     /**< of AdamW: two of f32 */
+    int64_t moments;     /**< of AdamW: two of f32; with optimizer_on host the room for pieces of them */
     int64_t saved;       /**< activations that the forward keeps for the backward */
     int64_t activations; /**< the other arrays of a micro-batch */
     int64_t workspace;   /**< scratch, shared by all operators: what the largest of them needs */
@@ -211,7 +219,7 @@ typedef struct emo_train_plan {
     int64_t total;       /**< all of the above: what a device that has this much free trains with */
     int64_t
         micro_batch;   /**< of the total, what grows with the tokens of a micro-batch: saved, activations, workspace */
-    int64_t pinned;    /**< host memory for transfers */
+    int64_t pinned;    /**< host memory for transfers, and the moments with optimizer_on host */
     int64_t available; /**< free on the device at the moment; 0: not known */
     int64_t workspaces[16]; /**< scratch by emo_train_part */
 } emo_train_plan;

@@ -29,8 +29,8 @@ static emo_status add_moment(emo_trainer *t, emo__access *access, emo__st_writer
     if (!data)
         return emo__st_writer_add(w, name, EMO_DTYPE_F32, shape, p->vector != 0 ? 1 : 2, err);
     size_t bytes = (size_t)emo__param_count(p) * sizeof(float);
-    const void *host = NULL;
-    emo_status status = emo__access_read(access, block + t->grad_offset[i], bytes, &host, err);
+    const void *host = block + t->grad_offset[i];
+    emo_status status = t->offload != NULL ? EMO_OK : emo__access_read(access, host, bytes, &host, err);
     return status == EMO_OK ? emo__st_writer_write(w, name, host, bytes, err) : status;
 }
 
@@ -43,6 +43,7 @@ static emo_status write_optimizer(emo_trainer *t, const char *path, emo__phase *
     int32_t *counts = NULL;
     emo__access access = {0};
     emo_status status;
+    EMO_TRY(status = emo__offload_settle(t, err));
     EMO_TRY(status = emo__access_begin(t->model, &access, err));
     EMO_TRY(status = emo__st_writer_create(t->rt, path, 0, &w, err));
     for (int pass = 0; pass < 2; pass++) {

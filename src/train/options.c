@@ -62,7 +62,7 @@ static emo_status check_ints(const emo_train_options *o, emo_error *err) {
         {"repetition_count", o->repetition_count, 0, 1 << 20},
         {"repetition_period", o->repetition_period, 1, 1 << 20},
         {"profile", o->profile, 0, 1},
-        {"reserved_2", o->reserved_2, 0, 0},
+        {"optimizer_on", o->optimizer_on, 0, EMO_OPTIMIZER_HOST},
         {"recompute", o->recompute, 0, EMO_RECOMPUTE_LAYER},
     };
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {

@@ -165,6 +165,9 @@ static void name_largest(const emo_train_plan *plan, char *text, size_t size) {
 
 /* What would make it smaller, of what was not done yet. */
 static const char *what_helps(const emo_train_plan *plan, const emo_train_options *o) {
+    if (plan->moments > plan->micro_batch && o->optimizer_on == EMO_OPTIMIZER_DEVICE)
+        return "the optimizer's moments on the host (optimizer_on), a model with fewer experts, or training fewer "
+               "parameters (a mask, train_only)";
     if (plan->micro_batch > plan->weights + plan->gradients + plan->moments)
         return o->recompute == EMO_RECOMPUTE_LAYER
                    ? "more micro-batches (accumulate), fewer rows (batch_rows) or shorter ones (seq_len)"

@@ -293,6 +293,7 @@ static emo_status read_checkpoint(emo_trainer *t, const char *folder, int64_t st
     emo_status status;
     float *room = NULL;
     EMO_TRY(status = make_room(t, &room, err));
+    float *moments_room = t->offload != NULL ? NULL : room; /* those on the host are read into place */
     EMO_TRY(status = read_state(t, folder, step, err));
     EMO_TRY(status = emo__st_set_open(t->rt, folder, &weights, err));
     EMO_TRY(status = emo__path_join(&path, folder, "optimizer.safetensors", err));
@@ -305,8 +306,8 @@ static emo_status read_checkpoint(emo_trainer *t, const char *folder, int64_t st
             EMO_TRY(status = read_param(t, weights, "", i, (float *)(uintptr_t)p->view->data, room, err));
         if (t->grad_offset[i] < 0)
             continue;
-        EMO_TRY(status = read_param(t, moments, "exp_avg.", i, t->m + t->grad_offset[i], room, err));
-        EMO_TRY(status = read_param(t, moments, "exp_avg_sq.", i, t->v + t->grad_offset[i], room, err));
+        EMO_TRY(status = read_param(t, moments, "exp_avg.", i, t->m + t->grad_offset[i], moments_room, err));
+        EMO_TRY(status = read_param(t, moments, "exp_avg_sq.", i, t->v + t->grad_offset[i], moments_room, err));
     }
     status = read_balance(t, moments, err);
     t->saved = t->step;

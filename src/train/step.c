@@ -137,7 +137,7 @@ static emo_status update(emo_trainer *t, int64_t step, double lr, emo_error *err
         a.eps = t->opt.eps;
         a.weight_decay = run->weight_decay;
         a.scalars = t->scalars;
-        EMO_TRY(status = t->ops->adamw(t->exec, &a, err));
+        EMO_TRY(status = t->offload != NULL ? emo__offload_adamw(t, &a, err) : t->ops->adamw(t->exec, &a, err));
     }
     emo__trainer_lap(t, EMO_TRAIN_PART_OPTIMIZER);
 done:

@@ -222,8 +222,12 @@ static emo_status create_compute(emo_trainer *t, emo_error *err) {
         return emo__fail_memory(err, SIZE_MAX);
     EMO_TRY(status = device_block(t, bytes, (void **)&t->g, err));
     EMO_TRY(status = emo__planning_note(t, &plan->gradients, err));
-    EMO_TRY(status = device_block(t, bytes, (void **)&t->m, err));
-    EMO_TRY(status = device_block(t, bytes, (void **)&t->v, err));
+    if (t->opt.optimizer_on == EMO_OPTIMIZER_HOST && strcmp(m->backend->name, t->rt->cpu->name) != 0) {
+        EMO_TRY(status = emo__offload_create(t, err));
+    } else {
+        EMO_TRY(status = device_block(t, bytes, (void **)&t->m, err));
+        EMO_TRY(status = device_block(t, bytes, (void **)&t->v, err));
+    }
     EMO_TRY(status = emo__planning_note(t, &plan->moments, err));
     EMO_TRY(status = device_block(t, sizeof *t->scalars, (void **)&t->scalars, err));
     t->n_sums = (size_t)t->opt.accumulate * ((size_t)c->layers + 2) + (size_t)c->layers;
@@ -358,6 +362,7 @@ void emo__trainer_destroy(emo_trainer *t) {
     emo__balance_destroy(t->balance);
     emo__step_data_destroy(t);
     emo__packer_destroy(t->packer);
+    emo__offload_destroy(t);
     t->ops->mem_free(be, t->g);
     t->ops->mem_free(be, t->m);
     t->ops->mem_free(be, t->v);

@@ -62,8 +62,12 @@ typedef struct emo__planning {
     bool one_document; /* rows are one document each, else every token is one */
 } emo__planning;
 
+/* Moments beside the device (offload.c). */
+typedef struct emo__offload emo__offload;
+
 struct emo_trainer {
     emo__ref ref;
+    emo__offload *offload;   /* NULL: m and v are memory of the device, else of the host */
     emo__planning *planning; /* NULL: it is to train */
     emo__guard guard;
     emo_runtime *rt;
@@ -184,6 +188,14 @@ EMO_MUST_CHECK emo_status emo__trainer_run(emo_trainer *t, emo_error *err);
 /* One step with all that follows it: validation, metrics, checkpoint, on_step. */
 EMO_MUST_CHECK emo_status emo__trainer_advance(emo_trainer *t, emo_step_metrics *metrics, emo_error *err);
 EMO_MUST_CHECK emo_status emo__trainer_plan(emo_trainer *t, emo_error *err);
+
+/* With optimizer_on 'host' (offload.c): m and v are made, zeroed. */
+EMO_MUST_CHECK emo_status emo__offload_create(emo_trainer *t, emo_error *err);
+void emo__offload_destroy(emo_trainer *t);
+/* adamw with m and v on the host, enqueued. */
+EMO_MUST_CHECK emo_status emo__offload_adamw(emo_trainer *t, const emo_adamw_args *args, emo_error *err);
+/* Waits until m and v may be read or written. */
+EMO_MUST_CHECK emo_status emo__offload_settle(emo_trainer *t, emo_error *err);
 
 /* Memory (plan.c). */
 /* What a trainer of this shape takes on the devices that `planner` stands for. */

@@ -18,7 +18,8 @@ from .bench import Bench
 from .checkpoint import Run
 from .comm import Comm, CommPlugin
 from .data import Choices, ChoiceItem, Dataset, Document, TextDocument, Texts
-from .enums import (BalanceScope, Batching, BenchKind, CachePolicy, DeviceKind, Dtype, ErrorDomain, ExportFormat, Isa, LogLevel, PoolKind, PoolScope,
+from .enums import (BalanceScope, Batching, BenchKind, CachePolicy, DeviceKind, Dtype, ErrorDomain, ExportFormat, Isa, LogLevel, OptimizerOn,
+                    PoolKind, PoolScope,
                     Recompute, RouterGating, RouterMode, RouterSharedMode, Schedule, SelectMethod, State, Status, StopReason, TaskColumnKind,
                     TaskType, TokenType, TrainOnly, TrainPart)
 from .errors import (BackendError, Busy, Cancelled, CommError, Error, Exists, FormatError, InternalError, InvalidArgument,
@@ -55,8 +56,8 @@ __all__ = [
     "Comm", "CommError", "CommPlugin", "Dataset", "Decoder", "Device", "DeviceKind", "Document", "Dtype", "Error",
     "ErrorDomain", "EvalResult", "Evaluation", "Executor", "Exists", "ExportFormat", "ExportInfo", "FormatError", "InternalError", "InvalidArgument",
     "IoError", "Isa", "LimitError", "LogLevel", "Mask", "Mismatch", "Model", "ModelInfo", "NotFound", "NumericError",
-    "OutOfMemory", "Pool", "PoolKind", "PoolScope", "ProfileEntry", "RangeError", "Recompute", "Router", "RouterGating", "RouterMode",
-    "RouterSharedMode", "Routing", "Run", "Runtime", "Schedule", "SelectMethod", "Session", "SessionStatistics", "Source", "State", "Stats",
+    "OptimizerOn", "OutOfMemory", "Pool", "PoolKind", "PoolScope", "ProfileEntry", "RangeError", "Recompute", "Router", "RouterGating",
+    "RouterMode", "RouterSharedMode", "Routing", "Run", "Runtime", "Schedule", "SelectMethod", "Session", "SessionStatistics", "Source", "State", "Stats",
     "Status", "StepMetrics", "StopReason", "TaskColumn", "TaskColumnKind", "TaskGroup", "TaskInfo", "TaskItem",
     "TaskResults", "TaskScore", "TaskType", "Tasks", "TextDocument", "Texts", "TokenType", "Tokenizer", "TrainOnly", "TrainPart",
     "TrainPlan", "Trainer", "Unsupported", "checkpoint", "comm", "default_runtime", "enums", "errors", "evaluate", "from_dlpack",

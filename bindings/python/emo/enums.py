@@ -29,6 +29,7 @@ __all__ = [
     "Schedule",
     "TrainOnly",
     "Recompute",
+    "OptimizerOn",
     "TrainPart",
     "BenchKind",
 ]
@@ -254,6 +255,13 @@ class Recompute(enum.IntEnum):
     NONE = 0  # only what is cheap: normed inputs, activations of experts
     EXPERTS = 1  # the products before the activations, of experts and dense MLPs
     LAYER = 2  # each layer from its input
+
+
+class OptimizerOn(enum.IntEnum):
+    """Where the moments of AdamW lie."""
+
+    DEVICE = 0  # with the weights
+    HOST = 1  # in host memory, from where they come to the device in pieces: the same bits. For weights that are in host memory themselves there is no difference
 
 
 class TrainPart(enum.IntEnum):

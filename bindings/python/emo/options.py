@@ -311,6 +311,7 @@ class TrainOptions(TypedDict, total=False):
     seed: int  # order of documents, pools
     checkpoint_every: int  # steps; 0: only at the end
     keep_checkpoints: int  # 2
+    optimizer_on: Union[int, str]  # EMO_OPTIMIZER_DEVICE
     valid_every: int  # steps; 0: at the end only
     out: Optional[Path]  # folder of the run; NULL: nothing is written
     resume: int  # continue from `out`; a folder without a run starts fresh

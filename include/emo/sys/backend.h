@@ -670,7 +670,7 @@ typedef struct emo_backend_memory {
     uint64_t live_bytes;   /**< handed out by mem_alloc and as scratch, and not given back */
     uint64_t free_bytes;   /**< that may still be had; 0 where total_bytes is 0 */
     uint64_t total_bytes;  /**< 0: not known */
-    uint64_t pinned_bytes; /**< of the host, held for transfers */
+    uint64_t pinned_bytes; /**< of the host: what pinned_alloc handed out, and rings for transfers */
 } emo_backend_memory;
 
 /** An operator: enqueue on exec, fill err on failure (EMO_E_OUT_OF_MEMORY, EMO_E_UNSUPPORTED, EMO_E_BACKEND). */
@@ -769,6 +769,18 @@ typedef struct emo_backend_ops {
      * work 0: everything runs whole again. Returns the number of tasks since the call before.
      */
     int64_t (*window)(emo_exec *exec, int64_t first, int64_t last, int64_t work);
+
+    /* state kept beside the device; NULL: none can be */
+
+    /** Host memory that the device reads and writes by itself (page-locked), zeroed. */
+    emo_status (*pinned_alloc)(emo_backend *backend, size_t bytes, void **out, emo_error *err);
+    /** No copy from or to it may be under way. */
+    void (*pinned_free)(emo_backend *backend, void *ptr);
+    /** Copies between pinned and device memory, either way, in the order of the exec. It returns before that is done.
+     */
+    emo_status (*stream)(emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err);
+    /** What is enqueued on `exec` from here on begins when what is enqueued on `other` by now is done. */
+    emo_status (*after)(emo_exec *exec, emo_exec *other, emo_error *err);
 } emo_backend_ops;
 
 /** What every back end instance and exec begins with; the back end's own fields follow. */

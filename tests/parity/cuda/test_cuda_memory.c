@@ -3,6 +3,7 @@
 #include "../../unit/train/train_support.h"
 #include "backend/registry.h"
 #include "cudasim/control.h"
+#include "support/folder.h"
 #include "support/mirror.h"
 
 static const cudasim_control_table *simulator;
@@ -32,14 +33,16 @@ typedef struct variant {
     float jitter, score_bias_rate;
     emo_train_only only;
     emo_recompute recompute;
+    emo_optimizer_on on;
 } variant;
 
 static const variant variants[] = {
-    {TINY, "uniform:3:8", EMO_DTYPE_F32, EMO_BALANCE_DOCUMENT, 1, 0, 0.0f, 0.0f, EMO_TRAIN_ALL, 0},
-    {TINY, "uniform:3:8", EMO_DTYPE_BF16, EMO_BALANCE_WINDOW, 2, 1, 0.0f, 0.01f, EMO_TRAIN_ALL, EMO_RECOMPUTE_EXPERTS},
+    {TINY, "uniform:3:8", EMO_DTYPE_F32, EMO_BALANCE_DOCUMENT, 1, 0, 0.0f, 0.0f, EMO_TRAIN_ALL, 0, 0},
+    {TINY, "uniform:3:8", EMO_DTYPE_BF16, EMO_BALANCE_WINDOW, 2, 1, 0.0f, 0.01f, EMO_TRAIN_ALL, EMO_RECOMPUTE_EXPERTS,
+     EMO_OPTIMIZER_HOST},
     {TINY_CONFIG("[9,0]", "[1,0]", ""), NULL, EMO_DTYPE_BF16, EMO_BALANCE_BATCH, 1, 0, 0.1f, 0.0f, EMO_TRAIN_ALL,
-     EMO_RECOMPUTE_LAYER},
-    {TINY, "mass:0.5:3:8", EMO_DTYPE_F32, EMO_BALANCE_MICROBATCH, 4, 0, 0.0f, 0.0f, EMO_TRAIN_EXPERTS, 0},
+     EMO_RECOMPUTE_LAYER, 0},
+    {TINY, "mass:0.5:3:8", EMO_DTYPE_F32, EMO_BALANCE_MICROBATCH, 4, 0, 0.0f, 0.0f, EMO_TRAIN_EXPERTS, 0, 0},
 };
 
 static void plan_is_what_is_taken(void **state) {
@@ -68,6 +71,7 @@ static void plan_is_what_is_taken(void **state) {
         o.score_bias_rate = v->score_bias_rate;
         o.train_only = v->only;
         o.recompute = v->recompute;
+        o.optimizer_on = v->on;
         o.mask = v->masked ? mask : NULL;
         how.device = "cuda";
         how.compute = v->compute;
@@ -104,6 +108,8 @@ static void on_the_device(emo_model *model) {
     EXPECT_OK(emo_model_to_device(model, "cuda", &err));
 }
 
+static int32_t stop_at(void *ctx, const emo_step_metrics *m) { return m->step == *(const int64_t *)ctx; }
+
 /* Recomputation changes no bit of a run on the device. */
 static void recomputed_runs_are_the_same(void **state) {
     (void)state;
@@ -124,6 +130,45 @@ static void recomputed_runs_are_the_same(void **state) {
     tiny_free(&kept);
     tiny_place = NULL;
     tiny_compute = EMO_DTYPE_F32;
+}
+
+/* Nor does where the moments lie, also when a run goes from one to the other. */
+static void moments_on_the_host(void **state) {
+    (void)state;
+    emo_train_options o = tiny_options();
+    assert_non_null(test_folder());
+    tiny_place = on_the_device;
+    o.max_steps = 4;
+    o.train_only = EMO_TRAIN_EXPERTS; /* of two layers: two runs of parameters, a lane for each */
+    tiny_result beside = tiny_run_ok(1, TINY, "uniform:3:8", o);
+    o.optimizer_on = EMO_OPTIMIZER_HOST;
+    tiny_result host = tiny_run_ok(1, TINY, "uniform:3:8", o);
+    tiny_same(&beside, &host, 1);
+    tiny_free(&host);
+    int64_t stop = 2;
+    o.out = test_path("run");
+    o.checkpoint_every = 1;
+    o.on_step_ctx = &stop;
+    o.on_step = stop_at;
+    host = tiny_run(1, TINY, "uniform:3:8", o);
+    assert_int_equal(host.status, EMO_E_CANCELLED);
+    tiny_free(&host);
+    o.on_step = NULL;
+    o.resume = 1;
+    stop = 3;
+    o.on_step = stop_at;
+    o.optimizer_on = EMO_OPTIMIZER_DEVICE;
+    host = tiny_run(1, TINY, "uniform:3:8", o);
+    assert_int_equal(host.status, EMO_E_CANCELLED);
+    tiny_free(&host);
+    o.on_step = NULL;
+    o.optimizer_on = EMO_OPTIMIZER_HOST;
+    host = tiny_run_ok(1, TINY, "uniform:3:8", o);
+    tiny_same(&beside, &host, 4);
+    tiny_free(&host);
+    tiny_free(&beside);
+    tiny_place = NULL;
+    test_folder_remove();
 }
 
 /* A plug-in plans without being loaded as a back end: no device is looked for. */
@@ -185,9 +230,9 @@ int main(void) {
     emo_runtime_release(device_runtime());
     simulator = mirror_simulator(mirror_plugin());
     separate = simulator != NULL && strstr(mirror_plugin(), "_hooked") != NULL;
-    const struct CMUnitTest tests[] = {cmocka_unit_test(plan_is_what_is_taken),
-                                       cmocka_unit_test(recomputed_runs_are_the_same),
-                                       cmocka_unit_test(no_device_is_needed), cmocka_unit_test(too_large_is_refused),
-                                       cmocka_unit_test(nothing_was_found)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(plan_is_what_is_taken), cmocka_unit_test(recomputed_runs_are_the_same),
+        cmocka_unit_test(moments_on_the_host),   cmocka_unit_test(no_device_is_needed),
+        cmocka_unit_test(too_large_is_refused),  cmocka_unit_test(nothing_was_found)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

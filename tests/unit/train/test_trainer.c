@@ -170,7 +170,7 @@ static void bad_options_are_named(void **state) {
     REFUSED(valid_every, -1);
     REFUSED(resume, 2);
     REFUSED(profile, 2);
-    REFUSED(reserved_2, 1);
+    REFUSED(optimizer_on, 2);
     REFUSED(recompute, 3);
     REFUSED(recompute, -1);
     REFUSED(gating, 2);
