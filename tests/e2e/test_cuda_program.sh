@@ -42,4 +42,7 @@ ends 4 'no such file' "$EMO" eval --model once --data docs.jsonl --device cuda -
 ends 4 '--backend' "$EMO" eval --model once --data docs.jsonl --device nothing
 ends 4 "there is no device 'cuda:9'; there are: cpu, cuda" "$EMO" eval --model once --data docs.jsonl --device cuda:9 \
     --backend "$PLUGIN"
+ends 4 'cuBLASLt is missing: libcublasLt.* cannot be opened in' "$EMO" eval --model once --data docs.jsonl "${cuda[@]}" \
+    --cuda-libraries once
+ends 4 'there is no such folder' "$EMO" eval --model once --data docs.jsonl "${cuda[@]}" --cuda-libraries nowhere
 exit $((failures > 0))
