@@ -96,7 +96,8 @@ static emo_status exec_reserve(emo_exec *exec, size_t bytes, emo_error *err) {
 
 static int32_t supports(const emo_backend *backend, int32_t op, emo_dtype weight_dtype) {
     (void)backend;
-    return op >= EMO_OP_EMBED && (op <= EMO_OP_ROWS || op == EMO_OP_ATTENTION_PAGES) && emo_is_weight_type(weight_dtype) &&
+    return op >= EMO_OP_EMBED && (op <= EMO_OP_ROWS || op == EMO_OP_ATTENTION_PAGES) &&
+           emo_is_weight_type(weight_dtype) &&
            (!emo_is_quantised(weight_dtype) || op == EMO_OP_EMBED || op == EMO_OP_LINEAR || op == EMO_OP_EXPERTS ||
             op == EMO_OP_HEAD); /* forward only */
 }

@@ -45,7 +45,10 @@ const char *stop_name(emo_stop_reason reason) {
 static void forget(job *j) {
     free(j->prompt);
     free(j->text);
-    *j = (job){0};
+    j->prompt = NULL;
+    j->text = NULL;
+    j->length = 0;
+    j->busy = 0;
 }
 
 /* Gives a free job the next prompt. */
@@ -88,10 +91,14 @@ done:
 static emo_status collect(crowd *w, job *j) {
     const char *piece = emo_session_text_of(w->session, j->sequence);
     size_t n = strlen(piece);
-    char *grown = realloc(j->text, j->length + n + 1);
+    if (n == 0)
+        return EMO_OK;
+    char *grown = malloc(j->length + n + 1);
     if (grown == NULL)
         return cli_fail(w->c, EMO_E_OUT_OF_MEMORY, "no memory for the text");
+    memcpy(grown, j->text, j->length);
     memcpy(grown + j->length, piece, n + 1);
+    free(j->text);
     j->text = grown;
     j->length += n;
     return EMO_OK;
