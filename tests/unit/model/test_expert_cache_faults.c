@@ -8,6 +8,8 @@
 
 #include "model/expert_cache.h"
 #include "support/folder.h"
+#include "support/meter.h"
+#include "support/stages.h"
 
 static const char config[] =
     "{\"model_type\":\"emo\",\"vocab_size\":64,\"hidden_size\":32,\"intermediate_size\":16,\"num_hidden_layers\":2,"
@@ -205,6 +207,55 @@ static void a_failed_read_ahead_is_tried_again(void **state) {
     outcome got = take(session);
     assert_memory_equal(&got, &want, sizeof got);
     emo_model_release(model);
+}
+
+/* Loads under a budget and generates, with the fail_at-th allocation refused; -1: none. */
+static emo_status life(meter *memory, long fail_at, outcome *out) {
+    emo_error err = EMO_ERROR_INIT;
+    emo_model_load_options options = EMO_MODEL_LOAD_OPTIONS_INIT;
+    emo_session_options talk = EMO_SESSION_OPTIONS_INIT;
+    emo_model *model = NULL;
+    emo_session *session = NULL;
+    emo_state now = EMO_STATE_PENDING;
+    static const int32_t prompt[3] = {3, 50, 7};
+    emo_status status;
+    emo_runtime *metered = meter_runtime(memory, 2);
+    options.memory_budget = 3 * PLACE;
+    talk.max_tokens = TOKENS;
+    talk.ignore_eos = 1;
+    meter_arm(memory, fail_at, 0);
+    EMO_TRY(status = emo_model_load_path(metered, test_path("m"), &options, &model, &err));
+    EMO_TRY(status = emo_session_create(model, &talk, &session, &err));
+    EMO_TRY(status = emo_session_append_tokens(session, 0, prompt, 3, &err));
+    while (now != EMO_STATE_DONE)
+        EMO_TRY(status = emo_session_advance(session, NULL, &now, &err));
+    meter_disarm(memory);
+    *out = take(session);
+    session = NULL;
+done:
+    meter_disarm(memory);
+    emo_session_release(session);
+    emo_model_release(model);
+    emo_runtime_release(metered);
+    return status;
+}
+
+static void memory_that_runs_out_is_a_status(void **state) {
+    (void)state;
+    meter healthy = METER_INIT;
+    outcome want, got;
+    assert_int_equal(life(&healthy, -1, &want), EMO_OK);
+    long calls = atomic_load(&healthy.calls);
+    assert_true(calls > 100);
+    for (long n = 0; n < calls; n += stages_stride(calls, 80)) {
+        meter failing = METER_INIT;
+        emo_status status = life(&failing, n, &got);
+        if (status == EMO_OK) /* there is a way without that memory */
+            assert_memory_equal(&got, &want, sizeof got);
+        else
+            assert_int_equal(status, EMO_E_OUT_OF_MEMORY);
+        meter_check(&failing, "a model under a budget");
+    }
 }
 
 static int32_t cancel_often(void *ctx, const emo_progress_info *info) {
@@ -454,9 +505,13 @@ static void each_policy_has_its_victim(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_failed_read_is_a_status),    cmocka_unit_test(a_failed_read_ahead_is_tried_again),
-        cmocka_unit_test(cancelling_leaves_all_usable), cmocka_unit_test(a_child_goes_on),
-        cmocka_unit_test(what_can_be_streamed_is),      cmocka_unit_test(each_policy_has_its_victim),
+        cmocka_unit_test(a_failed_read_is_a_status),
+        cmocka_unit_test(a_failed_read_ahead_is_tried_again),
+        cmocka_unit_test(memory_that_runs_out_is_a_status),
+        cmocka_unit_test(cancelling_leaves_all_usable),
+        cmocka_unit_test(a_child_goes_on),
+        cmocka_unit_test(what_can_be_streamed_is),
+        cmocka_unit_test(each_policy_has_its_victim),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
