@@ -264,7 +264,7 @@ static void fill_table(emo__lease *ls, emo_expert_table *table) {
     int32_t experts = c->model->config.layer[ls->layer].experts;
     memset(ls->slots, 0, (size_t)experts * sizeof *ls->slots);
     for (int32_t e = 0; ls->residents && e < experts; e++) {
-        if (emo__expert_cache_find(c, ls->layer, e) == NULL)
+        if (c->number[ls->layer][e] < 0)
             ls->slots[e] = own[e];
     }
     ls->residents = false;
