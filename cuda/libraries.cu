@@ -73,7 +73,7 @@ static int open_blas(const char *named, emo_cuda_libraries *out, char *why, size
 }
 
 emo_status emo_cuda_libraries_open(const emo_backend_services *services, emo_cuda_libraries *out, emo_error *err) {
-    char why[512], text[640];
+    char why[2048], text[2304];
     memset(out, 0, sizeof *out);
     out->blas = open_blas(services->libraries, out, why, sizeof why);
     if (out->blas)
