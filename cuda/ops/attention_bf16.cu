@@ -5,11 +5,12 @@
 #include "ops/attention_bf16.h"
 
 enum { FORWARD_THREADS = 256, BACK_THREADS = 128, KEYS = 32, BACK = 32 };
-/* Two blocks share a multiprocessor, but for wide heads on sm_100, where ptxas would spill into local memory. */
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 1000
-#define FORWARD_BLOCKS(D) ((D) > 64 ? 1 : 2)
+/* Two blocks share a multiprocessor, but for wide heads that read pages, or from sm_100 on, where ptxas would spill into
+ * local memory. */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+#define FORWARD_BLOCKS(D, PAGED) ((D) > 64 ? 1 : 2)
 #else
-#define FORWARD_BLOCKS(D) 2
+#define FORWARD_BLOCKS(D, PAGED) ((PAGED) && (D) > 64 ? 1 : 2)
 #endif
 
 __device__ static inline const float *query_row(const emo_attention_args &a, const emo_at_shape &shape,
@@ -24,17 +25,20 @@ __device__ static inline const float *gradient_row(const emo_attention_args &a, 
                ? a.d_o + emo_at_query(w, shape, pair) * a.o_stride + (int64_t)emo_at_head(shape, pair) * a.head_dim
                : NULL;
 }
-__device__ static inline const float *cached_row(const emo_attention_args &a, const emo_at_shape &shape,
-                                                 const emo_at_work &w, const float *rows, int32_t key, int32_t end) {
-    return key < end ? rows + emo_at_key(w, shape, key) * a.kv_stride + (int64_t)blockIdx.y * a.head_dim : NULL;
-}
 __device__ static inline const float *key_row(const emo_attention_args &a, const emo_at_work &w, const float *rows,
                                               int32_t key, int32_t end) {
     return key < end ? rows + (w.k_begin + key) * a.kv_stride + (int64_t)blockIdx.y * a.head_dim : NULL;
 }
+template <bool PAGED>
+__device__ static inline const float *cached_row(const emo_attention_args &a, const emo_at_shape &shape,
+                                                 const emo_at_work &w, const float *rows, int32_t key, int32_t end) {
+    if (!PAGED)
+        return key_row(a, w, rows, key, end);
+    return key < end ? rows + emo_at_key(w, shape, key) * a.kv_stride + (int64_t)blockIdx.y * a.head_dim : NULL;
+}
 
-template <int D>
-__global__ static void __launch_bounds__(FORWARD_THREADS, FORWARD_BLOCKS(D))
+template <int D, bool PAGED>
+__global__ static void __launch_bounds__(FORWARD_THREADS, FORWARD_BLOCKS(D, PAGED))
     forward_k(emo_attention_args a, emo_at_shape shape, const emo_at_work *list) {
     EMO_DYN_SHARED(__nv_bfloat16, q); /* [EMO_AB_ROWS][D], then keys, then values [KEYS][D] */
     __nv_bfloat16 *k = q + EMO_AB_ROWS * D, *v = k + KEYS * D;
@@ -61,9 +65,9 @@ __global__ static void __launch_bounds__(FORWARD_THREADS, FORWARD_BLOCKS(D))
     for (int32_t k0 = 0; k0 < end; k0 += KEYS) {
         float s[1][KEYS / 8][4];
         emo_ab_load<D, FORWARD_THREADS>(k, KEYS, a.head_dim, shape.vector,
-                                        [&](int r) { return cached_row(a, shape, w, a.k, k0 + r, end); });
+                                        [&](int r) { return cached_row<PAGED>(a, shape, w, a.k, k0 + r, end); });
         emo_ab_load<D, FORWARD_THREADS>(v, KEYS, a.head_dim, shape.vector,
-                                        [&](int r) { return cached_row(a, shape, w, a.v, k0 + r, end); });
+                                        [&](int r) { return cached_row<PAGED>(a, shape, w, a.v, k0 + r, end); });
         __syncthreads();
         emo_ab_dots<D, KEYS>(q, warp * 16, k, lane, s);
 #pragma unroll
@@ -282,8 +286,10 @@ emo_status emo_cuda_attention_bf16(emo_exec *exec, const emo_attention_args *a, 
     cudaError_t launched = cudaSuccess;
     EMO_AB_DIM(a->head_dim, {
         size_t shared = (EMO_AB_ROWS + 2 * KEYS) * D * 2;
-        launched = EMO_LAUNCH_WIDE((forward_k<D>), grid_of(a, count), FORWARD_THREADS, shared, emo_cuda_stream(exec),
-                                   *a, *shape, work);
+        launched = shape->pages == NULL ? EMO_LAUNCH_WIDE((forward_k<D, false>), grid_of(a, count), FORWARD_THREADS,
+                                                          shared, emo_cuda_stream(exec), *a, *shape, work)
+                                        : EMO_LAUNCH_WIDE((forward_k<D, true>), grid_of(a, count), FORWARD_THREADS,
+                                                          shared, emo_cuda_stream(exec), *a, *shape, work);
     });
     return emo_cuda_launched(launched, "attention in bf16", err);
 }

@@ -52,15 +52,17 @@ __global__ void __launch_bounds__(1024) spill_kernel(float *o, int n) {
 
 
 EXPERTS, ATTENTION = "ops/experts_forward.cu:experts_bf16_k<0>", "ops/attention_bf16.cu:forward_k<64>"
+PRODUCT = "ops/product.cu:product_bf16_k<false,true>"
 
 
 class WithoutNvcc(unittest.TestCase):
     def test_matrix_kernels_must_have_tensor_instructions(self):
-        rows = [(EXPERTS, "80", 90, 0, 64), (ATTENTION, "80", 90, 0, 64), ("ops/norm.cu:norm_kernel", "80", 30, 0, 0)]
+        rows = [(EXPERTS, "80", 90, 0, 64), (ATTENTION, "80", 90, 0, 64), (PRODUCT, "80", 90, 0, 64),
+                ("ops/norm.cu:norm_kernel", "80", 30, 0, 0)]
         self.assertEqual(gate.check_matrix(rows), [])
         bad = gate.check_matrix(rows + [(ATTENTION, "90", 90, 0, 0)])
         self.assertEqual(bad, [ATTENTION + " for sm_90 has no tensor-core instruction"])
-        self.assertIn("out of date", gate.check_matrix(rows[2:])[0])
+        self.assertIn("out of date", gate.check_matrix(rows[3:])[0])
 
     def test_table(self):
         rows = [("b_kernel", "90", 20, 16, 0), ("a_kernel", "100", 20, 0, 0), ("a_kernel", "90", 20, 0, 0)]
