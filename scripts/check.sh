@@ -69,6 +69,7 @@ if [ "$tidy" != none ] && have clang-tidy; then
         base=$(git rev-parse -q --verify HEAD~1) || base=$(git hash-object -t tree /dev/null)
         files=$(comm -12 <(sort <<<"$files") <(git diff --name-only "$base" | sort))
     fi
+    mkdir -p build
     # The kernels of a set that this machine's compiler does not build have no entry in the list of commands.
     cmake -S "$root" -B build/check -DEMO_BUILD_TESTS=OFF >build/check.log 2>&1 || { cat build/check.log; failed "cmake"; }
     files=$(for file in $files; do grep -qF "\"$root/$file\"" build/check/compile_commands.json && echo "$file"; done)
