@@ -78,6 +78,8 @@ static void map_attention(mirror_call *c, emo_attention_args *a) {
     IN(v, strided(keys, kv_width, a->kv_stride));
     OUT(o, strided(queries, width, a->o_stride));
     OUT(lse, queries * a->heads);
+    if (a->page_rows > 0) /* forward alone; gradients have a row for each key, not for each place in a page */
+        return;
     IN(d_o, strided(queries, width, a->o_stride));
     OUT(dq, strided(queries, width, a->q_stride));
     OUT(dk, strided(keys, kv_width, a->kv_stride));
