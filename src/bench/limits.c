@@ -92,6 +92,7 @@ static peak_task multiplying(const emo_bench *bench) {
 }
 
 static void peak_piece(void *opaque, size_t index, size_t worker) {
+    unsigned char before[EMO__GEMM_STATE] __attribute__((aligned(64)));
     const peak_task *t = opaque;
     char *memory = t->memory + worker * t->room;
     (void)index;
@@ -102,11 +103,11 @@ static void peak_piece(void *opaque, size_t index, size_t worker) {
     const float *a = (const float *)(void *)memory, *b = (const float *)(void *)(memory + t->at_b);
     float *c = (float *)(void *)(memory + t->at_c);
     if (t->kernels->begin != NULL)
-        t->kernels->begin();
+        t->kernels->begin(before);
     for (int i = 0; i < LOOPS; i++)
         t->kernels->micro(t->kc, a, b, t->kernels->mr, t->kernels->nr, c, t->kernels->nr, 1.0f, i == 0 ? 0.0f : 1.0f);
     if (t->kernels->end != NULL)
-        t->kernels->end();
+        t->kernels->end(before);
 }
 
 /* ---- both ---- */

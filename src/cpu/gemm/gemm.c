@@ -167,8 +167,9 @@ void emo__gemm_tile(const emo__gemm_kernels *kernels, const emo__gemm *g, int64_
     int nr = kernels->nr;
     int64_t padded = round_up(m1 - m0, kernels->mr);
     int64_t rows = g->n_a == 2 ? 2 * padded : padded;
+    unsigned char before[EMO__GEMM_STATE] __attribute__((aligned(64)));
     if (kernels->begin != NULL)
-        kernels->begin();
+        kernels->begin(before);
     if (g->k == 0) {
         scale_only(g, m0, m1, n0, n1);
     } else if (kernels->direct != NULL && kernels->direct(g, m0, m1, n0, n1, packed_a, A_FLOATS)) {
@@ -196,7 +197,7 @@ void emo__gemm_tile(const emo__gemm_kernels *kernels, const emo__gemm *g, int64_
         }
     }
     if (kernels->end != NULL)
-        kernels->end();
+        kernels->end(before);
     if (g->bias != NULL)
         for (int which = 0; which < products_of(g); which++)
             add_bias(g->bias, g->c[which] + m0 * g->ldc, g->ldc, m1 - m0, n0, n1);

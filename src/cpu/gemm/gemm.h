@@ -16,9 +16,10 @@
 
 #include "cpu/cpu.h"
 
-#define EMO__GEMM_KC 256  /* k per block: part of the results' definition */
-#define EMO__GEMM_MT 518  /* most rows of a tile: packed, they take a quarter of a 2 MB cache */
-#define EMO__GEMM_NT 4096 /* most columns of a tile */
+#define EMO__GEMM_KC 256   /* k per block: part of the results' definition */
+#define EMO__GEMM_MT 518   /* most rows of a tile: packed, they take a quarter of a 2 MB cache */
+#define EMO__GEMM_NT 4096  /* most columns of a tile */
+#define EMO__GEMM_STATE 64 /* bytes of `before` */
 
 /* An operand as stored: `trans` tells how to read it (A: stored [k, m] when set, else [m, k]; B: [n, k] when set, else
  * [k, n]). With `order`, stored row i is row order[i] of `data`; `scale` (A only) multiplies stored row i by scale[i].
@@ -63,9 +64,10 @@ typedef struct emo__gemm_kernels {
     int nr;
     int k_unit;    /* packed k comes in multiples of this */
     int per_float; /* packed elements in the room of a float: 1, or 2 for bf16 */
-    /* On a thread, before and after it uses the others; NULL: nothing to do. */
-    void (*begin)(void);
-    void (*end)(void);
+    /* On a thread, before and after it uses the others; NULL: nothing to do. `before` keeps what the thread had set up
+     * for itself: other code in the process may use tiles, too. */
+    void (*begin)(void *before);
+    void (*end)(const void *before);
     /* Panels of A's rows [first, first + count), one after the other: dst[kk][lane] = element (lane, k0 + kk). */
     void (*pack_a)(float *dst, const emo__gemm_operand *a, int64_t first, int64_t count, int64_t k0, int64_t kc);
     /* One panel of B's columns [first, first + lanes). Both fill missing lanes with anything, and may write up to 16

@@ -108,8 +108,8 @@ static void pack_b(float *dst, const emo__gemm_operand *b, int64_t first, int la
 static const tile_config config __attribute__((aligned(64))) = {
     .palette = 1, .colsb = {64, 64, 64, 64, 64, 64, 64, 64}, .rows = {16, 16, 16, 16, 16, 16, 16, 16}};
 
-static void begin(void) { _tile_loadconfig(&config); }
-static void end(void) { _tile_release(); }
+static void begin(void *before) { begin_tiles(before, &config); }
+static void end(const void *before) { end_tiles(before); }
 
 /* c goes on from what it holds, or from zero; tiles outside `down` x `right` are left alone. */
 INLINE void product(int64_t kc, const char *a, const char *b, float *c, int64_t ldc, const int from_c, const int down,

@@ -71,6 +71,18 @@ typedef struct tile_config {
     uint8_t rows[16];
 } tile_config;
 
+/* A host that had configured tiles on this thread finds them so afterwards; what tiles hold no call keeps. */
+INLINE void begin_tiles(void *before, const tile_config *config) {
+    _tile_storeconfig(before);
+    _tile_loadconfig(config);
+}
+INLINE void end_tiles(const void *before) {
+    if (*(const uint8_t *)before != 0) /* the palette; 0: not in use */
+        _tile_loadconfig(before);
+    else
+        _tile_release();
+}
+
 /* Tile registers; gcc 12's intrinsics paste the number as it is written. */
 #define C00 0
 #define C01 1

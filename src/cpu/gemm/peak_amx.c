@@ -8,7 +8,8 @@ static const tile_config config __attribute__((aligned(64))) = {
 
 void emo__peak_int8_run(const void *memory, int loops) {
     const char *from = memory;
-    _tile_loadconfig(&config);
+    uint8_t before[EMO__GEMM_STATE] __attribute__((aligned(64)));
+    begin_tiles(before, &config);
     _tile_zero(C00);
     _tile_zero(C01);
     _tile_zero(C10);
@@ -24,5 +25,5 @@ void emo__peak_int8_run(const void *memory, int loops) {
             _tile_dpbssd(C10, A1, B0);
             _tile_dpbssd(C11, A1, B1);
         }
-    _tile_release();
+    end_tiles(before);
 }

@@ -288,8 +288,47 @@ static void test_quantised_not_finite(void **state) {
             }
 }
 
+/* Other code on the thread may have configured tiles for itself. */
+static void test_tiles_of_others(void **state) {
+    (void)state;
+#if defined(__x86_64__)
+    enum { M = 6, N = 35, K = 256 };
+    if (!test_has_isa(EMO_ISA_AMX))
+        skip();
+    float *x = numbers(M * K, 9), *y = numbers(M * N, 10), *w = numbers(N * K, 11);
+    emo_weight none = {0};
+    machine mc = open_machine(1, (way){EMO_ISA_AMX, EMO_DTYPE_BF16}); /* the calling thread works */
+    static const struct {
+        uint8_t head[16];
+        uint16_t colsb[16];
+        uint8_t rows[16];
+    } mine __attribute__((aligned(64))) = {.head = {1}, .colsb = {8, 16, 32}, .rows = {3, 5, 7}};
+    unsigned char now[64] __attribute__((aligned(64)));
+    for (size_t d = 0; d < ALL; d++) {
+        void *typed = as_dtype(w, N * K, dtypes[d]);
+        emo_weight weight = {.data = typed, .dtype = dtypes[d], .rows = N, .cols = K, .stride = K};
+        __asm__ volatile("ldtilecfg %0" : : "m"(mine));
+        linear(&mc, 0, M, x, &weight, &none, y);
+        __asm__ volatile("sttilecfg %0" : "=m"(now));
+        assert_memory_equal(now, &mine, sizeof now);
+        __asm__ volatile("tilerelease");
+        linear(&mc, 0, M, x, &weight, &none, y);
+        __asm__ volatile("sttilecfg %0" : "=m"(now));
+        assert_int_equal(now[0], 0); /* not in use, as it was */
+        free(typed);
+    }
+    close_machine(&mc);
+    free(x);
+    free(y);
+    free(w);
+#else
+    skip();
+#endif
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_against_double), cmocka_unit_test(test_same_bits),
-                                       cmocka_unit_test(test_quantised), cmocka_unit_test(test_quantised_not_finite)};
+                                       cmocka_unit_test(test_quantised), cmocka_unit_test(test_quantised_not_finite),
+                                       cmocka_unit_test(test_tiles_of_others)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
