@@ -8,7 +8,7 @@ static const tile_config config __attribute__((aligned(64))) = {
 
 void emo__peak_int8_run(const void *memory, int loops) {
     const char *from = memory;
-    uint8_t before[EMO__GEMM_STATE] __attribute__((aligned(64)));
+    uint8_t before[EMO__GEMM_STATE] __attribute__((aligned(64))) = {0};
     begin_tiles(before, &config);
     _tile_zero(C00);
     _tile_zero(C01);
