@@ -111,7 +111,7 @@ if [ $quick = 0 ]; then
         say "tests under AddressSanitizer and UndefinedBehaviorSanitizer"
         # Whole models on the simulated device take minutes here; their kernels run in the parity tests, and the hooked
         # build of the plug-in checks every access of the same program.
-        run_ctest build-asan 600 -LE script -E "^test_cuda_model$"
+        run_ctest build-asan 600 -LE script -E "^test_cuda_(model|memory)$|^test_quantised_perplexity$"
     else
         failed=$((failed + 1))
     fi
@@ -120,8 +120,10 @@ if [ $quick = 0 ]; then
     if emo_build build-tsan -DCMAKE_BUILD_TYPE=RelWithDebInfo -DEMO_BUILD_TESTS=ON -DEMO_BUILD_SHARED=OFF \
         -DEMO_SANITIZE=thread; then
         say "tests under ThreadSanitizer"
-        # Finite differences and the loops of failures repeat what other tests run on several threads already.
-        run_ctest build-tsan 400 -LE script -E "_grad|test_fail_"
+        # Finite differences and the loops of failures repeat what other tests run on several threads already, and
+        # parsers, quantisers and the choice of who goes together run on one.
+        run_ctest build-tsan 400 -LE script \
+            -E "_grad|test_fail_|test_bad_|test_gguf|test_quantised_perplexity|test_serving_groups"
     else
         failed=$((failed + 1))
     fi
