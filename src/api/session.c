@@ -25,6 +25,18 @@ static emo_status no_sequence(const emo_session *session, int32_t sequence, emo_
                      (int)session->opt.sequences);
 }
 
+/* A call that changes the session, and one that names a sequence of it. */
+static emo_status begin_write(emo_session *session, emo_error *err) {
+    return emo__guard_try_write(&session->guard) ? EMO_OK : busy(err);
+}
+static emo_status begin_write_of(emo_session *session, int32_t sequence, emo_error *err) {
+    return has_sequence(session, sequence) ? begin_write(session, err) : no_sequence(session, sequence, err);
+}
+static emo_status end_write(emo_session *session, emo_status status) {
+    emo__guard_end_write(&session->guard);
+    return status;
+}
+
 emo_status emo_session_create(emo_model *model, const emo_session_options *options, emo_session **out, emo_error *err) {
     emo__error_clear(err);
     if (out != NULL)
@@ -46,13 +58,8 @@ emo_status emo_session_append_text_to(emo_session *session, int32_t sequence, co
     emo__error_clear(err);
     if (session == NULL || text == NULL)
         return is_null(session == NULL ? "session" : "text", err);
-    if (!has_sequence(session, sequence))
-        return no_sequence(session, sequence, err);
-    if (!emo__guard_try_write(&session->guard))
-        return busy(err);
-    emo_status status = emo__session_append_text(session, sequence, text, err);
-    emo__guard_end_write(&session->guard);
-    return status;
+    emo_status status = begin_write_of(session, sequence, err);
+    return status == EMO_OK ? end_write(session, emo__session_append_text(session, sequence, text, err)) : status;
 }
 
 emo_status emo_session_add(emo_session *session, const emo_sequence_options *options, int32_t *sequence,
@@ -64,39 +71,29 @@ emo_status emo_session_add(emo_session *session, const emo_sequence_options *opt
         return is_null(session == NULL ? "session" : "sequence", err);
     emo_sequence_options o = EMO_SEQUENCE_OPTIONS_INIT;
     emo_status status = emo__options_copy(&o, sizeof o, options, "emo_sequence_options", err);
-    if (status != EMO_OK)
-        return status;
-    if (!emo__guard_try_write(&session->guard))
-        return busy(err);
-    status = emo__session_add(session, options != NULL ? &o : NULL, sequence, err);
-    emo__guard_end_write(&session->guard);
-    return status;
+    if (status == EMO_OK)
+        status = begin_write(session, err);
+    return status == EMO_OK ? end_write(session, emo__session_add(session, options != NULL ? &o : NULL, sequence, err))
+                            : status;
 }
 
 emo_status emo_session_cancel(emo_session *session, int32_t sequence, emo_error *err) {
     emo__error_clear(err);
     if (session == NULL)
         return is_null("session", err);
-    if (!has_sequence(session, sequence))
-        return no_sequence(session, sequence, err);
-    if (!emo__guard_try_write(&session->guard))
-        return busy(err);
+    emo_status status = begin_write_of(session, sequence, err);
+    if (status != EMO_OK)
+        return status;
     emo__session_cancel(session, sequence);
-    emo__guard_end_write(&session->guard);
-    return EMO_OK;
+    return end_write(session, EMO_OK);
 }
 
 emo_status emo_session_remove(emo_session *session, int32_t sequence, emo_error *err) {
     emo__error_clear(err);
     if (session == NULL)
         return is_null("session", err);
-    if (!has_sequence(session, sequence))
-        return no_sequence(session, sequence, err);
-    if (!emo__guard_try_write(&session->guard))
-        return busy(err);
-    emo_status status = emo__session_remove(session, sequence, err);
-    emo__guard_end_write(&session->guard);
-    return status;
+    emo_status status = begin_write_of(session, sequence, err);
+    return status == EMO_OK ? end_write(session, emo__session_remove(session, sequence, err)) : status;
 }
 
 emo_status emo_session_append_tokens(emo_session *session, int32_t sequence, const int32_t *tokens, size_t n,
@@ -104,13 +101,8 @@ emo_status emo_session_append_tokens(emo_session *session, int32_t sequence, con
     emo__error_clear(err);
     if (session == NULL || (tokens == NULL && n > 0))
         return is_null(session == NULL ? "session" : "tokens", err);
-    if (!has_sequence(session, sequence))
-        return no_sequence(session, sequence, err);
-    if (!emo__guard_try_write(&session->guard))
-        return busy(err);
-    emo_status status = emo__session_append(session, sequence, tokens, n, err);
-    emo__guard_end_write(&session->guard);
-    return status;
+    emo_status status = begin_write_of(session, sequence, err);
+    return status == EMO_OK ? end_write(session, emo__session_append(session, sequence, tokens, n, err)) : status;
 }
 
 emo_status emo_session_advance(emo_session *session, const emo_budget *budget, emo_state *state, emo_error *err) {
@@ -123,11 +115,8 @@ emo_status emo_session_advance(emo_session *session, const emo_budget *budget, e
         return emo__fail(err, EMO_E_RANGE, "emo_budget.%s is %d; it must not be negative",
                          budget->steps < 0 ? "steps" : "tokens",
                          (int)(budget->steps < 0 ? budget->steps : budget->tokens));
-    if (!emo__guard_try_write(&session->guard))
-        return busy(err);
-    emo_status status = emo__session_advance(session, budget, state, err);
-    emo__guard_end_write(&session->guard);
-    return status;
+    emo_status status = begin_write(session, err);
+    return status == EMO_OK ? end_write(session, emo__session_advance(session, budget, state, err)) : status;
 }
 
 const char *emo_session_text(const emo_session *session) { return emo_session_text_of(session, 0); }
@@ -244,9 +233,6 @@ emo_status emo_session_reset(emo_session *session, emo_error *err) {
     emo__error_clear(err);
     if (session == NULL)
         return is_null("session", err);
-    if (!emo__guard_try_write(&session->guard))
-        return busy(err);
-    emo_status status = emo__session_reset(session, err);
-    emo__guard_end_write(&session->guard);
-    return status;
+    emo_status status = begin_write(session, err);
+    return status == EMO_OK ? end_write(session, emo__session_reset(session, err)) : status;
 }
