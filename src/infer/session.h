@@ -174,6 +174,8 @@ static inline size_t emo__sequence_pending(const emo__sequence *q) {
 /* Gives pages to the sequences with work, or waiting room: a sequence is ready when it lacks none for its tokens. */
 EMO_MUST_CHECK emo_status emo__session_pages(emo_session *session, emo_error *err);
 bool emo__session_ready(const emo_session *session, int32_t sequence);
+/* Its pages go, and what a batch under way has of it is not looked at. */
+void emo__session_give_back(emo_session *session, int32_t sequence);
 
 /* ---- session_schedule.c ---- */
 

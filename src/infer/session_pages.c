@@ -17,9 +17,10 @@ bool emo__session_ready(const emo_session *s, int32_t i) {
     return begun(s, i) && emo__kv_lacks(&s->kv, i, (int64_t)s->sequences[i].n) == 0;
 }
 
-static void give_up(emo_session *s, int32_t i) {
+void emo__session_give_back(emo_session *s, int32_t i) {
     emo__kv_release(&s->kv, i);
     s->sequences[i].cached = 0;
+    s->sequences[i].epoch++;
 }
 
 /* Takes the pages of the sequence that stopped first. */
@@ -31,7 +32,7 @@ static bool reclaim(emo_session *s) {
             oldest = i;
     }
     if (oldest >= 0)
-        give_up(s, oldest);
+        emo__session_give_back(s, oldest);
     return oldest >= 0;
 }
 
@@ -43,7 +44,7 @@ static bool preempt(emo_session *s, int32_t i) {
             last = j;
     if (last == i)
         return false;
-    give_up(s, last);
+    emo__session_give_back(s, last);
     s->did.preempted++;
     return true;
 }
@@ -67,9 +68,8 @@ static size_t common(const emo__sequence *a, const emo__sequence *b) {
     return n;
 }
 
-static bool may_use_the_same(const emo_session *s, const emo__sequence *a, const emo__sequence *b) {
-    size_t routed = emo__session_routed(s);
-    return memcmp(a->keep != NULL ? a->keep : s->keep, b->keep != NULL ? b->keep : s->keep, routed) == 0;
+static bool may_use_the_same(const emo_session *s, int32_t i, int32_t j) {
+    return memcmp(emo__session_allowed(s, i, 0), emo__session_allowed(s, j, 0), emo__session_routed(s)) == 0;
 }
 
 /* The pages that are full of what sequence i begins with, from the sequence that has most of them. */
@@ -82,7 +82,7 @@ static emo_status share(emo_session *s, int32_t i, emo_error *err) {
         return EMO_OK;
     for (int32_t j = 0; j < s->opt.sequences; j++) {
         const emo__sequence *other = &s->sequences[j];
-        size_t n = j != i && other->cached > most && may_use_the_same(s, q, other) ? common(q, other) : 0;
+        size_t n = j != i && other->cached > most && may_use_the_same(s, i, j) ? common(q, other) : 0;
         if (n > most) {
             most = n;
             from = j;
@@ -94,8 +94,6 @@ static emo_status share(emo_session *s, int32_t i, emo_error *err) {
     emo_status status = emo__kv_share(&s->kv, i, from, (int64_t)rows, err);
     if (status == EMO_OK)
         q->cached = rows;
-    else
-        emo__kv_release(&s->kv, i);
     return status;
 }
 
@@ -106,7 +104,7 @@ static emo_status begin(emo_session *s, int32_t i, emo_error *err) {
     if (status == EMO_OK && emo__session_ready(s, i))
         s->did.shared_tokens += s->sequences[i].cached;
     else
-        give_up(s, i);
+        emo__session_give_back(s, i);
     return status;
 }
 

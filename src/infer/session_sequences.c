@@ -60,20 +60,13 @@ void emo__sequence_stop(emo_session *s, emo__sequence *q, emo_stop_reason reason
     q->ended = s->did.batches;
 }
 
-/* Its pages go, and what a batch under way has of it is not looked at. */
-static void give_back(emo_session *s, int32_t sequence) {
-    emo__kv_release(&s->kv, sequence);
-    s->sequences[sequence].cached = 0;
-    s->sequences[sequence].epoch++;
-}
-
 void emo__session_cancel(emo_session *s, int32_t sequence) {
     emo__sequence *q = &s->sequences[sequence];
     if (!q->taken)
         return;
     if (q->stop == EMO_STOP_NONE)
         emo__sequence_stop(s, q, EMO_STOP_CANCELLED);
-    give_back(s, sequence);
+    emo__session_give_back(s, sequence);
 }
 
 emo_status emo__session_remove(emo_session *s, int32_t sequence, emo_error *err) {
@@ -85,7 +78,7 @@ emo_status emo__session_remove(emo_session *s, int32_t sequence, emo_error *err)
         if (status != EMO_OK)
             return status;
     }
-    give_back(s, sequence);
+    emo__session_give_back(s, sequence);
     emo__free(&s->rt->mem, q->keep);
     q->keep = NULL;
     q->n = q->n_generated = q->turn = q->texted = q->call = 0;
