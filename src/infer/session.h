@@ -212,6 +212,10 @@ EMO_MUST_CHECK emo_status emo__session_begin(emo_session *session, bool *work, e
 
 /* ---- session_finish.c ---- */
 
+/* Whether the sequence is still the one that the batch began with. */
+static inline bool emo__session_same(const emo_session *session, const emo__part *part) {
+    return part->epoch == session->sequences[part->sequence].epoch;
+}
 /* Draws the next tokens of a finished pass, at most `rows` of them (0: all). */
 EMO_MUST_CHECK emo_status emo__session_draw(emo_session *session, int32_t rows, emo_error *err);
 static inline bool emo__session_drawn(const emo_session *session) { return session->b.n_drawn >= session->b.n_logits; }

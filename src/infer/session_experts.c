@@ -100,11 +100,13 @@ void emo__session_count(emo_session *s) {
     did->last_expert_bytes = 0;
     for (int32_t i = 0; i < b->n_parts; i++) {
         const emo__part *part = &b->parts[i];
-        const emo__sequence *q = &s->sequences[part->sequence];
+        bool used = by_use(s, &s->sequences[part->sequence]);
         decodes = decodes && part->decodes;
-        if (part->epoch == q->epoch && by_use(s, q))
+        if (!emo__session_same(s, part))
+            continue;
+        if (used)
             remember(s, part, b->segments[i].q_begin);
-        if (part->epoch == q->epoch)
+        if (used || part->chooses)
             emo__session_expect(s, part->sequence);
     }
     for (int32_t l = 0; s->opt.count_experts != 0 && l < s->model->config.layers; l++) {

@@ -5,18 +5,13 @@
 
 /* ---- results of the pass ---- */
 
-/* Whether the sequence is still the one that the batch began with. */
-static bool counts(const emo_session *s, const emo__part *part) {
-    return part->epoch == s->sequences[part->sequence].epoch;
-}
-
 static emo_status fetch_pools(emo_session *s, emo_error *err) {
     const emo_backend_ops *ops = s->model->backend->ops;
     emo_status status = EMO_OK;
     for (int32_t l = 0; l < s->model->config.layers; l++) {
         const emo__route_view *route = emo__pass_route(s->pass, l);
         for (int32_t i = 0; status == EMO_OK && route != NULL && i < s->b.n_parts; i++) {
-            if (!s->b.parts[i].chooses || !counts(s, &s->b.parts[i]))
+            if (!s->b.parts[i].chooses || !emo__session_same(s, &s->b.parts[i]))
                 continue;
             status = ops->download(emo__pass_exec(s->pass),
                                    s->sequences[s->b.parts[i].sequence].allowed + s->route_offset[l],
@@ -29,7 +24,7 @@ static emo_status fetch_pools(emo_session *s, emo_error *err) {
 /* Whether a token is to be drawn for a part: its sequence got no tokens meanwhile and has room. */
 static bool wants(const emo_session *s, const emo__part *part) {
     const emo__sequence *q = &s->sequences[part->sequence];
-    return part->logit_row >= 0 && counts(s, part) && part->after == q->n && q->opt.max_tokens >= 0 &&
+    return part->logit_row >= 0 && emo__session_same(s, part) && part->after == q->n && q->opt.max_tokens >= 0 &&
            q->n < s->capacity;
 }
 
@@ -68,7 +63,7 @@ emo_status emo__session_draw(emo_session *s, int32_t rows, emo_error *err) {
         const emo__part *part = &b->parts[i];
         if (part->logit_row < b->n_drawn || part->logit_row >= last)
             continue;
-        if (counts(s, part))
+        if (emo__session_same(s, part))
             EMO_TRY(status = ops->download(exec, s->sequences[part->sequence].logits,
                                            logits + (size_t)part->logit_row * vocab, vocab * sizeof(float), err));
         how_to_draw(s, part, &b->how[part->logit_row]);
@@ -114,7 +109,7 @@ emo_status emo__session_finish(emo_session *s, emo_error *err) {
         const emo__part *part = &b->parts[i];
         emo__sequence *q = &s->sequences[part->sequence];
         bool draws = wants(s, part);
-        if (!counts(s, part))
+        if (!emo__session_same(s, part))
             continue;
         q->cached = part->after;
         q->frozen = q->frozen || part->chooses;
