@@ -109,9 +109,7 @@ emo_status emo__session_reset(emo_session *s, emo_error *err) {
 }
 
 void emo__session_statistics(const emo_session *s, emo_session_statistics *out) {
-    uint32_t size = out->struct_size;
     *out = s->did;
-    out->struct_size = size;
     for (int32_t i = 0; i < s->opt.sequences; i++)
         out->sequences += s->sequences[i].taken;
     out->page_tokens = (int32_t)s->kv.page_rows;
