@@ -58,6 +58,23 @@ static inline emo_model *test_chain_model(emo_runtime *rt, const char *script) {
     return model;
 }
 
+/* As TEST_RUNTIME, with a model, `model`, made by an expression in which `rt` is the runtime. */
+#define TEST_RUNTIME_AND_MODEL(threads, make)                                                                          \
+    static emo_runtime *rt;                                                                                            \
+    static emo_model *model;                                                                                           \
+    static int setup(void **state) {                                                                                   \
+        (void)state;                                                                                                   \
+        rt = test_runtime(threads, EMO_ISA_AUTO);                                                                      \
+        model = make;                                                                                                  \
+        return 0;                                                                                                      \
+    }                                                                                                                  \
+    static int teardown(void **state) {                                                                                \
+        (void)state;                                                                                                   \
+        emo_model_release(model);                                                                                      \
+        emo_runtime_release(rt);                                                                                       \
+        return 0;                                                                                                      \
+    }
+
 static inline emo_session *test_session(emo_model *model, const emo_session_options *options) {
     emo_error err = EMO_ERROR_INIT;
     emo_session *session = NULL;

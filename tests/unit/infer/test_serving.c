@@ -2,22 +2,7 @@
 /* Many sequences in one session: each gives what it gives alone, whoever comes, goes and waits beside it. */
 #include "serving_support.h"
 
-static emo_runtime *rt;
-static emo_model *model;
-
-static int setup(void **state) {
-    (void)state;
-    rt = test_runtime(3, EMO_ISA_AUTO);
-    model = test_model(rt, wild_config, 5);
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    emo_model_release(model);
-    emo_runtime_release(rt);
-    return 0;
-}
+TEST_RUNTIME_AND_MODEL(3, test_model(rt, wild_config, 5))
 
 /* Requests come at two a call, in an order of their own; those that are done make room. */
 static void serve(const emo_session_options *o, const emo_budget *budget, const request *requests, int first) {

@@ -12,13 +12,11 @@ static const char domain_config[] =
     "\"num_attention_heads\":4,\"max_position_embeddings\":256,\"num_experts_per_tok\":8,\"num_experts\":128,"
     "\"num_shared_experts\":1,\"initializer_range\":0.1,\"eos_token_id\":256,\"pad_token_id\":0}";
 
-static emo_runtime *rt;
-static emo_model *model;
-
 /* Tokens of a domain (64 ids each) share a direction, and a quarter of the experts looks for it; everything else is
  * random. So prompts of one domain choose nearly the same pools, and those of two have little in common, as a trained
  * model's do. */
-static void make_domains(emo_model *m) {
+static emo_model *domain_model(emo_runtime *on) {
+    emo_model *m = test_model(on, domain_config, 5);
     float directions[DOMAINS][WIDTH];
     float *embed = (float *)(uintptr_t)m->embed.data;
     test_fill(&directions[0][0], DOMAINS * WIDTH, 77, 1.0f);
@@ -31,22 +29,10 @@ static void make_domains(emo_model *m) {
             for (int i = 0; i < WIDTH; i++)
                 router[e * WIDTH + i] += (0.10f + 0.004f * (float)(e / DOMAINS)) * directions[e % DOMAINS][i];
     }
+    return m;
 }
 
-static int setup(void **state) {
-    (void)state;
-    rt = test_runtime(2, EMO_ISA_AUTO);
-    model = test_model(rt, domain_config, 5);
-    make_domains(model);
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    emo_model_release(model);
-    emo_runtime_release(rt);
-    return 0;
-}
+TEST_RUNTIME_AND_MODEL(2, domain_model(rt))
 
 /* Domains in the order of arrival: eight of each, shuffled. */
 static int domain_of(int i) { return (i * i + i) / 2 % CROWD / (CROWD / DOMAINS); }

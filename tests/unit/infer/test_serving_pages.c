@@ -3,22 +3,7 @@
  */
 #include "serving_support.h"
 
-static emo_runtime *rt;
-static emo_model *model;
-
-static int setup(void **state) {
-    (void)state;
-    rt = test_runtime(2, EMO_ISA_AUTO);
-    model = test_model(rt, wild_config, 5);
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    emo_model_release(model);
-    emo_runtime_release(rt);
-    return 0;
-}
+TEST_RUNTIME_AND_MODEL(2, test_model(rt, wild_config, 5))
 
 static uint64_t page_bytes(int32_t page_tokens) {
     emo_session_options o = EMO_SESSION_OPTIONS_INIT;

@@ -7,22 +7,7 @@
 #include "infer_support.h"
 #include "model/files.h"
 
-static emo_runtime *rt;
-static emo_model *model;
-
-static int setup(void **state) {
-    (void)state;
-    rt = test_runtime(2, EMO_ISA_AUTO);
-    model = test_model(rt, wild_config, 5);
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    emo_model_release(model);
-    emo_runtime_release(rt);
-    return 0;
-}
+TEST_RUNTIME_AND_MODEL(2, test_model(rt, wild_config, 5))
 
 /* Logits of the last of n tokens, everything computed anew without a cache; in slices of `work` multiply-adds unless 0,
  * with a pool of `pool` experts unless 0. Returns the number of slices. */
