@@ -87,6 +87,47 @@ static inline void test_prompt(int32_t *ids, size_t n, uint64_t seed) {
         ids[i] = (int32_t)((i * 37 + seed * 101 + i * i * (seed + 3)) % 256);
 }
 
+/* One document of n tokens as a batch without a cache, with the logits of some of its rows. */
+typedef struct test_document {
+    int32_t *positions;
+    emo_attention_segment segment;
+    int32_t begin[2];
+    emo__batch batch;
+} test_document;
+
+/* A pass for it; `ids` and `rows` must outlive it. */
+static inline emo__pass *test_document_pass(emo_model *model, const int32_t *ids, int32_t n, const int32_t *rows,
+                                            int32_t n_rows, test_document *d) {
+    emo_error err = EMO_ERROR_INIT;
+    emo__pass_config config = {0};
+    config.max_tokens = n;
+    config.max_documents = 1;
+    config.max_logits = n_rows;
+    config.shared_mode = -1;
+    emo__pass *pass = NULL;
+    EXPECT_OK(emo__pass_create(model, &config, &pass, &err));
+    *d = (test_document){.segment = {0, n, 0, n}, .begin = {0, n}};
+    d->positions = malloc((size_t)n * sizeof *d->positions);
+    assert_non_null(d->positions);
+    for (int32_t i = 0; i < n; i++)
+        d->positions[i] = i;
+    d->batch.tokens = n;
+    d->batch.ids = ids;
+    d->batch.positions = d->positions;
+    d->batch.n_attention = 1;
+    d->batch.attention = &d->segment;
+    d->batch.n_documents = 1;
+    d->batch.document_begin = d->begin;
+    d->batch.n_logits = n_rows;
+    d->batch.logit_rows = rows;
+    return pass;
+}
+
+static inline void test_document_free(emo__pass *pass, test_document *d) {
+    emo__pass_destroy(pass);
+    free(d->positions);
+}
+
 static inline void test_append(emo_session *session, int32_t sequence, size_t n, uint64_t seed) {
     emo_error err = EMO_ERROR_INIT;
     int32_t *ids = malloc((n + 1) * sizeof *ids);

@@ -13,38 +13,16 @@ TEST_RUNTIME_AND_MODEL(2, test_model(rt, wild_config, 5))
  * with a pool of `pool` experts unless 0. Returns the number of slices. */
 static uint64_t plain_pass(const int32_t *ids, int32_t n, int64_t work, int32_t pool, float *out) {
     emo_error err = EMO_ERROR_INIT;
-    emo__pass_config config = {0};
-    config.max_tokens = n;
-    config.max_documents = 1;
-    config.max_logits = 1;
-    config.shared_mode = -1;
-    emo__pass *pass = NULL;
-    EXPECT_OK(emo__pass_create(model, &config, &pass, &err));
-    int32_t *positions = malloc((size_t)n * sizeof *positions);
-    assert_non_null(positions);
-    for (int32_t i = 0; i < n; i++)
-        positions[i] = i;
-    const emo_attention_segment segment = {0, n, 0, n};
-    const int32_t begin[2] = {0, n};
     const int32_t row = n - 1;
-    emo__batch batch = {0};
-    batch.tokens = n;
-    batch.ids = ids;
-    batch.positions = positions;
-    batch.n_attention = 1;
-    batch.attention = &segment;
-    batch.n_documents = 1;
-    batch.document_begin = begin;
-    batch.n_logits = 1;
-    batch.logit_rows = &row;
+    test_document d;
+    emo__pass *pass = test_document_pass(model, ids, n, &row, 1, &d);
     const int32_t *const sizes[3] = {&pool, NULL, &pool};
-    batch.pool_size = pool > 0 ? sizes : NULL;
+    d.batch.pool_size = pool > 0 ? sizes : NULL;
     emo__pass_set_slice_work(pass, work);
-    EXPECT_OK(emo__pass_run(pass, &batch, &err));
+    EXPECT_OK(emo__pass_run(pass, &d.batch, &err));
     memcpy(out, emo__pass_logits(pass), VOCAB * sizeof *out);
     uint64_t slices = emo__pass_slices(pass);
-    emo__pass_destroy(pass);
-    free(positions);
+    test_document_free(pass, &d);
     return slices;
 }
 

@@ -13,32 +13,6 @@ static const char wide_config[] =
     "\"initializer_range\":0.2,\"eos_token_id\":256,\"pad_token_id\":0}";
 enum { WIDE_VOCAB = 2003, PROMPT = 333 };
 
-static emo__pass *begin_pass(emo_model *model, const int32_t *ids, int32_t *positions,
-                             const emo_attention_segment *segment, const int32_t *begin, const int32_t *row,
-                             emo__batch *batch) {
-    emo_error err = EMO_ERROR_INIT;
-    emo__pass_config config = {0};
-    config.max_tokens = PROMPT;
-    config.max_documents = 1;
-    config.max_logits = 2;
-    config.shared_mode = -1;
-    emo__pass *pass = NULL;
-    EXPECT_OK(emo__pass_create(model, &config, &pass, &err));
-    for (int32_t i = 0; i < PROMPT; i++)
-        positions[i] = i;
-    *batch = (emo__batch){0};
-    batch->tokens = PROMPT;
-    batch->ids = ids;
-    batch->positions = positions;
-    batch->n_attention = 1;
-    batch->attention = segment;
-    batch->n_documents = 1;
-    batch->document_begin = begin;
-    batch->n_logits = 2;
-    batch->logit_rows = row;
-    return pass;
-}
-
 /* What a pass has not computed yet cannot be mistaken for a result. */
 static void spoil(emo__pass *pass) {
     size_t angles = (size_t)(pass->rope_room * pass->model->config.head_dim / 2) * sizeof *pass->cos;
@@ -54,19 +28,18 @@ static void spoil(emo__pass *pass) {
 static void slicing_may_change_on_the_way(void **state) {
     (void)state;
     emo_error err = EMO_ERROR_INIT;
-    static const emo_attention_segment segment = {0, PROMPT, 0, PROMPT};
-    static const int32_t begin[2] = {0, PROMPT}, rows[2] = {PROMPT / 2, PROMPT - 1};
+    static const int32_t rows[2] = {PROMPT / 2, PROMPT - 1};
     static const int64_t work[] = {1 << 16, 400000, 3000000};
-    int32_t ids[PROMPT], positions[PROMPT];
+    int32_t ids[PROMPT];
     float *want = NULL;
     size_t bytes = 2 * WIDE_VOCAB * sizeof *want;
     test_prompt(ids, PROMPT, 3);
     for (int32_t threads = 1; threads <= 3; threads += 2) {
         emo_runtime *rt = test_runtime(threads, EMO_ISA_AUTO);
         emo_model *model = test_model(rt, wide_config, 5);
-        emo__batch batch;
-        emo__pass *pass = begin_pass(model, ids, positions, &segment, begin, rows, &batch);
-        EXPECT_OK(emo__pass_run(pass, &batch, &err));
+        test_document d;
+        emo__pass *pass = test_document_pass(model, ids, PROMPT, rows, 2, &d);
+        EXPECT_OK(emo__pass_run(pass, &d.batch, &err));
         if (want == NULL) {
             want = malloc(bytes);
             assert_non_null(want);
@@ -74,11 +47,11 @@ static void slicing_may_change_on_the_way(void **state) {
         }
         assert_memory_equal(emo__pass_logits(pass), want, bytes);
         uint64_t whole = emo__pass_slices(pass), parts = 0;
-        emo__pass_destroy(pass);
+        test_document_free(pass, &d);
         for (uint32_t seed = 0; seed < 6; seed++) {
             bool done = false;
-            pass = begin_pass(model, ids, positions, &segment, begin, rows, &batch);
-            EXPECT_OK(emo__pass_begin(pass, &batch, &err));
+            pass = test_document_pass(model, ids, PROMPT, rows, 2, &d);
+            EXPECT_OK(emo__pass_begin(pass, &d.batch, &err));
             spoil(pass);
             for (uint32_t x = seed * 77 + 1; !done; x = x * 1664525u + 1013904223u) {
                 emo__limit limit = {0};
@@ -95,7 +68,7 @@ static void slicing_may_change_on_the_way(void **state) {
             }
             assert_memory_equal(emo__pass_logits(pass), want, bytes);
             assert_true(emo__pass_slices(pass) > whole);
-            emo__pass_destroy(pass);
+            test_document_free(pass, &d);
         }
         assert_true(parts > 20); /* stops inside of operators */
         emo_model_release(model);
