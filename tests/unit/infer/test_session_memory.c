@@ -1,33 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Sessions under failing allocations and on several threads. */
 #include <pthread.h>
-#include <stdatomic.h>
 
 #include "infer_support.h"
+#include "support/meter.h"
 
 /* ---- memory ---- */
-
-typedef struct memory {
-    atomic_long calls;
-    atomic_long live;
-    long fail_at; /* -1: never */
-} memory;
-
-static void *counted_alloc(void *ctx, size_t size, size_t alignment) {
-    memory *m = ctx;
-    void *ptr = NULL;
-    if (atomic_fetch_add(&m->calls, 1) == m->fail_at || posix_memalign(&ptr, alignment, size) != 0)
-        return NULL;
-    atomic_fetch_add(&m->live, 1);
-    return ptr;
-}
-
-static void counted_free(void *ctx, void *ptr, size_t size, size_t alignment) {
-    (void)size;
-    (void)alignment;
-    atomic_fetch_sub(&((memory *)ctx)->live, 1);
-    free(ptr);
-}
 
 /* A short generation; a failed call is made again. Returns the number of failures. */
 static int generate(emo_model *model, const emo_pool_policy *pool, const emo_mask *mask, int32_t *out, size_t *n,
@@ -95,14 +73,8 @@ static int generate(emo_model *model, const emo_pool_policy *pool, const emo_mas
 static void every_allocation_may_fail(void **state) {
     (void)state;
     emo_error err = EMO_ERROR_INIT;
-    memory m = {.fail_at = -1};
-    emo_runtime_options options = EMO_RUNTIME_OPTIONS_INIT;
-    options.threads = 1;
-    options.allocator.ctx = &m;
-    options.allocator.alloc = counted_alloc;
-    options.allocator.free = counted_free;
-    emo_runtime *rt = NULL;
-    EXPECT_OK(emo_runtime_create(&options, &rt, &err));
+    meter m = METER_INIT;
+    emo_runtime *rt = meter_runtime(&m, 1);
     emo_model *model = test_model(rt, wild_config, 5);
     test_attach_bytes(rt, model);
     emo_pool_policy *pool = NULL;
@@ -115,18 +87,17 @@ static void every_allocation_may_fail(void **state) {
         size_t n_want, n_got;
         char text_want[128], text_got[128];
         long before = m.live;
-        m.calls = 0;
+        meter_arm(&m, -1, 0);
         assert_int_equal(generate(model, with_pool ? pool : NULL, mask, want, &n_want, text_want), 0);
         long allocations = m.calls;
         assert_true(allocations > 50);
         assert_int_equal(m.live, before);
         for (long i = 0; i < allocations; i++) {
-            m.calls = 0;
-            m.fail_at = i;
+            meter_arm(&m, i, 0);
             /* the failing one may be an optional one, but then nothing fails at all */
             int failures = generate(model, with_pool ? pool : NULL, mask, got, &n_got, text_got);
             assert_int_equal(failures, 1);
-            m.fail_at = -1;
+            meter_disarm(&m);
             assert_int_equal(m.live, before);
             assert_int_equal(n_got, n_want);
             assert_memory_equal(got, want, n_want * sizeof *want);
@@ -137,21 +108,15 @@ static void every_allocation_may_fail(void **state) {
     emo_pool_policy_release(pool);
     emo_model_release(model);
     emo_runtime_release(rt);
-    assert_int_equal(m.live, 0);
+    meter_check(&m, "sessions");
 }
 
 /* A token in the middle of a long generation asks for no memory. */
 static void decoding_does_not_allocate(void **state) {
     (void)state;
     emo_error err = EMO_ERROR_INIT;
-    memory m = {.fail_at = -1};
-    emo_runtime_options options = EMO_RUNTIME_OPTIONS_INIT;
-    options.threads = 1;
-    options.allocator.ctx = &m;
-    options.allocator.alloc = counted_alloc;
-    options.allocator.free = counted_free;
-    emo_runtime *rt = NULL;
-    EXPECT_OK(emo_runtime_create(&options, &rt, &err));
+    meter m = METER_INIT;
+    emo_runtime *rt = meter_runtime(&m, 1);
     emo_model *model = test_model(rt, wild_config, 5);
     test_attach_bytes(rt, model);
     emo_session_options o = EMO_SESSION_OPTIONS_INIT;
@@ -161,13 +126,14 @@ static void decoding_does_not_allocate(void **state) {
     emo_state now;
     for (int i = 0; i < 20; i++)
         EXPECT_OK(emo_session_advance(s, NULL, &now, &err));
-    m.calls = 0;
+    meter_arm(&m, -1, 0);
     for (int i = 0; i < 40; i++)
         EXPECT_OK(emo_session_advance(s, NULL, &now, &err));
     assert_in_range(m.calls, 0, 4); /* the arrays of tokens double now and then */
     emo_session_release(s);
     emo_model_release(model);
     emo_runtime_release(rt);
+    meter_check(&m, "a long generation");
 }
 
 /* ---- threads ---- */
