@@ -6,6 +6,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "expert_cache_support.h"
 #include "model/model.h"
 #include "support/folder.h"
 #include "support/meter.h"
@@ -16,7 +17,7 @@ static const char config[] =
     "\"num_attention_heads\":8,\"num_key_value_heads\":4,\"max_position_embeddings\":64,\"num_experts_per_tok\":4,"
     "\"num_experts_per_layer\":[0,13,13],\"num_shared_experts_per_layer\":[0,1,1],\"dense_intermediate_size\":64,"
     "\"initializer_range\":0.2,\"eos_token_id\":256,\"pad_token_id\":0}";
-enum { VOCAB = 300, PROMPT = 18, TOKENS = 6, EXPERTS = 24, CHOSEN = 3, SEQUENCES = 2 };
+enum { PROMPT = 18, EXPERTS = 24, CHOSEN = 3, SEQUENCES = 2 };
 
 TEST_RUNTIME_AND_FOLDER(2, EMO_ISA_AUTO)
 
@@ -63,10 +64,9 @@ static emo_model *load(emo_runtime *on, const char *path, size_t places, emo_mod
     emo_error err = EMO_ERROR_INIT;
     emo_model *model = NULL;
     if (places > 0) {
-        emo_cache_stats stats = EMO_CACHE_STATS_INIT;
         options.memory_budget = UINT64_MAX;
         EXPECT_OK(emo_model_load_path(on, path, &options, &model, &err));
-        EXPECT_OK(emo_model_get_cache_stats(model, &stats, &err));
+        emo_cache_stats stats = stats_of(model);
         assert_true(stats.capacity > 0 && stats.capacity == stats.experts);
         emo_model_release(model);
         options.memory_budget = stats.bytes / stats.capacity * places + 7;
@@ -75,20 +75,7 @@ static emo_model *load(emo_runtime *on, const char *path, size_t places, emo_mod
     return model;
 }
 
-static emo_cache_stats stats_of(const emo_model *model) {
-    emo_error err = EMO_ERROR_INIT;
-    emo_cache_stats stats = EMO_CACHE_STATS_INIT;
-    EXPECT_OK(emo_model_get_cache_stats(model, &stats, &err));
-    return stats;
-}
-
 /* ---- what a model says ---- */
-
-typedef struct outcome {
-    int32_t ids[SEQUENCES][TOKENS];
-    float logprobs[SEQUENCES][TOKENS];
-    float logits[SEQUENCES][VOCAB];
-} outcome;
 
 static emo_session *begin(emo_model *model, const emo_session_options *options) {
     emo_error err = EMO_ERROR_INIT;
@@ -107,32 +94,7 @@ static emo_session *begin(emo_model *model, const emo_session_options *options) 
     return session;
 }
 
-static outcome take(emo_session *session) {
-    emo_error err = EMO_ERROR_INIT;
-    outcome out;
-    memset(&out, 0, sizeof out);
-    for (int32_t s = 0; s < SEQUENCES; s++) {
-        const int32_t *ids = NULL;
-        const float *logprobs = NULL;
-        assert_int_equal(emo_session_generated(session, s, &ids, &logprobs), TOKENS);
-        memcpy(out.ids[s], ids, sizeof out.ids[s]);
-        memcpy(out.logprobs[s], logprobs, sizeof out.logprobs[s]);
-        EXPECT_OK(emo_session_logits(session, s, out.logits[s], VOCAB, &err));
-    }
-    emo_session_release(session);
-    return out;
-}
-
-static outcome say(emo_model *model, const emo_session_options *options) {
-    emo_error err = EMO_ERROR_INIT;
-    emo_session *session = begin(model, options);
-    emo_state state = EMO_STATE_PENDING;
-    while (state != EMO_STATE_DONE)
-        EXPECT_OK(emo_session_advance(session, NULL, &state, &err));
-    return take(session);
-}
-
-static void expect_same(const outcome *a, const outcome *b) { assert_memory_equal(a, b, sizeof *a); }
+static outcome say(emo_model *model, const emo_session_options *options) { return finish(begin(model, options)); }
 
 static emo_pool_policy *prompt_pool(int32_t size) {
     emo_error err = EMO_ERROR_INIT;

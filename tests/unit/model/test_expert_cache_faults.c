@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "expert_cache_support.h"
 #include "model/expert_cache.h"
 #include "support/folder.h"
 #include "support/meter.h"
@@ -15,7 +16,7 @@ static const char config[] =
     "{\"model_type\":\"emo\",\"vocab_size\":64,\"hidden_size\":32,\"intermediate_size\":16,\"num_hidden_layers\":2,"
     "\"num_attention_heads\":2,\"max_position_embeddings\":64,\"num_experts_per_tok\":3,\"num_experts\":9,"
     "\"num_shared_experts\":1,\"initializer_range\":0.3,\"eos_token_id\":1,\"pad_token_id\":0}";
-enum { VOCAB = 64, PROMPT = 9, TOKENS = 6, CHOSEN = 2, PLACE = 3 * 32 * 16 * 4 };
+enum { PROMPT = 9, CHOSEN = 2, PLACE = 3 * 32 * 16 * 4 };
 
 static emo_runtime *rt;
 static emo_model *whole;
@@ -80,19 +81,7 @@ static emo_model *load_host(host *h, size_t places, emo_model_load_options optio
     return model;
 }
 
-static emo_cache_stats stats_of(const emo_model *model) {
-    emo_error err = EMO_ERROR_INIT;
-    emo_cache_stats stats = EMO_CACHE_STATS_INIT;
-    EXPECT_OK(emo_model_get_cache_stats(model, &stats, &err));
-    return stats;
-}
-
 /* ---- a session on it ---- */
-
-typedef struct outcome {
-    int32_t ids[TOKENS];
-    float logprobs[TOKENS];
-} outcome;
 
 static emo_session *begin(emo_model *model, const emo_progress *progress) {
     static const int32_t prompt[PROMPT] = {3, 50, 7, 7, 22, 41, 9, 60, 12};
@@ -108,25 +97,7 @@ static emo_session *begin(emo_model *model, const emo_progress *progress) {
     return session;
 }
 
-static outcome take(emo_session *session) {
-    const int32_t *ids = NULL;
-    const float *logprobs = NULL;
-    outcome out;
-    assert_int_equal(emo_session_generated(session, 0, &ids, &logprobs), TOKENS);
-    memcpy(out.ids, ids, sizeof out.ids);
-    memcpy(out.logprobs, logprobs, sizeof out.logprobs);
-    emo_session_release(session);
-    return out;
-}
-
-static outcome say(emo_model *model) {
-    emo_error err = EMO_ERROR_INIT;
-    emo_state state = EMO_STATE_PENDING;
-    emo_session *session = begin(model, NULL);
-    while (state != EMO_STATE_DONE)
-        EXPECT_OK(emo_session_advance(session, NULL, &state, &err));
-    return take(session);
-}
+static outcome say(emo_model *model) { return finish(begin(model, NULL)); }
 
 /* ---- reads that fail ---- */
 
@@ -141,7 +112,7 @@ static void a_failed_read_is_a_status(void **state) {
     emo_model *model = load_host(&healthy, CHOSEN, options);
     long before = atomic_load(&healthy.reads);
     outcome got = say(model);
-    assert_memory_equal(&got, &want, sizeof got);
+    expect_same(&got, &want);
     long reads = atomic_load(&healthy.reads) - before;
     assert_true(reads > 60);
     emo_model_release(model);
@@ -164,7 +135,7 @@ static void a_failed_read_is_a_status(void **state) {
         assert_int_equal(failures, 1);
         assert_int_equal(stats_of(model).failed_reads, 1);
         got = take(session);
-        assert_memory_equal(&got, &want, sizeof got);
+        expect_same(&got, &want);
         emo_model_release(model);
     }
 }
@@ -186,7 +157,7 @@ static void a_failed_read_ahead_is_tried_again(void **state) {
             failures += emo_session_advance(session, NULL, &now, &err) != EMO_OK;
         assert_true(failures <= 1);
         outcome got = take(session);
-        assert_memory_equal(&got, &want, sizeof got);
+        expect_same(&got, &want);
         emo_model_release(model);
     }
     /* a device that is gone: every attempt fails, and never hangs */
@@ -200,12 +171,8 @@ static void a_failed_read_ahead_is_tried_again(void **state) {
         EXPECT_STATUS(emo_session_advance(session, NULL, &now, &err), EMO_E_IO, "reading expert");
     }
     atomic_store(&gone.fail_at, -1); /* and back */
-    emo_state now = EMO_STATE_PENDING;
-    emo_error err = EMO_ERROR_INIT;
-    while (now != EMO_STATE_DONE)
-        EXPECT_OK(emo_session_advance(session, NULL, &now, &err));
-    outcome got = take(session);
-    assert_memory_equal(&got, &want, sizeof got);
+    outcome got = finish(session);
+    expect_same(&got, &want);
     emo_model_release(model);
 }
 
@@ -251,7 +218,7 @@ static void memory_that_runs_out_is_a_status(void **state) {
         meter failing = METER_INIT;
         emo_status status = life(&failing, n, &got);
         if (status == EMO_OK) /* there is a way without that memory */
-            assert_memory_equal(&got, &want, sizeof got);
+            expect_same(&got, &want);
         else
             assert_int_equal(status, EMO_E_OUT_OF_MEMORY);
         meter_check(&failing, "a model under a budget");
@@ -281,7 +248,7 @@ static void cancelling_leaves_all_usable(void **state) {
     }
     assert_true(cancelled > 3);
     outcome got = take(session);
-    assert_memory_equal(&got, &want, sizeof got);
+    expect_same(&got, &want);
     emo_session_release(begin(model, NULL)); /* a session that never ran */
     emo_model_release(model);
 }
@@ -294,7 +261,7 @@ static void a_child_goes_on(void **state) {
     outcome want = say(whole);
     emo_model *model = load_host(&healthy, CHOSEN + 2, options);
     outcome got = say(model);
-    assert_memory_equal(&got, &want, sizeof got);
+    expect_same(&got, &want);
     pid_t child = fork();
     assert_true(child >= 0);
     if (child == 0) {
@@ -306,7 +273,7 @@ static void a_child_goes_on(void **state) {
     assert_int_equal(waitpid(child, &status, 0), child);
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
     got = say(model);
-    assert_memory_equal(&got, &want, sizeof got);
+    expect_same(&got, &want);
     emo_model_release(model);
 }
 
@@ -350,12 +317,12 @@ static void what_can_be_streamed_is(void **state) {
     EXPECT_OK(emo_model_prune(model, mask, NULL, &small, &err));
     EXPECT_OK(emo_model_prune(whole, mask, NULL, &other, &err));
     outcome a = say(small), b = say(other);
-    assert_memory_equal(&a, &b, sizeof a);
+    expect_same(&a, &b);
     assert_int_equal(stats_of(small).capacity, 0);
     EXPECT_OK(emo_model_merge(model, small, NULL, &merged, &err));
     a = say(merged);
     b = say(whole);
-    assert_memory_equal(&a, &b, sizeof a);
+    expect_same(&a, &b);
     emo_model_release(merged);
 
     emo_trainer *trainer = NULL;
@@ -383,7 +350,7 @@ static void what_can_be_streamed_is(void **state) {
     EXPECT_STATUS(emo_select_experts(model, data, &select, ids, 18, &count, offsets, &err), EMO_E_UNSUPPORTED,
                   "memory_budget");
     outcome still = say(model);
-    assert_memory_equal(&still, &b, sizeof still);
+    expect_same(&still, &b);
     emo_dataset_release(data);
     emo_mask_release(same);
     emo_mask_release(mask);

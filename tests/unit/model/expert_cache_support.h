@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a model says, to be compared to the bit with what another one says, and what its expert cache counted. */
+#ifndef EMO_TESTS_EXPERT_CACHE_SUPPORT_H
+#define EMO_TESTS_EXPERT_CACHE_SUPPORT_H
+
+#include <emo/emo.h>
+
+#include "infer/session.h"
+#include "support/support.h"
+
+enum { TOKENS = 6, MOST_SEQUENCES = 2, MOST_VOCAB = 300 };
+
+static inline emo_cache_stats stats_of(const emo_model *model) {
+    emo_error err = EMO_ERROR_INIT;
+    emo_cache_stats stats = EMO_CACHE_STATS_INIT;
+    EXPECT_OK(emo_model_get_cache_stats(model, &stats, &err));
+    return stats;
+}
+
+typedef struct outcome {
+    int32_t ids[MOST_SEQUENCES][TOKENS];
+    float logprobs[MOST_SEQUENCES][TOKENS];
+    float logits[MOST_SEQUENCES][MOST_VOCAB];
+} outcome;
+
+/* Of a session that is done, and is released. */
+static inline outcome take(emo_session *session) {
+    emo_error err = EMO_ERROR_INIT;
+    outcome out;
+    memset(&out, 0, sizeof out);
+    assert_in_range(session->opt.sequences, 1, MOST_SEQUENCES);
+    for (int32_t s = 0; s < session->opt.sequences; s++) {
+        const int32_t *ids = NULL;
+        const float *logprobs = NULL;
+        assert_int_equal(emo_session_generated(session, s, &ids, &logprobs), TOKENS);
+        memcpy(out.ids[s], ids, sizeof out.ids[s]);
+        memcpy(out.logprobs[s], logprobs, sizeof out.logprobs[s]);
+        EXPECT_OK(emo_session_logits(session, s, out.logits[s], MOST_VOCAB, &err));
+    }
+    emo_session_release(session);
+    return out;
+}
+
+/* Goes on to the end, without a failure. */
+static inline outcome finish(emo_session *session) {
+    emo_error err = EMO_ERROR_INIT;
+    emo_state state = EMO_STATE_PENDING;
+    while (state != EMO_STATE_DONE)
+        EXPECT_OK(emo_session_advance(session, NULL, &state, &err));
+    return take(session);
+}
+
+static inline void expect_same(const outcome *a, const outcome *b) { assert_memory_equal(a, b, sizeof *a); }
+
+#endif
