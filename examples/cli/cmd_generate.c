@@ -14,23 +14,6 @@ static const command_text text = {
     "draws with the seed N + i, and gives what it gives alone with that seed.",
     0};
 
-/* Text that grows; only needed for --json. */
-typedef struct growing_text {
-    char *data;
-    size_t length;
-} growing_text;
-
-static int text_add(growing_text *text_so_far, const char *more) {
-    size_t n = strlen(more);
-    char *grown = realloc(text_so_far->data, text_so_far->length + n + 1);
-    if (grown == NULL)
-        return 0;
-    memcpy(grown + text_so_far->length, more, n + 1);
-    text_so_far->data = grown;
-    text_so_far->length += n;
-    return 1;
-}
-
 static void print_json(const emo_session *session, const emo_model *model, const char *prompt, const char *generated,
                        double first, double seconds) {
     const int32_t *tokens = NULL;
@@ -58,7 +41,7 @@ static void print_json(const emo_session *session, const emo_model *model, const
 
 /* Generates until the end; prints as it goes unless --json wants it all at once. */
 static emo_status run(cli *c, emo_session *session, const emo_model *model, const char *prompt) {
-    growing_text all = {NULL, 0};
+    growing_text all = {NULL, 0}; /* only needed for --json */
     emo_status status = EMO_OK;
     emo_state state = EMO_STATE_PENDING;
     double start = seconds_now(), first = 0;
@@ -77,10 +60,9 @@ static emo_status run(cli *c, emo_session *session, const emo_model *model, cons
             continue;
         progress_clear(&c->line);
         if (c->common.json) {
-            if (!text_add(&all, piece)) {
-                status = cli_fail(c, EMO_E_OUT_OF_MEMORY, "no memory for the text");
+            status = text_add(c, &all, piece);
+            if (status != EMO_OK)
                 break;
-            }
             continue;
         }
         fputs(piece, stdout);

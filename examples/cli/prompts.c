@@ -12,8 +12,7 @@ typedef struct job {
     int64_t index;
     int32_t sequence;
     char *prompt;
-    char *text;
-    size_t length;
+    growing_text text;
 } job;
 
 typedef struct crowd {
@@ -42,13 +41,21 @@ const char *stop_name(emo_stop_reason reason) {
     }
 }
 
+emo_status text_add(cli *c, growing_text *text, const char *more) {
+    size_t n = strlen(more);
+    char *grown = realloc(text->data, text->length + n + 1);
+    if (grown == NULL)
+        return cli_fail(c, EMO_E_OUT_OF_MEMORY, "no memory for the text");
+    memcpy(grown + text->length, more, n + 1);
+    text->data = grown;
+    text->length += n;
+    return EMO_OK;
+}
+
 static void forget(job *j) {
     free(j->prompt);
-    free(j->text);
-    j->prompt = NULL;
-    j->text = NULL;
-    j->length = 0;
-    j->busy = 0;
+    free(j->text.data);
+    *j = (job){0};
 }
 
 /* Gives a free job the next prompt. */
@@ -65,9 +72,8 @@ static emo_status begin(crowd *w, job *j) {
     }
     size_t length = document.prompt_bytes > 0 ? document.prompt_bytes : document.length;
     j->index = w->begun++;
-    j->text = calloc(1, 1);
     j->prompt = malloc(length + 1);
-    if (j->prompt == NULL || j->text == NULL)
+    if (j->prompt == NULL)
         return cli_fail(w->c, EMO_E_OUT_OF_MEMORY, "no memory for a prompt");
     memcpy(j->prompt, document.text, length);
     j->prompt[length] = '\0';
@@ -88,28 +94,12 @@ done:
     return status;
 }
 
-static emo_status collect(crowd *w, job *j) {
-    const char *piece = emo_session_text_of(w->session, j->sequence);
-    size_t n = strlen(piece);
-    if (n == 0)
-        return EMO_OK;
-    char *grown = malloc(j->length + n + 1);
-    if (grown == NULL)
-        return cli_fail(w->c, EMO_E_OUT_OF_MEMORY, "no memory for the text");
-    memcpy(grown, j->text, j->length);
-    memcpy(grown + j->length, piece, n + 1);
-    free(j->text);
-    j->text = grown;
-    j->length += n;
-    return EMO_OK;
-}
-
 static void print_result(const crowd *w, const job *j) {
     json_writer json = {stdout, 0, {0}};
     json_open(&json, NULL);
     json_integer(&json, "index", j->index);
     json_string(&json, "prompt", j->prompt);
-    json_string(&json, "text", j->text);
+    json_string(&json, "text", j->text.data);
     json_integer(&json, "tokens", (int64_t)emo_session_generated(w->session, j->sequence, NULL, NULL));
     json_string(&json, "stop", stop_name(emo_session_stop_reason(w->session, j->sequence)));
     json_close(&json);
@@ -123,7 +113,7 @@ static emo_status look(crowd *w, const int *stopped) {
         job *j = &w->jobs[i];
         if (!j->busy)
             continue;
-        status = collect(w, j);
+        status = text_add(w->c, &j->text, emo_session_text_of(w->session, j->sequence));
         if (status != EMO_OK || !stopped[i])
             continue;
         progress_clear(&w->c->line);
