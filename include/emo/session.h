@@ -44,7 +44,7 @@ enum {
 
 /** How much work one emo_session_advance() may do. The first limit reached ends it; 0 means no such limit. */
 typedef struct emo_budget {
-    uint64_t ns;    /**< wall-clock nanoseconds; looked at between slices of a quarter of a millisecond or less */
+    uint64_t ns;    /**< wall-clock nanoseconds; looked at between slices of about a quarter of a millisecond or less */
     int32_t steps;  /**< operator steps, or slices of them where `ns` or a progress hook asks for slices */
     int32_t tokens; /**< return when a sequence has generated so many in this call; 0: after each drawn token */
 } emo_budget;
@@ -96,8 +96,8 @@ typedef struct emo_session_options {
                                 prompt that is to choose its pool; 512 */
     emo_batching batching;
     int32_t max_wait;    /**< 1..1048576, batches that a sequence with work is left out of at most, one after the other;
-                            more only where the sequences with work are more than so many batches hold, and while no page
-                            is free for it; 16 */
+                            more only where the sequences with work are more than so many batches hold, while no page is
+                            free for it, and for prompts that choose their pools, which go whole; 16 */
     int32_t page_tokens; /**< tokens of a page of the cache, a power of two, 1..4096; 64 */
     int32_t share_prefix;  /**< 1: without a pool policy, a sequence that begins like another one, and may use the same
                               experts, reads that one's pages as far as they are full (default) */

@@ -331,7 +331,7 @@ STRUCTS: Dict[str, Tuple[Tuple[str, str, str], ...]] = {
         ("progress", "emo_progress", ""),
     ),
     "emo_budget": (
-        ("ns", "uint64_t", "wall-clock nanoseconds; looked at between slices of a quarter of a millisecond or less"),
+        ("ns", "uint64_t", "wall-clock nanoseconds; looked at between slices of about a quarter of a millisecond or less"),
         ("steps", "int32_t", "operator steps, or slices of them where `ns` or a progress hook asks for slices"),
         ("tokens", "int32_t", "return when a sequence has generated so many in this call; 0: after each drawn token"),
     ),
@@ -357,7 +357,7 @@ STRUCTS: Dict[str, Tuple[Tuple[str, str, str], ...]] = {
         ("batch_sequences", "int32_t", "0..1024, sequences in a batch; 0: all that have work"),
         ("batch_tokens", "int32_t", "1..65536, tokens in a batch, at least one of each of its sequences; more only for a prompt that is to choose its pool; 512"),
         ("batching", "emo_batching", ""),
-        ("max_wait", "int32_t", "1..1048576, batches that a sequence with work is left out of at most, one after the other; more only where the sequences with work are more than so many batches hold, and while no page is free for it; 16"),
+        ("max_wait", "int32_t", "1..1048576, batches that a sequence with work is left out of at most, one after the other; more only where the sequences with work are more than so many batches hold, while no page is free for it, and for prompts that choose their pools, which go whole; 16"),
         ("page_tokens", "int32_t", "tokens of a page of the cache, a power of two, 1..4096; 64"),
         ("share_prefix", "int32_t", "1: without a pool policy, a sequence that begins like another one, and may use the same experts, reads that one's pages as far as they are full (default)"),
         ("count_experts", "int32_t", "1: the statistics count the experts that batches read; 0"),

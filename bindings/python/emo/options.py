@@ -200,7 +200,7 @@ class SessionOptions(TypedDict, total=False):
     batch_sequences: int  # 0..1024, sequences in a batch; 0: all that have work
     batch_tokens: int  # 1..65536, tokens in a batch, at least one of each of its sequences; more only for a prompt that is to choose its pool; 512
     batching: Union[int, str]
-    max_wait: int  # 1..1048576, batches that a sequence with work is left out of at most, one after the other; more only where the sequences with work are more than so many batches hold, and while no page is free for it; 16
+    max_wait: int  # 1..1048576, batches that a sequence with work is left out of at most, one after the other; more only where the sequences with work are more than so many batches hold, while no page is free for it, and for prompts that choose their pools, which go whole; 16
     page_tokens: int  # tokens of a page of the cache, a power of two, 1..4096; 64
     share_prefix: int  # 1: without a pool policy, a sequence that begins like another one, and may use the same experts, reads that one's pages as far as they are full (default)
     count_experts: int  # 1: the statistics count the experts that batches read; 0
