@@ -65,8 +65,6 @@ emo_status emo__pass_create(emo_model *model, const emo__pass_config *config, em
     p->model = emo__model_retain(model);
     p->ops = model->backend->ops;
     p->cfg = *config;
-    if (p->cfg.save)
-        p->cfg.slice_tokens = 0; /* backward needs one dispatch plan per layer */
     emo_status status = EMO_OK;
     p->layers = emo__calloc(mem, (size_t)model->config.layers, sizeof *p->layers);
     if (p->layers == NULL)
@@ -81,8 +79,7 @@ emo_status emo__pass_create(emo_model *model, const emo__pass_config *config, em
     if (status == EMO_OK && p->exec == NULL)
         status = emo__model_exec(model, &p->exec, err);
     if (status == EMO_OK) {
-        p->arena_bytes = emo__pass_layout(p, NULL);
-        status = p->ops->mem_alloc(model->backend, p->arena_bytes, &p->arena, err);
+        status = p->ops->mem_alloc(model->backend, emo__pass_layout(p, NULL), &p->arena, err);
     }
     if (status == EMO_OK) {
         (void)emo__pass_layout(p, p->arena);
@@ -115,7 +112,6 @@ void emo__pass_destroy(emo__pass *p) {
 
 uint64_t emo__pass_slices(const emo__pass *p) { return p->slices; }
 emo_exec *emo__pass_exec(const emo__pass *p) { return p->exec; }
-size_t emo__pass_bytes(const emo__pass *p) { return p->arena_bytes; }
 size_t emo__pass_kept_bytes(const emo__pass *p) { return p->kept_bytes; }
 emo_status emo__pass_reserve(emo__pass *p, int64_t positions, emo_error *err) {
     return emo__pass_angles_room(p, positions, err);
@@ -247,8 +243,7 @@ const emo__route_view *emo__pass_route(const emo__pass *p, int32_t layer) {
 const float *emo__pass_logits(const emo__pass *p) { return p->logits; }
 const float *emo__pass_token_loss(const emo__pass *p) { return p->token_loss; }
 const int32_t *emo__pass_document_begin(const emo__pass *p) { return p->document_begin; }
-double *emo__pass_ce_sum(const emo__pass *p) { return &p->sums[0]; }
-double *emo__pass_z_sum(const emo__pass *p) { return &p->sums[1]; }
+double *emo__pass_ce_sum(const emo__pass *p) { return p->sums; }
 const float *emo__pass_block_input(const emo__pass *p) { return p->x; }
 const float *emo__pass_residual(const emo__pass *p) { return p->h; }
 void emo__pass_set_profile(emo__pass *p, emo__profile *profile) { p->profile = profile; }

@@ -29,7 +29,6 @@ typedef struct emo__pass_config {
     bool document_balance; /* keep counts and score sums per document */
     bool expert_norms;     /* keep the output norm of every assignment (EASY-EP) */
     int32_t shared_mode;   /* EMO_SHARED_* , or -1: the model's */
-    int64_t slice_tokens;  /* rows worked on between two looks at the clock; 0: all */
     emo_exec *exec;        /* the caller's, whose own work is to stay in order with the pass's; NULL: one of its own */
 } emo__pass_config;
 
@@ -128,17 +127,15 @@ void emo__pass_destroy(emo__pass *pass);
 /* Slices from now on, also in the middle of a run: they do not change results. A slice is a part of a step's tasks,
  * where the back end can run operators in parts (and the exec is the pass's own), else at least a row of it. Ignored
  * with save.
- * By work: about so many multiply-adds, always the same ones. By time: as many as took about so long so far.
- * 0: config.slice_tokens again. */
+ * By work: about so many multiply-adds, always the same ones. By time: as many as took about so long so far. 0: whole
+ * steps, as in the beginning. */
 void emo__pass_set_slice_work(emo__pass *pass, int64_t multiply_adds);
 void emo__pass_set_slice_time(emo__pass *pass, uint64_t ns);
 /* Slices run since creation. */
 uint64_t emo__pass_slices(const emo__pass *pass);
 /* The stream the pass works on: what is enqueued there comes after its steps. */
 emo_exec *emo__pass_exec(const emo__pass *pass);
-/* Bytes of activations the pass holds. */
-size_t emo__pass_bytes(const emo__pass *pass);
-/* Of those, what is kept from the forward for the backward. */
+/* Bytes of activations that are kept from the forward for the backward. */
 size_t emo__pass_kept_bytes(const emo__pass *pass);
 /* Makes room for positions below `positions` now, so that begin need not. */
 EMO_MUST_CHECK emo_status emo__pass_reserve(emo__pass *pass, int64_t positions, emo_error *err);
@@ -161,9 +158,8 @@ const emo__route_view *emo__pass_route(const emo__pass *pass, int32_t layer);
 const float *emo__pass_logits(const emo__pass *pass);           /* [n_logits, vocab], back end memory */
 const float *emo__pass_token_loss(const emo__pass *pass);       /* [tokens], back end memory */
 const int32_t *emo__pass_document_begin(const emo__pass *pass); /* [n_documents + 1], back end memory */
-/* device scalars: sum of CE and of logsumexp^2 over labelled tokens */
+/* Two device scalars: the sums of CE and of logsumexp^2 over labelled tokens. */
 double *emo__pass_ce_sum(const emo__pass *pass);
-double *emo__pass_z_sum(const emo__pass *pass);
 /* Input and output of a layer's MoE block (EASY-EP): valid while the cursor stands right after EMO__STAGE_EXPERTS of
  * it. x [tokens, hidden] is the normed input; the residual stream after the block is h. */
 const float *emo__pass_block_input(const emo__pass *pass);

@@ -20,7 +20,7 @@ typedef struct piece {
 } piece;
 
 void emo__pass_set_slice_work(emo__pass *p, int64_t multiply_adds) {
-    p->slice_work = p->cfg.save ? 0 : multiply_adds;
+    p->slice_work = p->cfg.save ? 0 : multiply_adds; /* backward needs one dispatch plan per layer */
     p->slice_ns = 0;
 }
 
@@ -41,10 +41,8 @@ static int64_t pace_of(const emo__pass *p, const emo__step *step) {
 
 /* Rows of a slice; 0: all of them. */
 static int64_t slice_rows(const emo__pass *p, const emo__step *step) {
-    if (!emo__step_sliceable(step))
+    if (!emo__step_sliceable(step) || (p->slice_ns == 0 && p->slice_work == 0))
         return 0;
-    if (p->slice_ns == 0 && p->slice_work == 0)
-        return p->cfg.slice_tokens;
     int64_t rows = p->slice_ns > 0 ? pace_of(p, step) : 0;
     if (rows == 0)
         rows = (p->slice_ns > 0 ? FIRST_WORK : p->slice_work) / emo__step_row_work(p, step);

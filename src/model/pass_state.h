@@ -60,8 +60,7 @@ struct emo__pass {
     uint64_t slices;           /* run since creation */
 
     void *arena;
-    size_t arena_bytes;
-    size_t kept_bytes; /* of those, what layers keep for backward */
+    size_t kept_bytes; /* of the arena, what layers keep for backward */
     int32_t *always;   /* device, all layers */
     emo__layer_state *layers;
     emo__lease *lease;  /* on the experts that come and go; NULL: the model has none */
@@ -133,9 +132,9 @@ EMO_MUST_CHECK emo_status emo__experts_on_demand(emo__pass *pass, int32_t layer,
 EMO_MUST_CHECK emo_status emo__pools_on_demand(emo__pass *pass, int32_t layer, emo_error *err);
 /* Rows a step has, and whether it may be sliced by them. */
 int64_t emo__step_rows(const emo__pass *pass, const emo__step *step);
+bool emo__step_sliceable(const emo__step *step);
 /* Multiply-adds per row, roughly. */
 int64_t emo__step_row_work(const emo__pass *pass, const emo__step *step);
-bool emo__step_sliceable(const emo__step *step);
 /* Whether it may be sliced by tasks: a row of it may be long. */
 bool emo__step_has_tasks(const emo__pass *pass, const emo__step *step);
 /* The dispatch plan of rows [first, last) of a layer, and the arguments of its experts on them: without y, slices of
