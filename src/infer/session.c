@@ -12,11 +12,9 @@ static emo_status keep_of(const emo_session *s, const emo_mask *mask, const uint
                           bool *restricted, emo_error *err) {
     const emo__config *c = &s->model->config;
     const emo__mem *mem = &s->rt->mem;
-    size_t widest = 1;
+    size_t widest = emo__config_widest(c);
     emo__few_experts few = {0};
     emo_status status = EMO_OK;
-    for (int32_t l = 0; l < c->layers; l++)
-        widest = (size_t)c->layer[l].experts > widest ? (size_t)c->layer[l].experts : widest;
     uint8_t *flags = emo__calloc(mem, widest, 1);
     if (flags == NULL)
         return emo__fail_memory(err, widest);

@@ -78,6 +78,13 @@ static inline bool emo__config_extended(const emo__config *config) { return conf
 static inline int32_t emo__config_routed(const emo__config *config, int32_t layer) {
     return config->layer[layer].experts - config->layer[layer].shared;
 }
+/* Experts of the widest layer, at least 1: room for the flags or numbers of any. */
+static inline size_t emo__config_widest(const emo__config *config) {
+    int32_t widest = 1;
+    for (int32_t l = 0; l < config->layers; l++)
+        widest = config->layer[l].experts > widest ? config->layer[l].experts : widest;
+    return (size_t)widest;
+}
 /* Chosen per token besides the shared or always-active ones. */
 static inline int32_t emo__config_chosen(const emo__config *config, int32_t layer) {
     const emo__layer_config *l = &config->layer[layer];

@@ -39,10 +39,8 @@ struct emo__lease {
 
 emo_status emo__lease_create(const emo_model *m, emo__lease **out, emo_error *err) {
     const emo__mem *mem = &m->rt->mem;
-    size_t widest = 1;
+    size_t widest = emo__config_widest(&m->config);
     *out = NULL;
-    for (int32_t l = 0; l < m->config.layers; l++)
-        widest = (size_t)m->config.layer[l].experts > widest ? (size_t)m->config.layer[l].experts : widest;
     emo__lease *ls = emo__calloc(mem, 1, sizeof *ls);
     if (ls == NULL)
         return emo__fail_memory(err, sizeof *ls);
@@ -128,13 +126,8 @@ void emo__lease_pass(emo__lease *ls, const uint8_t *const *allowed, int64_t docu
 }
 
 uint8_t *emo__lease_flags(emo__lease *ls, int64_t documents) {
-    size_t widest = 1;
-    for (int32_t l = 0; l < ls->cache->model->config.layers; l++) {
-        size_t experts = (size_t)ls->cache->model->config.layer[l].experts;
-        widest = experts > widest ? experts : widest;
-    }
-    emo_status status =
-        emo__grow(ls->cache->mem, (void **)&ls->flags, &ls->flags_room, (size_t)documents, widest, NULL);
+    emo_status status = emo__grow(ls->cache->mem, (void **)&ls->flags, &ls->flags_room, (size_t)documents,
+                                  emo__config_widest(&ls->cache->model->config), NULL);
     return status == EMO_OK ? ls->flags : NULL;
 }
 

@@ -128,15 +128,13 @@ static emo_status create_balance_buffers(emo_trainer *t, int64_t documents, emo_
     size_t layers = (size_t)c->layers;
     int64_t sets = t->opt.balance_scope == EMO_BALANCE_DOCUMENT ? documents : 1;
     int64_t floats = 0;
-    int32_t widest = 1;
+    size_t widest = emo__config_widest(c);
     t->layer_grad = emo__calloc(mem, layers, sizeof *t->layer_grad);
     t->route = emo__calloc(mem, layers, sizeof *t->route);
     if (t->layer_grad == NULL || t->route == NULL)
         return emo__fail_memory(err, layers * sizeof *t->route);
-    for (int32_t l = 0; l < c->layers; l++) {
+    for (int32_t l = 0; l < c->layers; l++)
         floats += c->layer[l].experts > 0 ? sets * emo__config_routed(c, l) : 0;
-        widest = c->layer[l].experts > widest ? c->layer[l].experts : widest;
-    }
     emo_status status = device_block(t, (size_t)(floats + 1) * sizeof(float), &t->balance_grads, err);
     float *at = t->balance_grads;
     for (int32_t l = 0; status == EMO_OK && l < c->layers; l++) {
@@ -145,9 +143,9 @@ static emo_status create_balance_buffers(emo_trainer *t, int64_t documents, emo_
         t->layer_grad[l] = at;
         at += sets * emo__config_routed(c, l);
     }
-    t->host_counts = emo__malloc_array(mem, (size_t)widest, sizeof *t->host_counts);
-    t->load = emo__malloc_array(mem, (size_t)widest, sizeof *t->load);
-    t->host_bias = emo__malloc_array(mem, (size_t)widest, sizeof *t->host_bias);
+    t->host_counts = emo__malloc_array(mem, widest, sizeof *t->host_counts);
+    t->load = emo__malloc_array(mem, widest, sizeof *t->load);
+    t->host_bias = emo__malloc_array(mem, widest, sizeof *t->host_bias);
     t->host_sums = emo__malloc_array(mem, t->n_sums, sizeof *t->host_sums);
     if (status == EMO_OK && (t->host_counts == NULL || t->load == NULL || t->host_bias == NULL || t->host_sums == NULL))
         status = emo__fail_memory(err, t->n_sums * sizeof *t->host_sums);
