@@ -117,23 +117,22 @@ static emo_status size_places(emo__expert_cache *c, emo_error *err) {
 /* What one token chooses at most of the experts that come and go, and where. */
 static emo_status most_chosen(const emo__expert_cache *c, int32_t *most, int32_t *layer, emo_error *err) {
     const emo_model *m = c->model;
+    size_t widest = emo__config_widest(&m->config);
+    uint8_t *keep = emo__alloc(c->mem, widest);
+    emo_status status = keep != NULL ? EMO_OK : emo__fail_memory(err, widest);
     *most = *layer = 0;
-    for (int32_t l = 0; l < m->config.layers; l++) {
+    for (int32_t l = 0; status == EMO_OK && l < m->config.layers; l++) {
         if (c->number[l] == NULL)
             continue;
-        uint8_t *keep = emo__malloc_array(c->mem, (size_t)m->config.layer[l].experts, 1);
-        if (keep == NULL)
-            return emo__fail_memory(err, (size_t)m->config.layer[l].experts);
-        for (int32_t e = 0; e < m->config.layer[l].experts; e++)
-            keep[e] = m->subset == NULL || emo_mask_get(m->subset, l, e) != 0;
-        int32_t chosen = emo__choices(&m->config, l, keep);
-        emo__free(c->mem, keep);
+        status = emo__model_keep(m, NULL, l, keep, err);
+        int32_t chosen = status == EMO_OK ? emo__choices(&m->config, l, keep) : 0;
         if (chosen > *most) {
             *most = chosen;
             *layer = l;
         }
     }
-    return EMO_OK;
+    emo__free(c->mem, keep);
+    return status;
 }
 
 static emo_status check_budget(emo__expert_cache *c, emo_error *err) {
@@ -153,6 +152,16 @@ static emo_status check_budget(emo__expert_cache *c, emo_error *err) {
     return EMO_OK;
 }
 
+/* In this process: nobody holds the lock, or a place. */
+static void begin_here(emo__expert_cache *c) {
+    (void)pthread_mutex_init(&c->lock, NULL);
+    (void)pthread_cond_init(&c->changed, NULL);
+    (void)pthread_cond_init(&c->work, NULL);
+    c->owner = getpid();
+    for (size_t i = 0; i < c->capacity; i++)
+        c->holder[i] = -1;
+}
+
 emo_status emo__expert_cache_open(emo__expert_cache *c, emo_error *err) {
     emo_status status;
     EMO_TRY(status = size_places(c, err));
@@ -162,15 +171,9 @@ emo_status emo__expert_cache_open(emo__expert_cache *c, emo_error *err) {
     c->ahead.items = emo__malloc_array(c->mem, c->n, sizeof *c->ahead.items);
     if (c->holder == NULL || c->demand.items == NULL || c->ahead.items == NULL)
         return emo__fail_memory(err, c->n * sizeof *c->holder);
-    for (size_t i = 0; i < c->capacity; i++)
-        c->holder[i] = -1;
     EMO_TRY(status = c->model->backend->ops->mem_alloc(c->model->backend, c->capacity * c->place_bytes,
                                                        (void **)&c->places, err));
-    (void)pthread_mutex_init(&c->lock, NULL);
-    (void)pthread_cond_init(&c->changed, NULL);
-    (void)pthread_cond_init(&c->work, NULL);
-    c->open = true;
-    c->owner = getpid();
+    begin_here(c);
     if (c->prefetch)
         status = emo__expert_cache_start_reader(c, err);
 done:
@@ -180,7 +183,7 @@ done:
 void emo__expert_cache_destroy(emo__expert_cache *c) {
     if (c == NULL)
         return;
-    if (c->open && c->owner == getpid()) { /* else there is nobody to wait for */
+    if (c->owner == getpid()) { /* else it was never open, or there is nobody to wait for */
         if (c->has_reader) {
             (void)pthread_mutex_lock(&c->lock);
             c->stop = true;
@@ -207,14 +210,9 @@ void emo__expert_cache_destroy(emo__expert_cache *c) {
 
 /* In a child of fork(): the reading thread is gone, the lock is as whoever held it left it, and so are reads. */
 static void begin_anew(emo__expert_cache *c) {
-    (void)pthread_mutex_init(&c->lock, NULL);
-    (void)pthread_cond_init(&c->changed, NULL);
-    (void)pthread_cond_init(&c->work, NULL);
-    c->owner = getpid();
+    begin_here(c);
     c->has_reader = false;
     c->demand.count = c->ahead.count = 0;
-    for (size_t i = 0; i < c->capacity; i++)
-        c->holder[i] = -1;
     for (size_t i = 0; i < c->n; i++) {
         emo__cached *x = &c->experts[i];
         x->pins = 0;

@@ -66,10 +66,9 @@ struct emo__expert_cache {
     pthread_mutex_t lock;
     pthread_cond_t changed; /* an expert arrived or failed, or a pin went */
     pthread_cond_t work;    /* there is something to read */
-    pid_t owner;            /* the process the reading thread is in */
+    pid_t owner;            /* the process the reading thread is in; 0: not open yet */
     pthread_t reader;
     bool has_reader;
-    bool open; /* the lock and the conditions are there */
     bool stop;
     int32_t *holder; /* [capacity] who has the place, -1: nobody */
     emo__cached_ring demand;
