@@ -59,7 +59,7 @@ EMO_MUST_CHECK emo_status emo__lease_next(emo__lease *lease, emo_expert_table *t
                                           emo_error *err);
 /* The operator is done with the group. */
 void emo__lease_done(emo__lease *lease);
-/* Nothing is wanted any more; also in the middle. */
+/* Nothing is wanted any more, and the group that was not given back is; also in the middle. */
 void emo__lease_end(emo__lease *lease);
 
 #endif

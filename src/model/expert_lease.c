@@ -103,25 +103,33 @@ static size_t walk_layer(emo__lease *ls, int32_t l, const uint8_t *allowed, int6
     return count;
 }
 
-void emo__lease_pass(emo__lease *ls, const uint8_t *const *allowed, int64_t documents) {
+/* The documents' sets in layers [first, last), `allowed` [last - first], NULL: all. Their experts are the pass's, and
+ * are read ahead when they fit together. Without a restriction nothing is known. */
+static void expect(emo__lease *ls, int32_t first, int32_t last, const uint8_t *const *allowed, int64_t documents) {
     emo__expert_cache *c = ls->cache;
-    int32_t layers = c->model->config.layers;
     size_t count = 0;
     bool narrow = false;
-    emo__expert_cache_enter(c);
-    ls->pass = ++c->passes;
-    for (int32_t l = 0; allowed != NULL && l < layers; l++) {
-        if (c->number[l] != NULL && allowed[l] != NULL)
-            count += walk_layer(ls, l, allowed[l], documents, false, false, &narrow);
+    for (int32_t l = first; l < last; l++) {
+        if (c->number[l] != NULL && allowed[l - first] != NULL)
+            count += walk_layer(ls, l, allowed[l - first], documents, false, false, &narrow);
         else if (c->number[l] != NULL)
             count += (size_t)c->model->config.layer[l].experts;
     }
-    for (int32_t l = 0; narrow && l < layers; l++) { /* without a restriction nothing is known */
-        if (c->number[l] != NULL && allowed[l] != NULL)
-            (void)walk_layer(ls, l, allowed[l], documents, true, c->has_reader && count <= c->capacity, &narrow);
+    for (int32_t l = first; narrow && l < last; l++) {
+        if (c->number[l] != NULL && allowed[l - first] != NULL)
+            (void)walk_layer(ls, l, allowed[l - first], documents, true, c->has_reader && count <= c->capacity,
+                             &narrow);
     }
     if (c->ahead.count > 0)
         (void)pthread_cond_signal(&c->work);
+}
+
+void emo__lease_pass(emo__lease *ls, const uint8_t *const *allowed, int64_t documents) {
+    emo__expert_cache *c = ls->cache;
+    emo__expert_cache_enter(c);
+    ls->pass = ++c->passes;
+    if (allowed != NULL)
+        expect(ls, 0, c->model->config.layers, allowed, documents);
     emo__expert_cache_leave(c);
 }
 
@@ -132,15 +140,9 @@ uint8_t *emo__lease_flags(emo__lease *ls, int64_t documents) {
 }
 
 void emo__lease_pool(emo__lease *ls, int32_t l, const uint8_t *allowed, int64_t documents) {
-    emo__expert_cache *c = ls->cache;
-    bool narrow = false;
-    emo__expert_cache_enter(c);
-    size_t count = walk_layer(ls, l, allowed, documents, false, false, &narrow);
-    if (narrow)
-        (void)walk_layer(ls, l, allowed, documents, true, c->has_reader && count <= c->capacity, &narrow);
-    if (c->ahead.count > 0)
-        (void)pthread_cond_signal(&c->work);
-    emo__expert_cache_leave(c);
+    emo__expert_cache_enter(ls->cache);
+    expect(ls, l, l + 1, &allowed, documents);
+    emo__expert_cache_leave(ls->cache);
 }
 
 /* ---- groups ---- */

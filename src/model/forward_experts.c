@@ -48,9 +48,9 @@ emo_status emo__experts_on_demand(emo__pass *p, int32_t l, int64_t last, emo_exp
         parts = !whole;
         a->phases = whole ? 0 : EMO_EXPERTS_RUN;
         status = run_group(p, a, &table, err);
-        emo__lease_done(lease);
-        if (status != EMO_OK)
+        if (status != EMO_OK || whole)
             break;
+        emo__lease_done(lease);
     }
     emo__lease_end(lease);
     if (status == EMO_OK && parts) {
