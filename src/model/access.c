@@ -33,22 +33,28 @@ void emo__access_end(emo__access *access) {
     memset(access, 0, sizeof *access);
 }
 
+/* Room for as many bytes; what it held is lost. */
+static emo_status make_room(const emo__mem *mem, void **room, size_t *capacity, size_t bytes, emo_error *err) {
+    if (bytes <= *capacity)
+        return EMO_OK;
+    void *larger = emo__alloc(mem, bytes);
+    if (larger == NULL)
+        return emo__fail_memory(err, bytes);
+    emo__free(mem, *room);
+    *room = larger;
+    *capacity = bytes;
+    return EMO_OK;
+}
+
 emo_status emo__access_read(emo__access *access, const void *data, size_t bytes, const void **out, emo_error *err) {
     const emo_backend_ops *ops = access->model->backend->ops;
     *out = data;
     if (access->exec == NULL)
         return EMO_OK;
     *out = NULL;
-    if (bytes > access->capacity) {
-        const emo__mem *mem = &access->model->rt->mem;
-        void *room = emo__alloc(mem, bytes);
-        if (room == NULL)
-            return emo__fail_memory(err, bytes);
-        emo__free(mem, access->room);
-        access->room = room;
-        access->capacity = bytes;
-    }
-    emo_status status = ops->download(access->exec, access->room, data, bytes, err);
+    emo_status status = make_room(&access->model->rt->mem, &access->room, &access->capacity, bytes, err);
+    if (status == EMO_OK)
+        status = ops->download(access->exec, access->room, data, bytes, err);
     if (status == EMO_OK)
         status = ops->synchronize(access->exec, err);
     if (status == EMO_OK)
@@ -62,15 +68,9 @@ emo_status emo__access_view(emo__access *access, const emo__param *p, emo_weight
     if (out->data != NULL || !emo__param_loaded(m, p))
         return EMO_OK;
     size_t bytes = emo__dtype_run(out->dtype, p->rows * p->cols);
-    if (bytes > access->expert_capacity) {
-        void *room = emo__alloc(&m->rt->mem, bytes);
-        if (room == NULL)
-            return emo__fail_memory(err, bytes);
-        emo__free(&m->rt->mem, access->expert);
-        access->expert = room;
-        access->expert_capacity = bytes;
-    }
-    emo_status status = emo__expert_cache_read(m->cache, p->layer, p->expert, p->which, access->expert, err);
+    emo_status status = make_room(&m->rt->mem, &access->expert, &access->expert_capacity, bytes, err);
+    if (status == EMO_OK)
+        status = emo__expert_cache_read(m->cache, p->layer, p->expert, p->which, access->expert, err);
     out->data = status == EMO_OK ? access->expert : NULL;
     return status;
 }
