@@ -57,10 +57,8 @@ emo_status emo_trainer_step(emo_trainer *trainer, emo_step_metrics *metrics, emo
     status = emo__trainer_plan(trainer, err);
     if (status == EMO_OK)
         status = emo__trainer_advance(trainer, &all, err);
-    if (status == EMO_OK && size >= sizeof size) {
-        memcpy(metrics, &all, size < sizeof all ? size : sizeof all);
-        metrics->struct_size = size;
-    }
+    if (status == EMO_OK && size >= sizeof size)
+        emo__info_give(metrics, &all, sizeof all);
     return leave(trainer, status);
 }
 
@@ -115,15 +113,12 @@ emo_status emo_train_plan_json(emo_runtime *rt, const char *config, size_t lengt
                          rt == NULL       ? "rt"
                          : config == NULL ? "config"
                                           : "out");
-    uint32_t size = out->struct_size;
-    if (size < sizeof size)
-        return emo__fail(err, EMO_E_INVALID_ARGUMENT,
-                         "emo_train_plan.struct_size is %u; start from EMO_TRAIN_PLAN_INIT", (unsigned)size);
     emo_train_options opt = EMO_TRAIN_OPTIONS_INIT;
     emo_train_plan_options how = EMO_TRAIN_PLAN_OPTIONS_INIT;
     emo_train_plan plan = EMO_TRAIN_PLAN_INIT;
     emo__config parsed = {0};
     emo_status status;
+    EMO_TRY(status = emo__info_check(out, "emo_train_plan", err));
     EMO_TRY(status = emo__options_copy(&opt, sizeof opt, options, "emo_train_options", err));
     EMO_TRY(status = emo__options_copy(&how, sizeof how, plan_options, "emo_train_plan_options", err));
     if (how.compute != EMO_DTYPE_F32 && how.compute != EMO_DTYPE_BF16) {
@@ -133,8 +128,7 @@ emo_status emo_train_plan_json(emo_runtime *rt, const char *config, size_t lengt
     }
     EMO_TRY(status = emo__config_parse(&rt->mem, config, length, &parsed, err));
     EMO_TRY(status = make_plan(rt, &parsed, &opt, &how, &plan, err));
-    memcpy(out, &plan, size < sizeof plan ? size : sizeof plan);
-    out->struct_size = size;
+    emo__info_give(out, &plan, sizeof plan);
 done:
     emo__config_free(&parsed);
     return status;
