@@ -287,6 +287,7 @@ emo_status emo__encode_text(const emo__mem *mem, const emo_tokenizer *tokenizer,
         if (status != EMO_E_LIMIT || sink.count <= capacity) /* another limit than that of the room */
             return status;
         capacity = sink.count;
+        emo__error_clear(err);
     }
     return emo__fail(err, EMO_E_INTERNAL, "the tokenizer changed its mind about the number of tokens");
 }
