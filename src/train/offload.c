@@ -74,11 +74,11 @@ void emo__offload_destroy(emo_trainer *t) {
 /* One piece on the lane whose turn it is. A lane's own order keeps its room: the piece before has gone back. */
 static emo_status run_piece(emo_trainer *t, const emo_adamw_args *whole, int64_t at, int64_t count, emo_error *err) {
     emo__offload *o = t->offload;
-    int32_t turn = o->turn++ % LANES;
+    int32_t turn = o->turn;
     emo_exec *lane = o->lanes[turn].exec;
     size_t bytes = (size_t)count * sizeof(float);
     emo_adamw_args a = *whole;
-    o->turn %= LANES;
+    o->turn = (turn + 1) % LANES;
     a.count = count;
     a.p += at;
     a.g += at;
