@@ -153,17 +153,6 @@ static emo_status upload_restrictions(emo__pass *p, int32_t l, emo_error *err) {
     return status;
 }
 
-static emo_status zero_counts(emo__pass *p, int32_t l, emo_error *err) {
-    const emo__route_view *r = &p->layers[l].route;
-    size_t experts = (size_t)r->routed + (size_t)r->shared;
-    emo_status status = p->ops->zero(p->exec, r->counts, experts * sizeof(int32_t), err);
-    if (status == EMO_OK)
-        status = p->ops->zero(p->exec, r->score_sum, (size_t)r->routed * sizeof(float), err);
-    if (status == EMO_OK)
-        status = p->ops->zero(p->exec, r->z_sum, sizeof(double), err);
-    return status;
-}
-
 emo_status emo__pass_begin(emo__pass *p, const emo__batch *batch, emo_error *err) {
     int64_t positions = 0;
     emo_status status;
@@ -186,12 +175,10 @@ emo_status emo__pass_begin(emo__pass *p, const emo__batch *batch, emo_error *err
                                         (size_t)batch->n_logits * sizeof(int32_t), err));
     EMO_TRY(status = p->ops->upload(p->exec, p->document_begin, batch->document_begin,
                                     ((size_t)batch->n_documents + 1) * sizeof(int32_t), err));
-    EMO_TRY(status = p->ops->zero(p->exec, p->sums, 2 * sizeof(double), err));
+    EMO_TRY(status = p->ops->zero(p->exec, p->sums, p->sums_bytes, err));
     for (int32_t l = 0; l < p->model->config.layers; l++) {
-        if (!emo__layer_is_moe(p, l))
-            continue;
-        EMO_TRY(status = upload_restrictions(p, l, err));
-        EMO_TRY(status = zero_counts(p, l, err));
+        if (emo__layer_is_moe(p, l))
+            EMO_TRY(status = upload_restrictions(p, l, err));
     }
     if (p->lease != NULL) /* pools to be chosen are not known yet */
         emo__lease_pass(p->lease, batch->pool_size == NULL && !(batch->pool_mass > 0.0f) ? batch->allowed : NULL,
@@ -213,9 +200,10 @@ emo_status emo__pass_run(emo__pass *p, const emo__batch *batch, emo_error *err) 
 }
 
 emo_status emo__pass_reselect(emo__pass *p, int32_t layer, emo_error *err) {
+    const emo__route_view *r = &p->layers[layer].route;
     emo_status status;
     EMO_TRY(status = upload_restrictions(p, layer, err));
-    EMO_TRY(status = zero_counts(p, layer, err));
+    EMO_TRY(status = p->ops->zero(p->exec, r->counts, (size_t)((char *)(r->z_sum + 1) - (char *)r->counts), err));
     for (size_t i = 0; i < p->n_steps; i++) {
         const emo__step *step = &p->steps[i];
         if (step->layer != layer)

@@ -81,6 +81,21 @@ static void take_attention(bump *b, const emo__pass *p, emo__layer_state *s) {
     s->lse = p->cfg.save ? floats(b, t * c->heads) : NULL;
 }
 
+/* What a run counts and sums up, in one piece, to be zeroed at once. */
+static void take_sums(bump *b, emo__pass *p) {
+    size_t before = b->at;
+    p->sums = take(b, 2, sizeof(double));
+    for (int32_t l = 0; l < p->model->config.layers; l++) {
+        emo__route_view *r = &p->layers[l].route;
+        if (!emo__layer_is_moe(p, l))
+            continue;
+        r->counts = ints(b, p->model->config.layer[l].experts);
+        r->score_sum = floats(b, emo__config_routed(&p->model->config, l));
+        r->z_sum = take(b, 1, sizeof(double));
+    }
+    p->sums_bytes = b->at - before;
+}
+
 /* What every layer has to itself. */
 static void take_layer_own(bump *b, emo__pass *p, int32_t l) {
     emo__layer_state *s = &p->layers[l];
@@ -93,9 +108,6 @@ static void take_layer_own(bump *b, emo__pass *p, int32_t l) {
     s->route.k_total = p->model->config.top_k;
     s->route.columns = columns_of(p, l);
     s->route.allowed = take(b, docs * routed, 1);
-    s->route.counts = ints(b, layer->experts);
-    s->route.score_sum = floats(b, routed);
-    s->route.z_sum = take(b, 1, sizeof(double));
     s->route.segment_counts = p->cfg.document_balance ? ints(b, docs * routed) : NULL;
     s->route.segment_score_sum = p->cfg.document_balance ? floats(b, docs * routed) : NULL;
     s->allowed_in = take(b, docs * routed, 1);
@@ -228,7 +240,7 @@ size_t emo__pass_layout(emo__pass *p, char *base) {
     p->dense_h = w.dense ? floats(&b, t * c->dense_inner) : NULL;
     p->logits = floats(&b, p->cfg.max_logits * c->vocab);
     p->token_loss = p->cfg.token_loss ? floats(&b, t) : NULL;
-    p->sums = take(&b, 2, sizeof(double));
+    take_sums(&b, p);
     int64_t rows = t < EMO__ON_DEMAND_ROWS ? t : EMO__ON_DEMAND_ROWS;
     p->expert_rows = p->lease != NULL ? floats(&b, rows * c->top_k * c->hidden) : NULL;
     take_layers(&b, p, &w);

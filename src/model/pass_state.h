@@ -72,7 +72,8 @@ struct emo__pass {
     float *dx_head;     /* [T, hidden] gradient of the final norm's output */
     float *logits;      /* [max_logits, vocab] */
     float *token_loss;
-    double *sums; /* ce, z */
+    double *sums;      /* ce, z; behind them what routers count and sum up, layer after layer */
+    size_t sums_bytes; /* of it all */
     int32_t *ids;
     int32_t *positions;
     int32_t *labels;
