@@ -76,7 +76,7 @@ static void print_plan(const emo_train_plan *p, const char *device) {
     printf("\nmemory on %s\n", device);
     for (int i = 0; i < MEMORY_ROWS; i++) {
         printf("  %12s  %s", human_bytes((double)rows[i].bytes, text), rows[i].words);
-        if (rows[i].bytes == p->workspace && strcmp(rows[i].key, "workspace") == 0 && p->workspace > 0)
+        if (strcmp(rows[i].key, "workspace") == 0 && p->workspace > 0)
             printf("; the largest is for: %s", emo_train_part_name(largest));
         printf("\n");
     }

@@ -69,14 +69,15 @@ static emo_status compare(comparison *x, weight_error *to, const char *original,
     size_t n = 0, m = 0;
     emo_error err = EMO_ERROR_INIT;
     emo_status status = emo_model_tensor_f32(x->made, made, NULL, 0, &m, &err);
-    if (status == EMO_E_NOT_FOUND)
-        return EMO_OK;
-    if (status == EMO_OK || status == EMO_E_LIMIT)
+    if (status == EMO_OK)
         status = emo_model_tensor_f32(x->original, original, NULL, 0, &n, &err);
     if (status == EMO_E_NOT_FOUND)
         return EMO_OK;
-    if (status == EMO_OK || status == EMO_E_LIMIT)
-        status = make_room(x, n > m ? n : m);
+    if (status != EMO_OK) {
+        x->c->err = err;
+        return status;
+    }
+    status = make_room(x, n > m ? n : m);
     if (status == EMO_OK)
         status = emo_model_tensor_f32(x->original, original, x->a, n, &n, &x->c->err);
     if (status == EMO_OK)
