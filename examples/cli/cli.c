@@ -249,6 +249,24 @@ emo_status cli_load_within(cli *c, const char *folder, const emo_mask *subset, c
     return status == EMO_OK ? cli_place_model(c, *out) : status;
 }
 
+emo_status cli_export(cli *c, const char *path, const char *mask_path, const char *out, emo_export_options *options,
+                      emo_export_info *info, emo_model **model) {
+    emo_mask *mask = NULL;
+    emo_status status;
+    if (same_folder(path, out)) {
+        cli_usage(c, "--out is the model itself: name another file.");
+        return EMO_E_INVALID_ARGUMENT;
+    }
+    if (mask_path != NULL)
+        EMO_TRY(status = emo_mask_load(c->rt, mask_path, &mask, &c->err));
+    EMO_TRY(status = cli_load_model(c, path, mask, model)); /* only what is written is read */
+    options->progress = cli_progress(c);
+    status = emo_model_export(*model, out, options, info, &c->err);
+done:
+    emo_mask_release(mask);
+    return status;
+}
+
 void describe_mask(const emo_mask *mask, char *buffer, size_t capacity) {
     int32_t layers = emo_mask_layers(mask), moe = 0, experts = 0, least = 0, most = 0, mixed = 0;
     for (int32_t l = 0; l < layers; l++) {

@@ -103,6 +103,11 @@ void json_cache(json_writer *json, const emo_model *model);
 /* Loads a model with the progress line; NULL subset: everything. */
 emo_status cli_load_model(cli *c, const char *folder, const emo_mask *subset, emo_model **out);
 
+/* Writes the model at a path, or only a mask's experts of it (mask NULL: all), as a GGUF file. The model that was
+ * loaded for it is the caller's to release, also after a failure. */
+emo_status cli_export(cli *c, const char *path, const char *mask, const char *out, emo_export_options *options,
+                      emo_export_info *info, emo_model **model);
+
 /* "9 of 33 experts in each of 4 MoE layers" or the like. */
 void describe_mask(const emo_mask *mask, char *buffer, size_t capacity);
 /* "layers": [{"layer", "experts", "shared", "kept", "keep": [...]}] */

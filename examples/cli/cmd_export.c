@@ -44,22 +44,11 @@ int cmd_export(int argc, char **argv) {
     cli c;
     if (!cli_begin(&c, &text, table, argc, argv))
         return c.code;
-    emo_mask *mask = NULL;
     emo_model *model = NULL;
     emo_export_info info = EMO_EXPORT_INFO_INIT;
     options.dtype = dtype_by_name(type);
-    if (same_folder(path, out)) {
-        cli_usage(&c, "--out is the model itself: name another file.");
-        goto done;
-    }
-    if (mask_path != NULL)
-        EMO_TRY(emo_mask_load(c.rt, mask_path, &mask, &c.err));
-    EMO_TRY(cli_load_model(&c, path, mask, &model)); /* only what is written is read */
-    options.progress = cli_progress(&c);
-    EMO_TRY(emo_model_export(model, out, &options, &info, &c.err));
-    print_result(&c, out, type, &info);
-done:
-    emo_mask_release(mask);
+    if (cli_export(&c, path, mask_path, out, &options, &info, &model) == EMO_OK)
+        print_result(&c, out, type, &info);
     emo_model_release(model);
     return cli_end(&c);
 }

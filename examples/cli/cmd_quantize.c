@@ -119,25 +119,16 @@ int cmd_quantize(int argc, char **argv) {
     cli c;
     if (!cli_begin(&c, &text, table, argc, argv))
         return c.code;
-    emo_mask *mask = NULL;
     emo_model *model = NULL, *made = NULL;
     emo_export_info info = EMO_EXPORT_INFO_INIT;
     weight_errors errors = {0};
     uint64_t before = stored_bytes(path);
-    if (same_folder(path, out)) {
-        cli_usage(&c, "--out is the model itself: name another file.");
-        goto done;
-    }
     options.dtype = dtype_by_name(type);
     options.head = head != NULL ? dtype_by_name(head) : -1;
     options.embedding = embedding != NULL ? dtype_by_name(embedding) : -1;
     options.attention = attention != NULL ? dtype_by_name(attention) : -1;
     options.shared = shared != NULL ? dtype_by_name(shared) : -1;
-    if (mask_path != NULL)
-        EMO_TRY(emo_mask_load(c.rt, mask_path, &mask, &c.err));
-    EMO_TRY(cli_load_model(&c, path, mask, &model)); /* only what is written is read */
-    options.progress = cli_progress(&c);
-    EMO_TRY(emo_model_export(model, out, &options, &info, &c.err));
+    EMO_TRY(cli_export(&c, path, mask_path, out, &options, &info, &model));
     if (!blind) {
         EMO_TRY(cli_load_model(&c, out, NULL, &made));
         EMO_TRY(weight_errors_collect(&c, model, made, &errors));
@@ -145,7 +136,6 @@ int cmd_quantize(int argc, char **argv) {
     print_result(&c, out, type, before, &info, &errors);
 done:
     weight_errors_free(&errors);
-    emo_mask_release(mask);
     emo_model_release(made);
     emo_model_release(model);
     return cli_end(&c);
