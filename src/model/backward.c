@@ -70,21 +70,6 @@ static float *grad_of(const emo__pass *p, const emo__grads *g, int32_t l, int32_
     return param >= 0 ? g->of[param] : NULL;
 }
 
-/* The normed input of a block is not kept: it costs one cheap pass to have it again. */
-static emo_status renorm(emo__pass *p, const float *x, const emo_weight *w, float *rstd, emo_error *err) {
-    emo_norm_args a = {0};
-    a.tokens = p->batch.tokens;
-    a.hidden = p->model->config.hidden;
-    a.eps = p->model->config.eps;
-    a.x = x;
-    a.weight = *w;
-    a.y = p->x;
-    a.rstd = rstd;
-    emo_status status = p->ops->norm_forward(p->exec, &a, err);
-    emo__pass_lap(p, EMO_TRAIN_PART_NORM, 1);
-    return status;
-}
-
 static emo_status norm_back(emo__pass *p, const float *x, const emo_weight *w, float *rstd, const float *dy, float *dx,
                             int32_t accumulate, float *d_weight, emo_error *err) {
     emo_norm_args a = {0};
@@ -208,6 +193,7 @@ static emo_status attention_back(emo__pass *p, const emo__grads *g, int32_t l, e
     emo__layer_state *s = &p->layers[l];
     int64_t qd = (int64_t)c->heads * c->head_dim;
     int64_t kd = (int64_t)c->kv_heads * c->head_dim;
+    const emo__step norm = {EMO__STAGE_ATTN_NORM, l}; /* cheap, so its output was not kept */
     emo_status status;
     EMO_TRY(status = linear_back(p, s->o, qd, &w[EMO__W_O], p->dh, c->hidden, p->d_o, 0, grad_of(p, g, l, EMO__W_O),
                                  grad_of(p, g, l, EMO__W_O_BIAS), err));
@@ -237,7 +223,7 @@ static emo_status attention_back(emo__pass *p, const emo__grads *g, int32_t l, e
     EMO_TRY(status = rope_back(p, p->dq, c->heads, err));
     EMO_TRY(status = rope_back(p, p->dk, c->kv_heads, err));
     emo__pass_lap(p, EMO_TRAIN_PART_ROPE, 1);
-    EMO_TRY(status = renorm(p, s->h_in, &w[EMO__W_ATTN_NORM], s->rstd1, err));
+    EMO_TRY(status = emo__pass_again(p, &norm, err));
     EMO_TRY(status = linear_back(p, p->x, c->hidden, &w[EMO__W_Q], p->dq, qd, p->dx, 0, grad_of(p, g, l, EMO__W_Q),
                                  grad_of(p, g, l, EMO__W_Q_BIAS), err));
     EMO_TRY(status = linear_back(p, p->x, c->hidden, &w[EMO__W_K], p->dk, kd, p->dx, 1, grad_of(p, g, l, EMO__W_K),

@@ -145,7 +145,9 @@ void emo__experts_args_of(const emo__pass *pass, int32_t layer, int64_t first, i
 /* Pre-activations of a dense layer's MLP into its `saved`. */
 EMO_MUST_CHECK emo_status emo__dense_inputs(emo__pass *pass, int32_t layer, int64_t first, int64_t last,
                                             emo_error *err);
-/* Makes again what the forward did not keep of a layer (remake.c); afterwards `x` is the normed input of its second
+/* Runs a step of the forward again, in the backward (remake.c). */
+EMO_MUST_CHECK emo_status emo__pass_again(emo__pass *pass, const emo__step *step, emo_error *err);
+/* Makes again what the forward did not keep of a layer; afterwards `x` is the normed input of its second
  * half. */
 EMO_MUST_CHECK emo_status emo__pass_remake(emo__pass *pass, int32_t layer, emo_error *err);
 /* The arguments of route for a layer, all phases and rows; the caller sets phases, first and last. */

@@ -7,7 +7,7 @@ static emo_status lap(emo__pass *p, emo_status status, emo_train_part part) {
     return status;
 }
 
-static emo_status again(emo__pass *p, const emo__step *step, emo_error *err) {
+emo_status emo__pass_again(emo__pass *p, const emo__step *step, emo_error *err) {
     emo_status status = emo__step_begin(p, step, 0, p->batch.tokens, err);
     if (status == EMO_OK)
         status = emo__step_run(p, step, 0, p->batch.tokens, err);
@@ -21,7 +21,7 @@ static emo_status first_half(emo__pass *p, int32_t l, emo_error *err) {
     for (size_t i = 0; status == EMO_OK && i < p->n_steps; i++) {
         const emo__step *step = &p->steps[i];
         if (step->layer == l && step->stage != EMO__STAGE_EXPERTS && step->stage != EMO__STAGE_DENSE)
-            status = again(p, step, err);
+            status = emo__pass_again(p, step, err);
     }
     p->remaking = false;
     if (status == EMO_OK && emo__layer_is_moe(p, l))
@@ -31,7 +31,8 @@ static emo_status first_half(emo__pass *p, int32_t l, emo_error *err) {
 
 emo_status emo__pass_remake(emo__pass *p, int32_t l, emo_error *err) {
     emo__step norm = {EMO__STAGE_FFN_NORM, l};
-    emo_status status = p->cfg.recompute == EMO_RECOMPUTE_LAYER ? first_half(p, l, err) : again(p, &norm, err);
+    emo_status status =
+        p->cfg.recompute == EMO_RECOMPUTE_LAYER ? first_half(p, l, err) : emo__pass_again(p, &norm, err);
     if (status != EMO_OK || p->cfg.recompute == EMO_RECOMPUTE_NONE)
         return status;
     if (!emo__layer_is_moe(p, l))
