@@ -117,7 +117,7 @@ static emo_status write_item(exporter *x, size_t i, float *floats, char *out, in
     t.row_bytes = emo__dtype_run(t.dtype, item->cols);
     int64_t most = room / item->cols;
     emo_status status = EMO_OK;
-    for (int32_t slice = 0; slice < item->slices; slice++) {
+    for (int32_t slice = 0; status == EMO_OK && slice < item->slices; slice++) {
         emo_weight view = item->zero ? (emo_weight){0} : *emo__gguf_view(x->model, item, slice);
         t.view = item->zero ? NULL : &view;
         if (t.view != NULL)
