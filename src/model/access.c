@@ -62,6 +62,13 @@ emo_status emo__access_read(emo__access *access, const void *data, size_t bytes,
     return status;
 }
 
+emo_status emo__access_fetch(emo__access *access, emo_weight *view, emo_error *err) {
+    if (view->data == NULL)
+        return EMO_OK;
+    size_t bytes = emo__dtype_run(view->dtype, (view->rows - 1) * view->stride + view->cols);
+    return emo__access_read(access, view->data, bytes, &view->data, err);
+}
+
 emo_status emo__access_view(emo__access *access, const emo__param *p, emo_weight *out, emo_error *err) {
     const emo_model *m = access->model;
     *out = *p->view;

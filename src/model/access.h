@@ -26,6 +26,8 @@ void emo__access_end(emo__access *access);
 /* *out: `bytes` bytes at `data` for reading, until the next call on this access. */
 EMO_MUST_CHECK emo_status emo__access_read(emo__access *access, const void *data, size_t bytes, const void **out,
                                            emo_error *err);
+/* The same for all rows of a view, whose data then is where they can be read. */
+EMO_MUST_CHECK emo_status emo__access_fetch(emo__access *access, emo_weight *view, emo_error *err);
 /* *out: a parameter's view. A matrix of an expert that comes and goes is read first, and is there until the next call
  * on this access. */
 EMO_MUST_CHECK emo_status emo__access_view(emo__access *access, const emo__param *param, emo_weight *out,

@@ -51,10 +51,8 @@ static void count_one(void *opaque, size_t index, size_t worker) {
 static emo_status count_far(emo__access *access, const emo__param *param, int64_t *count, emo_error *err) {
     emo_weight view;
     emo_status status = emo__access_view(access, param, &view, err);
-    int64_t elements = view.data != NULL ? (view.rows - 1) * view.stride + view.cols : 0;
-    if (status != EMO_OK || elements == 0)
-        return status;
-    status = emo__access_read(access, view.data, emo__dtype_run(view.dtype, elements), &view.data, err);
+    if (status == EMO_OK)
+        status = emo__access_fetch(access, &view, err);
     if (status == EMO_OK)
         *count += non_finite_of(&view);
     return status;

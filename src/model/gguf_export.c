@@ -121,9 +121,7 @@ static emo_status write_item(exporter *x, size_t i, float *floats, char *out, in
         emo_weight view = item->zero ? (emo_weight){0} : *emo__gguf_view(x->model, item, slice);
         t.view = item->zero ? NULL : &view;
         if (t.view != NULL)
-            status = emo__access_read(&x->access, view.data,
-                                      emo__dtype_run(view.dtype, (view.rows - 1) * view.stride + view.cols), &view.data,
-                                      err);
+            status = emo__access_fetch(&x->access, &view, err);
         for (t.first = 0; status == EMO_OK && t.first < item->rows; t.first += most) {
             int64_t n = item->rows - t.first < most ? item->rows - t.first : most;
             emo__parallel_for(x->model->rt, (size_t)n, one_row, &t);
