@@ -31,8 +31,9 @@ have() {
 }
 
 if have clang-format; then
-    git ls-files '*.c' '*.h' '*.inc' '*.cpp' '*.hpp' | xargs -r clang-format --dry-run --Werror ||
-        failed "the format; mend it with: git ls-files '*.c' '*.h' '*.inc' '*.cpp' '*.hpp' | xargs clang-format -i"
+    patterns=('*.c' '*.h' '*.inc' '*.cpp' '*.hpp' '*.cu' '*.cuh')
+    git ls-files "${patterns[@]}" | xargs -r clang-format --dry-run --Werror ||
+        failed "the format; mend it with: git ls-files$(printf " '%s'" "${patterns[@]}") | xargs clang-format -i"
 fi
 
 # What the Python package says of the headers, and its own slips.

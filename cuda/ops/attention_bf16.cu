@@ -5,8 +5,8 @@
 #include "ops/attention_bf16.h"
 
 enum { FORWARD_THREADS = 256, BACK_THREADS = 128, KEYS = 32, BACK = 32 };
-/* Two blocks share a multiprocessor, but for wide heads that read pages, or from sm_100 on, where ptxas would spill into
- * local memory. */
+/* Two blocks share a multiprocessor, but for wide heads that read pages, or from sm_100 on, where ptxas would spill
+ * into local memory. */
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
 #define FORWARD_BLOCKS(D, PAGED) ((D) > 64 ? 1 : 2)
 #else
