@@ -94,19 +94,14 @@ static emo_status describe(emo_cuda_device *device, emo_error *err) {
     return EMO_OK;
 }
 
-emo_status emo_cuda_device_open(const emo_backend_services *services, int32_t index, emo_backend **out,
-                                emo_error *err) {
-    int previous;
-    *out = NULL;
+emo_status emo_cuda_device_make(const emo_backend_services *services, emo_cuda_device **out, emo_error *err) {
     if (services->struct_size < sizeof *services)
         return emo_cuda_fail(err, EMO_E_UNSUPPORTED,
                              "the library offers fewer services than this plug-in was built for");
     emo_cuda_device *device = (emo_cuda_device *)services->alloc(services->ctx, sizeof *device);
-    emo_cuda_libraries *libraries = (emo_cuda_libraries *)services->alloc(services->ctx, sizeof *libraries);
     if (device != NULL)
         memset(device, 0, sizeof *device);
-    if (device == NULL || libraries == NULL || pthread_mutex_init(&device->lock, NULL) != 0) {
-        services->free(services->ctx, libraries);
+    if (device == NULL || pthread_mutex_init(&device->lock, NULL) != 0) {
         services->free(services->ctx, device);
         return emo_cuda_fail(err, EMO_E_OUT_OF_MEMORY, "out of host memory for a device");
     }
@@ -114,9 +109,21 @@ emo_status emo_cuda_device_open(const emo_backend_services *services, int32_t in
     device->base.ops = &device->ops;
     device->base.name = "cuda";
     device->services = *services;
-    device->libraries = libraries;
+    *out = device;
+    return EMO_OK;
+}
+
+emo_status emo_cuda_device_open(const emo_backend_services *services, int32_t index, emo_backend **out,
+                                emo_error *err) {
+    emo_cuda_device *device;
+    int previous;
+    *out = NULL;
+    EMO_CUDA_TRY(emo_cuda_device_make(services, &device, err));
     device->ordinal = index;
-    emo_status status = emo_cuda_libraries_open(services, libraries, err);
+    device->libraries = (emo_cuda_libraries *)services->alloc(services->ctx, sizeof *device->libraries);
+    emo_status status = device->libraries != NULL
+                            ? emo_cuda_libraries_open(services, device->libraries, err)
+                            : emo_cuda_fail(err, EMO_E_OUT_OF_MEMORY, "out of host memory for a device");
     if (status == EMO_OK)
         status = emo_cuda_enter(device, &previous, err);
     if (status == EMO_OK) {

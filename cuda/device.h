@@ -14,6 +14,8 @@ emo_status emo_cuda_enter(const emo_cuda_device *device, int *previous, emo_erro
 void emo_cuda_leave(const emo_cuda_device *device, int previous);
 
 emo_status emo_cuda_device_count(const emo_backend_services *services, int32_t *out, emo_error *err);
+/* A device that nothing is known of yet: with its table and its lock. */
+emo_status emo_cuda_device_make(const emo_backend_services *services, emo_cuda_device **out, emo_error *err);
 emo_status emo_cuda_device_open(const emo_backend_services *services, int32_t index, emo_backend **out, emo_error *err);
 /* A planner (see emo_backend_plugin_entry; planner.cu). */
 emo_status emo_cuda_planner_open(const emo_backend_services *services, emo_backend **out, emo_error *err);
