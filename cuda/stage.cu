@@ -108,6 +108,10 @@ emo_status emo_cuda_download(emo_exec *exec, void *dst, const void *src, size_t 
     emo_cuda_downloads *d = &e->downloads;
     if (bytes == 0)
         return EMO_OK;
+    if (emo_cuda_planning(e)) {
+        memset(dst, 0, bytes);
+        return EMO_OK;
+    }
     void *to = dst;
     if (bytes <= DOWNLOAD_BYTES) {
         if (d->count == EMO_CUDA_DOWNLOADS || DOWNLOAD_BYTES - d->used < bytes)
@@ -128,6 +132,8 @@ emo_status emo_cuda_download(emo_exec *exec, void *dst, const void *src, size_t 
 emo_status emo_cuda_synchronize(emo_exec *exec, emo_error *err) {
     emo_cuda_exec *e = emo_cuda_of(exec);
     emo_cuda_downloads *d = &e->downloads;
+    if (emo_cuda_planning(e))
+        return EMO_OK;
     emo_status status = emo_cuda_check(cudaStreamSynchronize(e->stream), "the work on the device", err);
     for (int32_t i = 0; i < d->count && status == EMO_OK; i++)
         memcpy(d->list[i].dst, d->host + d->list[i].offset, d->list[i].bytes);

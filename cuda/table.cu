@@ -30,19 +30,9 @@ static void mem_free(emo_backend *backend, void *ptr) {
 
 typedef emo_status (*transfer_fn)(emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err);
 
-static emo_status do_reserve(emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err) {
-    (void)dst;
-    (void)src;
-    return bytes > 0 ? emo_cuda_arena_reserve(emo_cuda_of(exec), bytes, err) : EMO_OK;
-}
-
 static emo_status transfer(transfer_fn fn, emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err) {
     const emo_cuda_device *device = emo_cuda_of(exec)->device;
     int previous;
-    if (device->planning && fn == emo_cuda_download && bytes > 0)
-        memset(dst, 0, bytes);
-    if (device->planning && fn != do_reserve)
-        return EMO_OK;
     EMO_CUDA_TRY(emo_cuda_enter(device, &previous, err));
     emo_status status = fn(exec, dst, src, bytes, err);
     emo_cuda_leave(device, previous);
@@ -58,7 +48,7 @@ static emo_status download(emo_exec *exec, void *dst, const void *src, size_t by
 }
 
 static emo_status do_copy(emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err) {
-    if (bytes == 0)
+    if (bytes == 0 || emo_cuda_planning(emo_cuda_of(exec)))
         return EMO_OK;
     return emo_cuda_check(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToDevice, emo_cuda_stream(exec)),
                           "a copy on the device", err);
@@ -86,6 +76,12 @@ static emo_status do_synchronize(emo_exec *exec, void *dst, const void *src, siz
 
 static emo_status synchronize(emo_exec *exec, emo_error *err) {
     return transfer(do_synchronize, exec, NULL, NULL, 0, err);
+}
+
+static emo_status do_reserve(emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err) {
+    (void)dst;
+    (void)src;
+    return bytes > 0 ? emo_cuda_arena_reserve(emo_cuda_of(exec), bytes, err) : EMO_OK;
 }
 
 static emo_status exec_reserve(emo_exec *exec, size_t bytes, emo_error *err) {
