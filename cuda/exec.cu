@@ -7,8 +7,7 @@
 
 static void destroy(emo_cuda_exec *e) {
     emo_cuda_device *device = e->device;
-    int planning = emo_cuda_planning(e);
-    if (!planning && (e->stream != NULL || !e->owns_stream))
+    if (!emo_cuda_planning(e) && (e->stream != NULL || !e->owns_stream))
         (void)cudaStreamSynchronize(e->stream);
     emo_cuda_plans_destroy(e);
     emo_cuda_arena_destroy(e);

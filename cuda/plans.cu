@@ -69,23 +69,20 @@ static void drop_plans(emo_cuda_exec *exec) {
 }
 
 emo_status emo_cuda_plans_create(emo_cuda_exec *exec, emo_error *err) {
-    if (emo_cuda_planning(exec))
-        return EMO_OK;
     emo_cuda_device *device = exec->device;
+    if (emo_cuda_planning(exec) || !device->libraries->blas)
+        return EMO_OK;
     exec->plans = (emo_cuda_plans *)device->services.alloc(device->services.ctx, sizeof *exec->plans);
     if (exec->plans == NULL)
         return emo_cuda_fail(err, EMO_E_OUT_OF_MEMORY, "out of host memory for the plans of matrix products");
     memset(exec->plans, 0, sizeof *exec->plans);
-    if (!device->libraries->blas)
-        return EMO_OK;
     return blas_check(device->libraries->cublasLtCreate(&exec->plans->handle), "cublasLtCreate", err);
 }
 
 void emo_cuda_plans_destroy(emo_cuda_exec *exec) {
     if (exec->plans == NULL)
         return;
-    if (exec->device->libraries->blas)
-        drop_plans(exec);
+    drop_plans(exec);
     if (exec->plans->handle != NULL)
         (void)exec->device->libraries->cublasLtDestroy(exec->plans->handle);
     exec->device->services.free(exec->device->services.ctx, exec->plans);
