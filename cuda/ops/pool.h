@@ -24,6 +24,11 @@ __host__ __device__ static inline int32_t emo_pool_keys(int64_t n) {
     return keys;
 }
 
+/* Bytes of shared memory for n columns: keys, behind them [n] values (f32), [n] states (i32). */
+static inline size_t emo_pool_bytes(int64_t n) {
+    return (size_t)emo_pool_keys(n) * sizeof(uint64_t) + (size_t)n * (sizeof(float) + sizeof(int32_t));
+}
+
 /* Descending by value, ties to the lower column: the larger the key, the earlier; 0 for what is outside. */
 __device__ static inline uint64_t emo_pool_key(float x, int32_t column) {
     return (uint64_t)emo_order_key(x) << 32 | (uint32_t)~column;

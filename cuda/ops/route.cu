@@ -172,9 +172,8 @@ static emo_status pool_phase(emo_exec *exec, const emo_route_args *a, const emo_
                                                         (const emo_cuda_tile *)pieces->list, (float *)sums));
         EMO_CUDA_TRY(emo_cuda_launched(launched, "route: usage", err));
     }
-    return emo_cuda_launched(EMO_LAUNCH(pool_k, (unsigned)a->n_segments, EMO_ROUTE_BLOCK,
-                                        (size_t)emo_pool_keys(a->experts) * sizeof(uint64_t) + 2 * row, stream, *a,
-                                        (const int32_t *)pieces->of_group, (const float *)sums),
+    return emo_cuda_launched(EMO_LAUNCH(pool_k, (unsigned)a->n_segments, EMO_ROUTE_BLOCK, emo_pool_bytes(a->experts),
+                                        stream, *a, (const int32_t *)pieces->of_group, (const float *)sums),
                              "route: pool", err);
 }
 

@@ -111,10 +111,9 @@ emo_status emo_cuda_keep_top(emo_exec *exec, const emo_keep_top_args *args, emo_
         return EMO_OK;
     if (args->cols > MOST_POOL)
         return emo_cuda_unsupported(err, "keep the best of this many columns: it can of up to 4096");
-    size_t shared = (size_t)emo_pool_keys(args->cols) * sizeof(uint64_t) + (size_t)args->cols * 8;
-    return emo_cuda_launched(
-        EMO_LAUNCH_WIDE((keep_top_kernel), (unsigned)args->rows, THREADS, shared, emo_cuda_stream(exec), *args),
-        "keep_top", err);
+    return emo_cuda_launched(EMO_LAUNCH_WIDE((keep_top_kernel), (unsigned)args->rows, THREADS,
+                                             emo_pool_bytes(args->cols), emo_cuda_stream(exec), *args),
+                             "keep_top", err);
 }
 
 /* ---- segments ---- */
