@@ -91,14 +91,7 @@ __global__ static void __launch_bounds__(WARPS * 32, 1) product_bf16_k(emo_gemm_
     operand_part<!TRANS_B> b;
     a.data = (const char *)g.a, a.ld = g.lda, a.first = m0, a.count = g.m, a.depth = g.k, a.dtype = a_dtype;
     b.data = (const char *)g.b, b.ld = g.ldb, b.first = n0, b.count = g.n, b.depth = g.k, b.dtype = g.b_dtype;
-    float acc[WIDE / 16][WIDE / 8][4];
-#pragma unroll
-    for (int i = 0; i < WIDE / 16; i++)
-#pragma unroll
-        for (int j = 0; j < WIDE / 8; j++)
-#pragma unroll
-            for (int q = 0; q < 4; q++)
-                acc[i][j][q] = 0.0f;
+    float acc[WIDE / 16][WIDE / 8][4] = {};
     a.load(0);
     b.load(0);
     int slot = 0; /* of shared memory: while one is multiplied, the other is filled */
