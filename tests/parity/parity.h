@@ -81,6 +81,18 @@ static inline emo_dtype parity_dtype(uint64_t *state) {
     return all[parity_draw(state, 0, 2)];
 }
 
+/* A product of these sizes, but for its arrays: the transposes of the round, strides with room or without. */
+static inline emo_gemm_args parity_product(uint64_t *rng, int round, int64_t m, int64_t n, int64_t k) {
+    emo_gemm_args g = {.trans_a = round & 1, .trans_b = (round >> 1) & 1, .m = m, .n = n, .k = k};
+    g.lda = (g.trans_a ? m : k) + parity_draw(rng, 0, 3);
+    g.ldb = (g.trans_b ? k : n) + parity_draw(rng, 0, 3);
+    g.ldc = n + parity_draw(rng, 0, 3);
+    g.alpha = 0.5f;
+    g.beta = round % 3 == 0 ? 0.0f : round % 3 == 1 ? 1.0f : 0.25f;
+    g.b_dtype = parity_dtype(rng);
+    return g;
+}
+
 /* Both sides start from the same numbers, so that what is added to, and what must stay untouched, is compared too. */
 typedef struct parity_out {
     float *fused;

@@ -22,8 +22,8 @@ static void hear(void *ctx, emo_log_level level, const char *message) {
 
 static int begin(void **state) {
     (void)state;
-    const char *path = getenv("EMO_CUDA_PLUGIN");
-    if (path == NULL || path[0] == '\0')
+    const char *path = mirror_plugin();
+    if (path == NULL)
         exit(77);
     void *library = dlopen(path, RTLD_NOW);
     assert_non_null(library);
@@ -56,7 +56,7 @@ static void a_named_folder_is_the_only_one(void **state) {
     emo_error err = EMO_ERROR_INIT;
     emo_runtime_options options = EMO_RUNTIME_OPTIONS_INIT;
     emo_runtime *rt = NULL;
-    const char *plugin = getenv("EMO_CUDA_PLUGIN");
+    const char *plugin = mirror_plugin();
     options.libraries = "lib";
     EXPECT_STATUS(emo_runtime_create(&options, &rt, &err), EMO_E_INVALID_ARGUMENT, "absolute");
     const char *folder = test_folder();
@@ -83,7 +83,7 @@ static void what_is_missing_is_said_once(void **state) {
         skip();
     control->blas(MISSING);
     emo_runtime *rt = listening(NULL);
-    EXPECT_OK(emo_runtime_load_backend(rt, getenv("EMO_CUDA_PLUGIN"), &err));
+    EXPECT_OK(emo_runtime_load_backend(rt, mirror_plugin(), &err));
     assert_int_equal(warnings, 1);
     assert_non_null(strstr(said, "cuBLASLt is missing: libcublasLt.so."));
     assert_non_null(strstr(said, "where the dynamic linker looks"));
@@ -97,13 +97,7 @@ static void products(emo_dtype compute, int rounds, const char *what) {
     sides s = sides_open(compute);
     for (int round = 0; round < rounds; round++) {
         int64_t m = parity_draw(&rng, 1, 90), n = parity_draw(&rng, 1, 140), k = parity_draw(&rng, 1, 150);
-        emo_gemm_args g = {.trans_a = round & 1, .trans_b = (round >> 1) & 1, .m = m, .n = n, .k = k};
-        g.lda = (g.trans_a ? m : k) + parity_draw(&rng, 0, 3);
-        g.ldb = (g.trans_b ? k : n) + parity_draw(&rng, 0, 3);
-        g.ldc = n + parity_draw(&rng, 0, 3);
-        g.alpha = 0.5f;
-        g.beta = round % 3 == 0 ? 0.0f : round % 3 == 1 ? 1.0f : 0.25f;
-        g.b_dtype = parity_dtype(&rng);
+        emo_gemm_args g = parity_product(&rng, round, m, n, k);
         void *b;
         size_t a_count = (size_t)((g.trans_a ? k : m) * g.lda), b_count = (size_t)((g.trans_b ? n : k) * g.ldb);
         float *a = test_floats(a_count, 1, 1.0f);
@@ -178,7 +172,7 @@ static void plans_are_kept(void **state) {
     for (int mode = THERE; mode <= REFUSING; mode += REFUSING) {
         emo_runtime *rt = listening(NULL);
         control->blas(mode);
-        EXPECT_OK(emo_runtime_load_backend(rt, getenv("EMO_CUDA_PLUGIN"), &err));
+        EXPECT_OK(emo_runtime_load_backend(rt, mirror_plugin(), &err));
         EXPECT_OK(emo__registry_open(rt->registry, "cuda", &backend, &err));
         EXPECT_OK(backend->ops->exec_create(backend, NULL, &exec, &err));
         int before = control->heuristics();

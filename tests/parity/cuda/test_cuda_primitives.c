@@ -183,13 +183,7 @@ static void products(void **state) {
     for (int round = 0; round < 3 * ROUNDS; round++) {
         int64_t m = parity_draw(&rng, 1, 70), n = parity_draw(&rng, 1, 70),
                 k = round == 7 ? 0 : parity_draw(&rng, 1, 90);
-        emo_gemm_args g = {.trans_a = round & 1, .trans_b = (round >> 1) & 1, .m = m, .n = n, .k = k};
-        g.lda = (g.trans_a ? m : k) + parity_draw(&rng, 0, 3);
-        g.ldb = (g.trans_b ? k : n) + parity_draw(&rng, 0, 3);
-        g.ldc = n + parity_draw(&rng, 0, 3);
-        g.alpha = 0.5f;
-        g.beta = round % 3 == 0 ? 0.0f : round % 3 == 1 ? 1.0f : 0.25f;
-        g.b_dtype = parity_dtype(&rng);
+        emo_gemm_args g = parity_product(&rng, round, m, n, k);
         void *b;
         float *a = test_floats((size_t)((g.trans_a ? k : m) * g.lda), 1, 1.0f);
         (void)parity_weight(g.b_dtype, g.trans_b ? n : k + 1, g.ldb, 2, &b);
