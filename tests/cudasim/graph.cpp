@@ -128,9 +128,8 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t s, enum cudaStreamCaptureStatus *
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsigned long long) {
     CUDASIM_LOCK;
     *out = nullptr;
-    if (options.fail_graph == 1 || allocation_fails()) /* a graph takes device memory */
+    if (fails_now(options.fail_graph) || allocation_fails()) /* a graph takes device memory */
         return fail(cudaErrorMemoryAllocation);
-    options.fail_graph -= options.fail_graph > 1;
     *out = new CUgraphExec_st;
     take_nodes(*out, *graph);
     return cudaSuccess;

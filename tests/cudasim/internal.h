@@ -184,6 +184,7 @@ size_t memory_live();
 char *arena_base();
 size_t arena_size();
 std::string describe_device(const void *p); /* "4 bytes past the end of 64 allocated ones" */
+bool fails_now(int &countdown);             /* an option's: counts the call; 1 stays, so that later ones fail too */
 bool allocation_fails();                    /* counts towards Options::fail_alloc */
 void memory_check_red_zones();
 

@@ -101,15 +101,12 @@ bool inside_allocation(const void *p, size_t bytes, bool report, const char *wha
     return false;
 }
 
-bool allocation_fails() {
-    if (options.fail_alloc <= 0)
-        return false;
-    if (options.fail_alloc > 1) {
-        options.fail_alloc--;
-        return false;
-    }
-    return true;
+bool fails_now(int &countdown) {
+    bool now = countdown == 1;
+    countdown -= countdown > 1;
+    return now;
 }
+bool allocation_fails() { return fails_now(options.fail_alloc); }
 
 static cudaError_t take(void **out, size_t bytes) {
     if (out == nullptr)

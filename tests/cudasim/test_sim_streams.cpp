@@ -405,29 +405,12 @@ static int nothing_left(void **) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_missing_wait),
-        TEST(test_missing_wait_eager),
-        TEST(test_event_wait),
-        TEST(test_host_orders),
-        TEST(test_overwritten_while_read),
-        TEST(test_default_stream),
-        TEST(test_queries),
-        TEST(test_stream_ordered_memory),
-        TEST(test_graph_replay),
-        TEST(test_capture_mistakes),
-        TEST(test_graph_not_waited_for),
-        TEST(test_out_of_memory),
-        TEST(test_capture_modes),
-        TEST(test_graph_not_waited_for),
-        TEST(test_out_of_memory),
-        TEST(test_capture_reads_the_host),
-        TEST(test_graph_not_waited_for),
-        TEST(test_out_of_memory),
-        TEST(test_counts),
-        TEST(test_graph_not_waited_for),
-        TEST(test_out_of_memory),
-        TEST(test_attributes),
-        TEST(test_new_memory_is_nan),
+        TEST(test_missing_wait),     TEST(test_missing_wait_eager),     TEST(test_event_wait),
+        TEST(test_host_orders),      TEST(test_overwritten_while_read), TEST(test_default_stream),
+        TEST(test_queries),          TEST(test_stream_ordered_memory),  TEST(test_graph_replay),
+        TEST(test_capture_mistakes), TEST(test_graph_not_waited_for),   TEST(test_out_of_memory),
+        TEST(test_capture_modes),    TEST(test_capture_reads_the_host), TEST(test_counts),
+        TEST(test_attributes),       TEST(test_new_memory_is_nan),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
