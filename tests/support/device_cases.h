@@ -217,7 +217,6 @@ static void case_sessions(void **state) {
 
 /* ---- the model itself ---- */
 
-/* Evaluation, statistics and selection; pruning, saving and reading tensors where the weights are on the device. */
 /* Merges some experts of another model into this one, and writes GGUF files of the result and of the experts. */
 static void device_merge_and_export(emo_model *model, emo_model *tuned, emo_mask *chosen, const char *folder) {
     emo_error err = EMO_ERROR_INIT;
@@ -241,6 +240,7 @@ static void device_merge_and_export(emo_model *model, emo_model *tuned, emo_mask
     emo_model_release(merged);
 }
 
+/* Evaluation, statistics and selection; pruning, saving and reading tensors where the weights are on the device. */
 static void case_model(void **state) {
     (void)state;
     emo_error err = EMO_ERROR_INIT;
@@ -311,7 +311,6 @@ static void case_model(void **state) {
     emo_runtime_release(rt);
 }
 
-/* A model loaded with a mask takes less of the device's memory and says the same as the whole one under the mask. */
 static struct {
     const emo_backend_ops *own;
     emo_backend_ops table;
@@ -344,6 +343,7 @@ static size_t device_weight_bytes(const emo_model *model) {
     return bytes;
 }
 
+/* A model loaded with a mask takes less of the device's memory and says the same as the whole one under the mask. */
 static void case_subset(void **state) {
     (void)state;
     emo_error err = EMO_ERROR_INIT;
