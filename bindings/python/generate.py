@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes what the package says twice otherwise: the C headers, as Python data.
 
-    bindings/python/generate.py            writes emo/_abi.py, emo/enums.py and emo/options.py
+    bindings/python/generate.py            writes emo/_abi.py, emo/_structs.py, emo/enums.py and emo/options.py
     bindings/python/generate.py --check    says which of them is not what the headers say; exit status 1 then
 
 The headers are regular (clang-format sees to it), so a few patterns read them; what they do not understand they name.
@@ -92,7 +92,7 @@ def split(arguments):
 class Api:
     def __init__(self):
         self.version = None
-        self.handles, self.structs, self.enums, self.functions, self.callbacks = {}, {}, {}, {}, {}
+        self.structs, self.enums, self.functions, self.callbacks = {}, {}, {}, {}
         for path in headers():
             self.read(path.read_text(encoding="utf-8"))
         self.resolve()
@@ -105,8 +105,6 @@ class Api:
             table = re.search(r"#define EMO_STATUS_TABLE\(X\)(.*?)\n\n", text, re.S).group(1)
             rows = re.findall(r'X\((EMO_\w+), (-?\d+), "([^"]*)"\)', table)
             self.enums["emo_status"] = ("The result of a call.", [(n, int(v), t) for n, v, t in rows])
-        for doc, name in re.findall(r"(?:/\*\*(?:(?!\*/).)*?\*/\s*)?()typedef struct (emo_\w+) \2;", text, re.S):
-            self.handles[name] = ""
         text = re.sub(r"^#(?:.*\\\n)*.*$", "", text, flags=re.M)
         for doc, name, body in re.findall(r"(?:/\*\*((?:(?!\*/).)*)\*/\s*)?typedef struct (emo_\w+) \{(.*?)\n\} \2;", text,
                                           re.S):
@@ -176,11 +174,9 @@ def quoted(text):
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def write_abi(api):
-    out = [LICENSE + NOTE, '"""The C interface as data: structs field by field, and functions, in the words of C."""\n',
-           "from __future__ import annotations\n", "from typing import Dict, Tuple\n\n",
-           "VERSION = %s\n\n" % quoted(api.version)]
-    out.append("HANDLES: Tuple[str, ...] = (\n%s)\n\n" % "".join("    %s,\n" % quoted(h) for h in sorted(api.handles)))
+def write_structs(api):
+    out = [LICENSE + NOTE, '"""The structs of the C interface, field by field, in the words of C."""\n',
+           "from __future__ import annotations\n", "from typing import Dict, Tuple\n\n"]
     out.append("# Each field: its name, its C type, what the header says of it.\n")
     out.append("STRUCTS: Dict[str, Tuple[Tuple[str, str, str], ...]] = {\n")
     for name, (_, fields) in api.structs.items():
@@ -188,7 +184,15 @@ def write_abi(api):
         for field in fields:
             out.append("        (%s),\n" % ", ".join(quoted(x) for x in field))
         out.append("    ),\n")
-    out.append("}\n\n# Fields that are no options of a Python call.\nHIDDEN = r\"%s\"\n" % HIDDEN)
+    return "".join(out) + "}\n"
+
+
+def write_abi(api):
+    out = [LICENSE + NOTE, '"""The C interface as data: structs (of _structs.py), functions and enums, in the words of C."""\n',
+           "from __future__ import annotations\n", "from typing import Dict, Tuple\n\n", "from ._structs import STRUCTS\n\n",
+           '__all__ = ["ENUMS", "FUNCTIONS", "HIDDEN", "STRUCTS", "VERSION"]\n\n',
+           "VERSION = %s\n\n" % quoted(api.version)]
+    out.append("# Fields that are no options of a Python call.\nHIDDEN = r\"%s\"\n" % HIDDEN)
     out.append("\n# Each function: what it returns, and its parameters' types and names.\n")
     out.append("FUNCTIONS: Dict[str, Tuple[str, Tuple[Tuple[str, str], ...]]] = {\n")
     for name, (result, parameters) in api.functions.items():
@@ -252,7 +256,9 @@ def main():
     check = parser.parse_args().check
     api = Api()
     stale = []
-    for name, text in (("_abi.py", write_abi(api)), ("enums.py", write_enums(api)), ("options.py", write_options(api))):
+    for name, write in (("_abi.py", write_abi), ("_structs.py", write_structs), ("enums.py", write_enums),
+                        ("options.py", write_options)):
+        text = write(api)
         path = HERE / "emo" / name
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue
