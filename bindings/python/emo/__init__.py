@@ -18,10 +18,10 @@ from .bench import Bench
 from .checkpoint import Run
 from .comm import Comm, CommPlugin
 from .data import Choices, ChoiceItem, Dataset, Document, TextDocument, Texts
-from .enums import (BalanceScope, Batching, BenchKind, CachePolicy, DeviceKind, Dtype, ErrorDomain, ExportFormat, Isa, LogLevel, OptimizerOn,
-                    PoolKind, PoolScope,
-                    Recompute, RouterGating, RouterMode, RouterSharedMode, Schedule, SelectMethod, State, Status, StopReason, TaskColumnKind,
-                    TaskType, TokenType, TrainOnly, TrainPart)
+from .enums import (BalanceScope, Batching, BenchKind, CachePolicy, DeviceKind, Dtype, ErrorDomain, ExportFormat, Isa,
+                    LogLevel, OptimizerOn, PoolKind, PoolScope, Recompute, RouterGating, RouterMode, RouterSharedMode,
+                    Schedule, SelectMethod, State, Status, StopReason, TaskColumnKind, TaskType, TokenType, TrainOnly,
+                    TrainPart)
 from .errors import (BackendError, Busy, Cancelled, CommError, Error, Exists, FormatError, InternalError, InvalidArgument,
                      IoError, LimitError, Mismatch, NotFound, NumericError, OutOfMemory, RangeError, Unsupported)
 from .evaluate import ChoiceScores, EvalResult, Evaluation
@@ -52,15 +52,17 @@ def __getattr__(name: str) -> str:
 
 
 __all__ = [
-    "Allocator", "Array", "BackendError", "BalanceScope", "Batching", "Bench", "BenchKind", "Busy", "Cancelled", "ChoiceItem", "ChoiceScores", "Choices",
-    "Comm", "CommError", "CommPlugin", "Dataset", "Decoder", "Device", "DeviceKind", "Document", "Dtype", "Error",
-    "ErrorDomain", "EvalResult", "Evaluation", "Executor", "Exists", "ExportFormat", "ExportInfo", "FormatError", "InternalError", "InvalidArgument",
-    "IoError", "Isa", "LimitError", "LogLevel", "Mask", "Mismatch", "Model", "ModelInfo", "NotFound", "NumericError",
-    "OptimizerOn", "OutOfMemory", "Pool", "PoolKind", "PoolScope", "ProfileEntry", "RangeError", "Recompute", "Router", "RouterGating",
-    "RouterMode", "RouterSharedMode", "Routing", "Run", "Runtime", "Schedule", "SelectMethod", "Session", "SessionStatistics", "Source", "State", "Stats",
-    "Status", "StepMetrics", "StopReason", "TaskColumn", "TaskColumnKind", "TaskGroup", "TaskInfo", "TaskItem",
-    "TaskResults", "TaskScore", "TaskType", "Tasks", "TextDocument", "Texts", "TokenType", "Tokenizer", "TrainOnly", "TrainPart",
-    "TrainPlan", "Trainer", "Unsupported", "checkpoint", "comm", "default_runtime", "enums", "errors", "evaluate", "from_dlpack",
-    "library", "load", "load_library", "schedule_lr", "select", "set_default_runtime", "stats", "status_name",
-    "status_text", "tasks", "train", "train_plan", "version",
+    "Allocator", "Array", "BackendError", "BalanceScope", "Batching", "Bench", "BenchKind", "Busy", "CacheEntry",
+    "CachePolicy", "CacheStats", "Cancelled", "ChoiceItem", "ChoiceScores", "Choices", "Comm", "CommError",
+    "CommPlugin", "Dataset", "Decoder", "Device", "DeviceKind", "Document", "Dtype", "Error", "ErrorDomain",
+    "EvalResult", "Evaluation", "Executor", "Exists", "ExportFormat", "ExportInfo", "FormatError", "InternalError",
+    "InvalidArgument", "IoError", "Isa", "LimitError", "LogLevel", "Mask", "Mismatch", "Model", "ModelInfo", "NotFound",
+    "NumericError", "OptimizerOn", "OutOfMemory", "Pool", "PoolKind", "PoolScope", "ProfileEntry", "RangeError",
+    "Recompute", "Router", "RouterGating", "RouterMode", "RouterSharedMode", "Routing", "Run", "Runtime", "Schedule",
+    "SelectMethod", "Session", "SessionStatistics", "Source", "State", "Stats", "Status", "StepMetrics", "StopReason",
+    "TaskColumn", "TaskColumnKind", "TaskGroup", "TaskInfo", "TaskItem", "TaskResults", "TaskScore", "TaskType",
+    "Tasks", "TextDocument", "Texts", "TokenType", "Tokenizer", "TrainOnly", "TrainPart", "TrainPlan", "Trainer",
+    "Unsupported", "checkpoint", "comm", "default_runtime", "enums", "errors", "evaluate", "from_dlpack", "library",
+    "load", "load_library", "schedule_lr", "select", "set_default_runtime", "stats", "status_name", "status_text",
+    "tasks", "train", "train_plan", "version",
 ]
