@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Matrix products: by cuBLASLt where it is there and has a way, else by kernels of our own. cuBLASLt's operands are f32
  * or bf16; a weight of another type than the product's is converted in pieces into scratch first. */
-#include "device.h"
 #include "kernel.h"
 #include "libraries.h"
 #include "ops/few_rows.h"
