@@ -53,7 +53,8 @@ emo_status bench_begin(cli *c, bench_table *table, int32_t rounds, int quantised
     return EMO_OK;
 }
 
-bench_limit bench_peak(const bench_table *table) {
+/* What the products of this run are bounded by. */
+static bench_limit peak_of(const bench_table *table) {
     return table->limits[LIMIT_INT8] != NULL ? LIMIT_INT8 : table->limits[LIMIT_BF16] != NULL ? LIMIT_BF16 : LIMIT_F32;
 }
 
@@ -77,7 +78,7 @@ bench_line *bench_add(cli *c, bench_table *table, const char *format, ...) {
     }
     line->bound = line->seconds + table->rounds;
     line->share = line->bound + table->rounds;
-    line->peak = bench_peak(table);
+    line->peak = peak_of(table);
     va_list args;
     va_start(args, format);
     vsnprintf(line->name, sizeof(line->name), format, args);

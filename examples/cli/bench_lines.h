@@ -19,7 +19,7 @@ typedef struct bench_line {
     int64_t tokens;    /* of a unit; 0: tokens a second mean nothing */
     double operations; /* of a unit */
     double bytes;      /* the least that it moves */
-    bench_limit peak;  /* LIMIT_READ: its operations are no products */
+    bench_limit peak;  /* of the products of this run; LIMIT_READ: its operations are no products */
     bench_run run;
     void *ctx;
     double *seconds; /* [rounds] */
@@ -48,8 +48,6 @@ bench_spread bench_spread_of(double *numbers, int32_t count);
 /* Measures the limits that the arithmetic needs: reading, and products in what --compute says; whole numbers where the
  * weights are quantised and the processor has them. */
 emo_status bench_begin(cli *c, bench_table *table, int32_t rounds, int quantised);
-/* What the products of this run are bounded by. */
-bench_limit bench_peak(const bench_table *table);
 /* A fresh line, or NULL after cli_fail. */
 bench_line *bench_add(cli *c, bench_table *table, const char *format, ...) __attribute__((format(printf, 3, 4)));
 /* The lines from `first` on, all once to warm up, then `rounds` times by turns. */

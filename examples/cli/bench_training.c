@@ -85,7 +85,6 @@ static emo_status add_lines(cli *c, bench_table *table, bench_training *t, doubl
         line->operations = operations;
         /* weights twice, gradients once; the optimizer reads four numbers a weight and writes three */
         line->bytes = (double)i->parameters * (12.0 + (whole ? 28.0 : 0.0));
-        line->peak = table->limits[LIMIT_BF16] != NULL ? LIMIT_BF16 : LIMIT_F32;
         line->run = whole ? run_step : run_passes;
         line->ctx = t;
     }

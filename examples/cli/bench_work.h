@@ -22,7 +22,7 @@ double bench_weight_bytes(emo_dtype dtype, double count);
 /* ---- operators ---- */
 
 /* Adds the operators of the shape: a prompt and one token after it, or (with `backward`) the backward passes. The
- * benches are collected in *out, [*count]; bench_operators_free() in any case. `only`: words that the names hold, none:
+ * benches are collected in *out; bench_operators_free() in any case. `only`: words that the names hold, none:
  * all. */
 enum { BENCH_OPERATORS = 32 };
 typedef struct bench_operator bench_operator;

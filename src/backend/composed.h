@@ -7,6 +7,9 @@
 
 #include <emo/sys/backend.h>
 
+/* Arguments of attention that every back end refuses. */
+EMO_MUST_CHECK emo_status emo__attention_check(const emo_attention_args *a, emo_error *err);
+
 /* Fills every NULL operator: block operators by their composed default, where one exists, the others by an entry that
  * fails with EMO_E_UNSUPPORTED and names what is missing. */
 void emo__backend_complete(emo_backend_ops *ops);

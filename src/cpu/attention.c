@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Causal attention over segments: cutting the work into tiles. The arithmetic is in attention_kernels.inc. */
+#include "backend/composed.h"
 #include "base/status.h"
 #include "cpu/gemm/gemm.h"
 #include "cpu/ops_kernels.h"
@@ -69,24 +70,6 @@ static void backward_one(void *task, size_t index, size_t worker) {
                               t->memory + worker * t->stride);
 }
 
-static emo_status check(const emo_attention_args *a, emo_error *err) {
-    if (a->page_rows < 0 || (a->page_rows & (a->page_rows - 1)) != 0)
-        return emo__fail(err, EMO_E_INVALID_ARGUMENT, "attention over pages of %lld rows: it must be a power of two",
-                         (long long)a->page_rows);
-    if (a->heads < 1 || a->kv_heads < 1 || a->heads % a->kv_heads != 0 || a->head_dim < 1)
-        return emo__fail(err, EMO_E_INVALID_ARGUMENT,
-                         "attention with %d heads, %d kv heads and head_dim %d: heads must be a multiple of kv heads",
-                         (int)a->heads, (int)a->kv_heads, (int)a->head_dim);
-    for (int64_t i = 0; i < a->n_segments; i++) {
-        const emo_attention_segment *s = &a->segments[i];
-        if (s->q_count < 0 || s->q_count > s->k_count)
-            return emo__fail(err, EMO_E_INVALID_ARGUMENT,
-                             "attention segment %lld has %lld queries and %lld keys: at most one query per key",
-                             (long long)i, (long long)s->q_count, (long long)s->k_count);
-    }
-    return EMO_OK;
-}
-
 static size_t lines(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 /* One region: the starts, a piece per worker, the states of `tiles`. */
@@ -125,7 +108,7 @@ static int64_t keys_at_a_time(const emo__cpu_exec *cpu, const emo_attention_args
 static emo_status attention_forward(emo_exec *exec, const emo_attention_args *args, emo_error *err) {
     emo__cpu_exec *cpu = emo__cpu(exec);
     attention_task t = {.args = args, .kernels = emo__ops_kernels_of(cpu)};
-    emo_status status = check(args, err);
+    emo_status status = emo__attention_check(args, err);
     if (status != EMO_OK)
         return status;
     int64_t step = keys_at_a_time(cpu, args), count = 0, longest = 0, work = 0;
@@ -157,7 +140,7 @@ static emo_status attention_forward(emo_exec *exec, const emo_attention_args *ar
 static emo_status attention_backward(emo_exec *exec, const emo_attention_args *args, emo_error *err) {
     emo__cpu_exec *cpu = emo__cpu(exec);
     attention_task t = {.args = args, .kernels = emo__ops_kernels_of(cpu)};
-    emo_status status = check(args, err);
+    emo_status status = emo__attention_check(args, err);
     if (status == EMO_OK)
         status = prepare(cpu, &t, t.kernels->attn_backward_bytes(args->head_dim), 0, err);
     if (status != EMO_OK)

@@ -110,6 +110,8 @@ static void list_tiles(const emo__cpu_exec *cpu, const emo_experts_args *args, c
     list->count = 0;
     for (int32_t e = 0; e < args->experts; e++) {
         int64_t m = rows[e + 1] - rows[e], most_rows, most_cols;
+        if (m == 0) /* most of them, where tokens are few */
+            continue;
         emo__cpu_task_shape(cpu, m, down ? args->inner : args->hidden, down ? 1 : 2, &most_rows, &most_cols);
         if (limited) {
             most_rows = most_rows > 0 && most_rows < TEMP_ROWS ? most_rows : TEMP_ROWS;

@@ -6,21 +6,15 @@
 #include "base/status.h"
 #include "cpu/cpu.h"
 
-#define ALIGN ((uint64_t)64)
 #define BASE ((uint64_t)1 << 40) /* of the addresses; the first page is never one */
 
 static emo__cpu_backend *of(emo_backend *backend) { return (emo__cpu_backend *)backend; }
-
-static void destroy(emo_backend *backend) {
-    if (backend != NULL)
-        emo__free(&of(backend)->rt->mem, backend);
-}
 
 /* Nothing is given back: what a trainer frees while it is made counts as held. */
 static emo_status mem_alloc(emo_backend *backend, size_t bytes, void **out, emo_error *err) {
     (void)err;
     *out = (void *)(uintptr_t)(BASE + of(backend)->planned);
-    of(backend)->planned += ((uint64_t)bytes + ALIGN - 1) / ALIGN * ALIGN;
+    of(backend)->planned += ((uint64_t)bytes + EMO__ALIGN - 1) / EMO__ALIGN * EMO__ALIGN;
     return EMO_OK;
 }
 
@@ -196,13 +190,13 @@ emo_status emo__cpu_planner(emo_backend *backend, emo_backend **out, emo_error *
     const emo_backend_ops *own = rt->cpu->ops;
     ops->struct_size = sizeof *ops;
     ops->abi = EMO_BACKEND_ABI;
+    ops->destroy = own->destroy;
     ops->supports = own->supports;
     ops->synchronize = own->synchronize;
     ops->exec_create = own->exec_create;
     ops->exec_destroy = own->exec_destroy;
     ops->table_sync = own->table_sync;
     ops->table_free = own->table_free;
-    ops->destroy = destroy;
     ops->mem_alloc = mem_alloc;
     ops->mem_free = mem_free;
     ops->upload = move;

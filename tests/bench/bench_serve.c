@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Many sequences in one session: wall time and bytes of experts, in the order of arrival and grouped by pools, by
- * turns. bench_serve [threads] [rounds] 32 prompts of 4 domains, 8 in a batch, 24 tokens and 32 generated ones each,
+ * turns: bench_serve [threads] [rounds]. 32 prompts of 4 domains, 8 in a batch, 24 tokens and 32 generated ones each,
  * pools of 16 of 127 experts. Two layers of random f32 weights (0.9 GB); tokens of a domain share a direction that a
  * quarter of the experts looks for, as in the test of groups. */
 #include <emo/session.h>

@@ -17,7 +17,7 @@ typedef struct block {
     float *rows;  /* [QUERY_BLOCK] */
 } block;
 
-static emo_status check(const emo_attention_args *a, emo_error *err) {
+emo_status emo__attention_check(const emo_attention_args *a, emo_error *err) {
     if (a->page_rows < 0 || (a->page_rows & (a->page_rows - 1)) != 0)
         return emo__fail(err, EMO_E_INVALID_ARGUMENT, "attention over pages of %lld rows: it must be a power of two",
                          (long long)a->page_rows);
@@ -136,7 +136,7 @@ static emo_status run_pages(emo_exec *exec, const emo_attention_args *a, emo_err
 }
 
 static emo_status run(emo_exec *exec, const emo_attention_args *a, int backward, emo_error *err) {
-    emo_status status = check(a, err);
+    emo_status status = emo__attention_check(a, err);
     if (status != EMO_OK)
         return status;
     if (a->page_rows > 0 && !backward)

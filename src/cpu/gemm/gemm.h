@@ -58,6 +58,12 @@ typedef struct emo__gemm {
     int exact;              /* emo__gemm_run in f32, whatever the exec computes in */
 } emo__gemm;
 
+/* Whether it has the form that `direct` (below) takes: one A in rows, k in whole units, alpha 1 and beta 0 or 1. */
+static inline int emo__gemm_plain(const emo__gemm *g, int64_t unit) {
+    return g->n_a != 2 && !g->a[0].trans && g->joined <= 0 && g->k % unit == 0 && g->alpha == 1.0f &&
+           (g->beta == 0.0f || g->beta == 1.0f);
+}
+
 /* Kernels of one level. Packed operands are panels of mr rows (nr columns) with k outermost inside a panel. */
 typedef struct emo__gemm_kernels {
     int mr;

@@ -112,8 +112,8 @@ static void multiply_block(const direct_block *d) {
 
 static int fits(const emo__gemm *g, int64_t rows, size_t floats) {
     const emo__gemm_operand *b = g->b;
-    if (rows > MOST_ROWS || g->n_a == 2 || g->a[0].trans || g->joined > 0 || g->k % UNIT != 0 || g->alpha != 1.0f ||
-        (g->beta != 0.0f && g->beta != 1.0f) || ((rows + LANES - 1) / LANES + 1) * LANES * (g->k / 2) > (int64_t)floats)
+    if (rows > MOST_ROWS || !emo__gemm_plain(g, UNIT) ||
+        ((rows + LANES - 1) / LANES + 1) * LANES * (g->k / 2) > (int64_t)floats)
         return 0;
     for (int which = 0; which < (g->n_b == 2 ? 2 : 1); which++)
         if (b[which].dtype != EMO_DTYPE_BF16 || !b[which].trans || b[which].order != NULL)

@@ -4,9 +4,9 @@
 #include <stdint.h>
 
 #include "cpu/gemm/gemm_amx.h"
-#include "cpu/gemm/gemm_quant.h"
+#include "cpu/gemm/gemm_quant_rows_body.h"
 
-enum { BLOCK = 32, WORDS = BLOCK / 4, WEIGHT_BYTES = WORDS * 64, FEW_ROWS = 4, MOST_CHUNK = 256 };
+enum { WEIGHT_BYTES = WORDS * 64, FEW_ROWS = 4 };
 
 /* Sixteen rows of the weight, for all of k. Word j of a block holds elements 4 j to 4 j + 3 of each row. */
 typedef struct weight_rows {
@@ -58,16 +58,6 @@ static void clear_rows(const activations *x, int64_t first, int64_t blocks) {
 }
 
 /* ---- weights ---- */
-
-/* Sixteen rows as they are stored, `pitch` bytes apart. Four pointers and two distances reach them all. */
-typedef struct stored_rows {
-    const uint8_t *at;
-    int64_t pitch;
-} stored_rows;
-
-INLINE const uint8_t *row_of(stored_rows rows, int i) {
-    return rows.at + i / 4 * (4 * rows.pitch) + i % 4 * rows.pitch;
-}
 
 /* 32 bytes of each of 16 rows, as eight vectors of one word of every row. */
 INLINE void words_of_32(stored_rows rows, int64_t at, __m512i out[WORDS]) {
@@ -163,14 +153,7 @@ static void read_q4_k(stored_rows rows, int64_t blocks, const weight_rows *w) {
     for (int64_t b = 0; b < blocks; b += EMO__Q4_K_GROUPS) {
         const int64_t at = b / EMO__Q4_K_GROUPS * EMO__Q4_K_BYTES;
         float s[EMO__Q4_K_GROUPS][VL], t[EMO__Q4_K_GROUPS][VL];
-        for (int i = 0; i < VL; i++) {
-            uint8_t scales[EMO__Q4_K_GROUPS], offsets[EMO__Q4_K_GROUPS];
-            emo__q4_k_unpack(row_of(rows, i) + at + 4, scales, offsets);
-            for (int g = 0; g < EMO__Q4_K_GROUPS; g++) {
-                s[g][i] = (float)scales[g];
-                t[g][i] = -(float)offsets[g];
-            }
-        }
+        q4_k_scales(rows, at, s, t);
         const __m512 d = halves_at(rows, at), m = halves_at(rows, at + 2);
         for (int g = 0; g < EMO__Q4_K_GROUPS; g++) {
             _mm512_store_ps(w->scale + (b + g) * VL, _mm512_mul_ps(d, _mm512_loadu_ps(s[g])));
@@ -217,15 +200,6 @@ INLINE __m512i dots_of(const __m512i words[WORDS], const activations *x, int64_t
 }
 
 /* Few rows of A against weights that are read once, block by block. */
-/* The next sixteen rows lie behind these, all in one piece: asking for them bit by bit keeps the memory busy, which
- * rows too short for the hardware's prefetcher would not. The address may lie past the matrix, which a prefetch
- * ignores. */
-INLINE void ask_for_next(stored_rows from, int64_t b, const int64_t bytes) {
-    uintptr_t next = (uintptr_t)from.at + (uintptr_t)(VL * (from.pitch + b * bytes));
-    for (int64_t line = 0; line < VL * bytes; line += 64)
-        __builtin_prefetch((const void *)(next + (uintptr_t)line), 0, 2);
-}
-
 INLINE void few_small(__m512 sums[FEW_ROWS], stored_rows from, const activations *x, int64_t rows, int64_t blocks,
                       const emo_dtype dtype) {
     for (int64_t b = 0; b < blocks; b++) {
@@ -338,24 +312,10 @@ static void many_rows(const column_block *c, emo_dtype dtype, stored_rows from, 
 static const tile_config quant_config
     __attribute__((aligned(64))) = {.palette = 1, .colsb = {64, BLOCK, 64}, .rows = {VL, VL, WORDS}};
 
-static size_t align_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
-
-/* Rows of A that fit with sixteen rows of the weight; 0: none. */
-static int64_t chunk_rows(int64_t k, size_t floats) {
-    size_t blocks = (size_t)(k / BLOCK), room = floats * sizeof(float);
-    size_t fixed = blocks * (WEIGHT_BYTES + 2 * VL * sizeof(float) + VL * EMO__Q8_0_BYTES) + 5 * 64;
-    size_t row = blocks * (BLOCK + 2 * sizeof(float));
-    if (room < fixed + VL * row)
-        return 0;
-    size_t rows = (room - fixed) / row / VL * VL;
-    return rows < MOST_CHUNK ? (int64_t)rows : MOST_CHUNK;
-}
-
 int emo__gemm_amx_quantised(const emo__gemm *g, int64_t m0, int64_t m1, int64_t n0, int64_t n1, float *work,
                             size_t floats) {
-    int64_t blocks = g->k / BLOCK, most = chunk_rows(g->k, floats);
-    if (g->n_a == 2 || g->a[0].trans || g->joined > 0 || g->k % BLOCK != 0 || g->alpha != 1.0f ||
-        (g->beta != 0.0f && g->beta != 1.0f) || most == 0)
+    int64_t blocks = g->k / BLOCK, most = chunk_rows(g->k, floats, VL);
+    if (!emo__gemm_plain(g, BLOCK) || most == 0)
         return 0;
     _tile_loadconfig(&quant_config);
     for (int64_t begin = m0; begin < m1; begin += most) {
@@ -363,32 +323,26 @@ int emo__gemm_amx_quantised(const emo__gemm *g, int64_t m0, int64_t m1, int64_t 
         size_t padded = (size_t)(rows + VL - 1) / VL * VL, count = (size_t)blocks;
         char *at = (char *)work;
         activations x = {.padded = (int64_t)padded};
-        x.q = (int8_t *)at;
-        at += align_up(padded * count * BLOCK);
-        x.scale = (float *)(void *)at;
-        at += align_up(padded * count * sizeof(float));
-        x.sum = (int32_t *)(void *)at;
-        at += align_up(padded * count * sizeof(int32_t));
-        weight_rows w = {.q = (int8_t *)at};
-        at += count * WEIGHT_BYTES;
-        w.scale = (float *)(void *)at;
-        w.offset = w.scale + count * VL;
-        uint8_t *spare = (uint8_t *)(w.offset + count * VL);
+        x.q = take(&at, padded * count * BLOCK);
+        x.scale = take(&at, padded * count * sizeof(float));
+        x.sum = take(&at, padded * count * sizeof(int32_t));
+        weight_rows w;
+        w.q = take(&at, count * WEIGHT_BYTES);
+        w.scale = take(&at, count * VL * sizeof(float));
+        w.offset = take(&at, count * VL * sizeof(float));
+        uint8_t *spare = take(&at, count * VL * EMO__Q8_0_BYTES);
         for (int64_t i = 0; i < rows; i++)
             quantise_row(&g->a[0], begin + i, i, blocks, &x);
         if (rows > FEW_ROWS)
             clear_rows(&x, rows, blocks);
         for (int which = 0; which < (g->n_b == 2 ? 2 : 1); which++) {
             const emo__gemm_operand *b = &g->b[which];
-            size_t pitch = emo__dtype_run(b->dtype, b->ld), row = emo__dtype_run(b->dtype, g->k);
+            const size_t pitch = emo__dtype_run(b->dtype, b->ld);
             for (int64_t j = n0; j < n1; j += VL) {
                 int cols = n1 - j < VL ? (int)(n1 - j) : VL;
                 stored_rows from = {(const uint8_t *)b->data + (size_t)j * pitch, (int64_t)pitch};
-                if (cols < VL) { /* rows that are not there repeat the last */
-                    for (int i = 0; i < VL; i++)
-                        memcpy(spare + (size_t)i * row, from.at + (size_t)(i < cols ? i : cols - 1) * pitch, row);
-                    from = (stored_rows){spare, (int64_t)row};
-                }
+                if (cols < VL)
+                    from = repeat_last(from, cols, b->dtype, g->k, spare);
                 column_block c = {g, which, begin, rows, j, cols, blocks};
                 if (rows <= FEW_ROWS)
                     few_rows(&c, b->dtype, from, &w, &x);

@@ -3,6 +3,8 @@
 #include <arm_neon.h>
 #include <stdint.h>
 
+#include "cpu/gemm/transpose_neon.h"
+
 #define VL 4
 #define MR 8
 #define NRV 3
@@ -20,12 +22,14 @@ static inline vec load_bf16(const void *p) {
 static inline vec load_f16(const void *p) { return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8((const uint8_t *)p))); }
 
 static inline __attribute__((always_inline)) void transpose(vec r[VL]) {
-    vec low = vzip1q_f32(r[0], r[2]), high = vzip2q_f32(r[0], r[2]);
-    vec low_odd = vzip1q_f32(r[1], r[3]), high_odd = vzip2q_f32(r[1], r[3]);
-    r[0] = vzip1q_f32(low, low_odd);
-    r[1] = vzip2q_f32(low, low_odd);
-    r[2] = vzip1q_f32(high, high_odd);
-    r[3] = vzip2q_f32(high, high_odd);
+    int32x4_t words[VL];
+#pragma GCC unroll 4
+    for (int i = 0; i < VL; i++)
+        words[i] = vreinterpretq_s32_f32(r[i]);
+    emo__transpose_4(words);
+#pragma GCC unroll 4
+    for (int i = 0; i < VL; i++)
+        r[i] = vreinterpretq_f32_s32(words[i]);
 }
 
 #define V_ZERO vdupq_n_f32(0.0f)

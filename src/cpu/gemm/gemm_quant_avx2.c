@@ -6,6 +6,7 @@
 #define VL 8
 #define KERNEL emo__gemm_quant_avx2
 #define INLINE static inline __attribute__((always_inline))
+#include "cpu/gemm/gemm_quant_rows_body.h"
 
 typedef __m256 vecf;
 typedef __m256i veci;
@@ -17,14 +18,6 @@ typedef __m256i veci;
 #define V_FMA(a, b, c) _mm256_fmadd_ps((a), (b), (c))
 #define V_NUMBERS(w) _mm256_cvtepi32_ps(w)
 #define W_ZERO _mm256_setzero_si256()
-
-/* Rows of the weight as they are stored, `pitch` bytes apart. */
-typedef struct stored_rows {
-    const uint8_t *at;
-    int64_t pitch;
-} stored_rows;
-
-INLINE const uint8_t *row_of(stored_rows rows, int i) { return rows.at + i * rows.pitch; }
 
 INLINE void words_of_32(stored_rows rows, int64_t at, veci out[8]) {
     veci r[8], t[8];

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* gemm_quant.h's product for one level, VL rows of the weight at a time, one in each lane. The including file defines
+/* gemm_quant.h's product for one level, VL rows of the weight at a time, one in each lane. The including file has
+ * gemm_quant_rows_body.h and defines
  *   VL, KERNEL (the function's name), vecf and veci (VL floats, VL words of four bytes),
  *   words_of_32, words_of_16(rows, at, out): 32 or 16 bytes of every row as 8 or 4 vectors of one word of each,
  *   low_nibbles, high_nibbles, minus_8: of bytes;  halves_at(rows, at): a 16-bit float of every row;
@@ -7,17 +8,8 @@
  *   dot_four(sum, factor, q): sum + the products of four bytes of the weight and of A (q, broadcast), exact;
  *   quantise_block(x, times, q, sum): 32 floats times a factor to bytes; returns max |x| (NaN if one is in it);
  *   V_LOAD, V_STORE, V_SET1, V_ZERO, V_MUL, V_FMA(a, b, c) = a b + c, V_NUMBERS (words to floats), W_ZERO. */
-#include <string.h>
 
-#include "cpu/gemm/gemm_quant.h"
-
-enum {
-    BLOCK = EMO__Q_SMALL,
-    WORDS = BLOCK / 4,
-    ROWS = 4,         /* of A at a time: their sums stay in registers */
-    MOST_CHUNK = 256, /* rows of A whose bytes are kept */
-    ALIGN = 64
-};
+enum { ROWS = 4 }; /* of A at a time: their sums stay in registers */
 
 /* VL rows of the weight, for all of k, when more than ROWS rows of A want them. */
 typedef struct weight_rows {
@@ -72,14 +64,7 @@ static void read_q4_k(stored_rows rows, int64_t blocks, const weight_rows *w) {
     for (int64_t b = 0; b < blocks; b += EMO__Q4_K_GROUPS) {
         const int64_t at = b / EMO__Q4_K_GROUPS * EMO__Q4_K_BYTES;
         float s[EMO__Q4_K_GROUPS][VL], t[EMO__Q4_K_GROUPS][VL];
-        for (int i = 0; i < VL; i++) {
-            uint8_t scales[EMO__Q4_K_GROUPS], offsets[EMO__Q4_K_GROUPS];
-            emo__q4_k_unpack(row_of(rows, i) + at + 4, scales, offsets);
-            for (int g = 0; g < EMO__Q4_K_GROUPS; g++) {
-                s[g][i] = (float)scales[g];
-                t[g][i] = -(float)offsets[g];
-            }
-        }
+        q4_k_scales(rows, at, s, t);
         const vecf d = halves_at(rows, at), m = halves_at(rows, at + 2);
         for (int g = 0; g < EMO__Q4_K_GROUPS; g++) {
             V_STORE(w->scale + (b + g) * VL, V_MUL(d, V_LOAD(s[g])));
@@ -122,14 +107,6 @@ INLINE void add_block(vecf *sums, const veci words[WORDS], vecf scale, vecf shif
             v = V_FMA(shift, V_SET1(x->sum[at]), v);
         sums[r] = V_FMA(V_SET1(x->scale[at]), v, sums[r]);
     }
-}
-
-/* The next VL rows lie behind these: asking for them keeps the memory busy, which rows too short for the hardware's
- * prefetcher would not. The address may lie past the matrix, which a prefetch ignores. */
-INLINE void ask_for_next(stored_rows from, int64_t b, const int64_t bytes) {
-    uintptr_t next = (uintptr_t)from.at + (uintptr_t)(VL * (from.pitch + b * bytes));
-    for (int64_t line = 0; line < VL * bytes; line += 64)
-        __builtin_prefetch((const void *)(next + (uintptr_t)line), 0, 2);
 }
 
 /* Weights that are read once, block by block. */
@@ -175,7 +152,8 @@ static void columns(float *c, int64_t ldc, int cols, int64_t rows, int from_c, s
     else if (stored == NULL)
         read_small(from, x->blocks, w, EMO_DTYPE_Q4_0);
     for (int64_t first = 0; first < rows;) {
-        int count = rows - first >= ROWS ? ROWS : 1;
+        /* up to three rows share one reading of the weight */
+        const int count = rows - first >= ROWS ? ROWS : stored != NULL ? (int)rows : 1;
         float part[ROWS][VL] = {{0}};
         vecf sums[ROWS];
         for (int r = 0; r < count; r++) {
@@ -185,22 +163,12 @@ static void columns(float *c, int64_t ldc, int cols, int64_t rows, int from_c, s
         }
         if (count == ROWS)
             some_rows(sums, stored, w, x, first, ROWS, dtype);
-        else if (stored == NULL)
-            some_rows(sums, NULL, w, x, first, 1, dtype);
-        else { /* up to three rows share one reading of the weight */
-            count = (int)rows;
-            for (int r = 1; r < count; r++) {
-                if (from_c)
-                    memcpy(part[r], c + r * ldc, (size_t)cols * sizeof(float));
-                sums[r] = V_LOAD(part[r]);
-            }
-            if (count == 1)
-                some_rows(sums, stored, w, x, 0, 1, dtype);
-            else if (count == 2)
-                some_rows(sums, stored, w, x, 0, 2, dtype);
-            else
-                some_rows(sums, stored, w, x, 0, 3, dtype);
-        }
+        else if (count == 1)
+            some_rows(sums, stored, w, x, first, 1, dtype);
+        else if (count == 2)
+            some_rows(sums, &from, w, x, 0, 2, dtype);
+        else
+            some_rows(sums, &from, w, x, 0, 3, dtype);
         for (int r = 0; r < count; r++) {
             V_STORE(part[r], sums[r]);
             memcpy(c + (first + r) * ldc, part[r], (size_t)cols * sizeof(float));
@@ -209,32 +177,10 @@ static void columns(float *c, int64_t ldc, int cols, int64_t rows, int from_c, s
     }
 }
 
-/* ---- the memory for it ---- */
-
-INLINE size_t aligned(size_t bytes) { return (bytes + ALIGN - 1) / ALIGN * ALIGN; }
-
-/* Rows of A that fit with VL rows of the weight; 0: none. */
-static int64_t chunk_rows(int64_t k, size_t floats) {
-    size_t blocks = (size_t)(k / BLOCK), room = floats * sizeof(float);
-    size_t fixed = blocks * (WORDS * sizeof(veci) + 2 * VL * sizeof(float) + VL * EMO__Q8_0_BYTES) + 8 * ALIGN;
-    size_t row = blocks * (BLOCK + 2 * sizeof(float));
-    if (room < fixed + ROWS * row)
-        return 0;
-    size_t rows = (room - fixed) / row / ROWS * ROWS;
-    return rows < MOST_CHUNK ? (int64_t)rows : MOST_CHUNK;
-}
-
-static void *take(char **at, size_t bytes) {
-    void *here = *at;
-    *at += aligned(bytes);
-    return here;
-}
-
 int KERNEL(const emo__gemm *g, int64_t m0, int64_t m1, int64_t n0, int64_t n1, float *work, size_t floats) {
-    if (!emo__dtype_quantised(g->b[0].dtype) || g->n_a == 2 || g->a[0].trans || g->joined > 0 || g->k % BLOCK != 0 ||
-        g->alpha != 1.0f || (g->beta != 0.0f && g->beta != 1.0f))
+    if (!emo__dtype_quantised(g->b[0].dtype) || !emo__gemm_plain(g, BLOCK))
         return 0;
-    const int64_t most = chunk_rows(g->k, floats);
+    const int64_t most = chunk_rows(g->k, floats, ROWS);
     if (most == 0)
         return 0;
     const size_t blocks = (size_t)(g->k / BLOCK);
@@ -254,15 +200,12 @@ int KERNEL(const emo__gemm *g, int64_t m0, int64_t m1, int64_t n0, int64_t n1, f
             quantise_row(&g->a[0], begin + i, i, &x);
         for (int which = 0; which < (g->n_b == 2 ? 2 : 1); which++) {
             const emo__gemm_operand *b = &g->b[which];
-            size_t pitch = emo__dtype_run(b->dtype, b->ld), row = emo__dtype_run(b->dtype, g->k);
+            const size_t pitch = emo__dtype_run(b->dtype, b->ld);
             for (int64_t j = n0; j < n1; j += VL) {
                 int cols = n1 - j < VL ? (int)(n1 - j) : VL;
                 stored_rows from = {(const uint8_t *)b->data + (size_t)j * pitch, (int64_t)pitch};
-                if (cols < VL) { /* rows that are not there repeat the last */
-                    for (int i = 0; i < VL; i++)
-                        memcpy(spare + (size_t)i * row, from.at + (size_t)(i < cols ? i : cols - 1) * pitch, row);
-                    from = (stored_rows){spare, (int64_t)row};
-                }
+                if (cols < VL)
+                    from = repeat_last(from, cols, b->dtype, g->k, spare);
                 columns(g->c[which] + begin * g->ldc + j, g->ldc, cols, rows, g->beta == 1.0f, from, &w, &x, b->dtype);
             }
         }

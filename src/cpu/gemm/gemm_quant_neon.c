@@ -3,9 +3,12 @@
 #include <arm_neon.h>
 #include <stdint.h>
 
+#include "cpu/gemm/transpose_neon.h"
+
 #define VL 4
 #define KERNEL emo__gemm_quant_neon
 #define INLINE static inline __attribute__((always_inline))
+#include "cpu/gemm/gemm_quant_rows_body.h"
 
 typedef float32x4_t vecf;
 typedef int32x4_t veci;
@@ -18,25 +21,11 @@ typedef int32x4_t veci;
 #define V_NUMBERS(w) vcvtq_f32_s32(w)
 #define W_ZERO vdupq_n_s32(0)
 
-/* Rows of the weight as they are stored, `pitch` bytes apart. */
-typedef struct stored_rows {
-    const uint8_t *at;
-    int64_t pitch;
-} stored_rows;
-
-INLINE const uint8_t *row_of(stored_rows rows, int i) { return rows.at + i * rows.pitch; }
-
 INLINE void words_of_16(stored_rows rows, int64_t at, veci out[4]) {
-    veci r[VL];
 #pragma GCC unroll 4
     for (int i = 0; i < VL; i++)
-        r[i] = vreinterpretq_s32_u8(vld1q_u8(row_of(rows, i) + at));
-    veci low = vzip1q_s32(r[0], r[2]), high = vzip2q_s32(r[0], r[2]);
-    veci low_odd = vzip1q_s32(r[1], r[3]), high_odd = vzip2q_s32(r[1], r[3]);
-    out[0] = vzip1q_s32(low, low_odd);
-    out[1] = vzip2q_s32(low, low_odd);
-    out[2] = vzip1q_s32(high, high_odd);
-    out[3] = vzip2q_s32(high, high_odd);
+        out[i] = vreinterpretq_s32_u8(vld1q_u8(row_of(rows, i) + at));
+    emo__transpose_4(out);
 }
 
 INLINE void words_of_32(stored_rows rows, int64_t at, veci out[8]) {
