@@ -55,7 +55,7 @@ emo_status text_add(cli *c, growing_text *text, const char *more) {
 static void forget(job *j) {
     free(j->prompt);
     free(j->text.data);
-    *j = (job){0};
+    memset(j, 0, sizeof *j);
 }
 
 /* Gives a free job the next prompt. */

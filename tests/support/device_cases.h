@@ -35,15 +35,7 @@ static void device_place(emo_model *model) {
     EXPECT_OK(emo_model_to_device(model, device_under_test->name, &err));
 }
 
-static int device_setup(void **state) {
-    (void)state;
-    return test_folder() == NULL;
-}
-static int device_teardown(void **state) {
-    (void)state;
-    test_folder_remove();
-    return 0;
-}
+TEST_FOLDER
 
 static tiny_result device_run(int on_device, const char *config, const char *pool, emo_train_options o) {
     tiny_place = on_device ? device_place : device_stay;

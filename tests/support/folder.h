@@ -18,6 +18,19 @@ const char *test_append_gzip(const char *name, const char *text, size_t size);
 /* Contents, malloc'ed. */
 unsigned char *test_read(const char *path, size_t *size);
 
+/* setup() and teardown() of a group of tests: a folder. */
+#define TEST_FOLDER                                                                                                    \
+    static int setup(void **state) {                                                                                   \
+        (void)state;                                                                                                   \
+        (void)test_folder();                                                                                           \
+        return 0;                                                                                                      \
+    }                                                                                                                  \
+    static int teardown(void **state) {                                                                                \
+        (void)state;                                                                                                   \
+        test_folder_remove();                                                                                          \
+        return 0;                                                                                                      \
+    }
+
 /* As TEST_RUNTIME, with a folder. */
 #define TEST_RUNTIME_AND_FOLDER(threads, isa)                                                                          \
     static emo_runtime *rt;                                                                                            \

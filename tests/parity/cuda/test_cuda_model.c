@@ -41,5 +41,5 @@ int main(void) {
     static const device_kind cuda = {"cuda", add, 2e-4, 0.05, live, fail_allocation};
     const struct CMUnitTest tests[] = {DEVICE_CASES, cmocka_unit_test(nothing_was_found)};
     device_under_test = &cuda;
-    return cmocka_run_group_tests(tests, device_setup, device_teardown);
+    return cmocka_run_group_tests(tests, setup, teardown);
 }

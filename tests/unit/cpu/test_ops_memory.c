@@ -2,32 +2,11 @@
 /* Every operator with scratch memory survives the failure of each of its allocations, and works afterwards. */
 #include <math.h>
 
+#include "support/meter.h"
 #include "support/ops.h"
 #include "tensor/dtype.h"
 
 enum { TOKENS = 70, HIDDEN = 24, VOCAB = 50, N = TOKENS * HIDDEN };
-
-typedef struct budget {
-    int64_t left;  /* allocations until the failure; negative: none fails */
-    int64_t alive; /* blocks not yet given back */
-} budget;
-
-static void *limited_alloc(void *ctx, size_t size, size_t alignment) {
-    budget *b = ctx;
-    if (b->left == 0)
-        return NULL;
-    b->left -= b->left > 0;
-    void *p = aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
-    b->alive += p != NULL;
-    return p;
-}
-
-static void limited_free(void *ctx, void *ptr, size_t size, size_t alignment) {
-    (void)size;
-    (void)alignment;
-    ((budget *)ctx)->alive -= ptr != NULL;
-    free(ptr);
-}
 
 static float *x, *y, *z, *w, *big;
 static int32_t labels[TOKENS], ids[2];
@@ -87,30 +66,24 @@ static void allocations_may_fail(void **state) {
         half[i] = emo__f32_to_bf16(1.0f);
     for (int which = 0; which < 8; which++) {
         int failures = 0;
-        for (int64_t n = 0;; n++) {
-            budget b = {-1, 0};
-            emo_runtime_options options = EMO_RUNTIME_OPTIONS_INIT;
-            emo_runtime *rt = NULL;
+        for (long n = 0;; n++) {
+            meter m = METER_INIT;
+            emo_runtime *rt = meter_runtime(&m, 2);
             emo_exec *exec = NULL;
-            options.threads = 2;
-            options.allocator.ctx = &b;
-            options.allocator.alloc = limited_alloc;
-            options.allocator.free = limited_free;
-            EXPECT_OK(emo_runtime_create(&options, &rt, &err));
             EXPECT_OK(rt->cpu->ops->exec_create(rt->cpu, NULL, &exec, &err));
-            b.left = n;
+            meter_arm(&m, n, 1);
             emo_status status = call(which, rt->cpu->ops, exec, &err);
             int failed = status != EMO_OK;
             if (failed) {
                 assert_int_equal(status, EMO_E_OUT_OF_MEMORY);
                 assert_true(strlen(err.message) > 0);
-                b.left = -1;
+                meter_disarm(&m);
                 EXPECT_OK(call(which, rt->cpu->ops, exec, &err));
                 failures++;
             }
             rt->cpu->ops->exec_destroy(exec);
             emo_runtime_release(rt);
-            assert_int_equal(b.alive, 0);
+            meter_check(&m, "failing allocations");
             if (!failed)
                 break;
         }

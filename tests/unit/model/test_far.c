@@ -7,5 +7,5 @@ int main(void) {
     static const device_kind far = {"far", far_add, 0.0, 0.0, far_live_bytes, far_fail_allocation};
     const struct CMUnitTest tests[] = {DEVICE_CASES};
     device_under_test = &far;
-    return cmocka_run_group_tests(tests, device_setup, device_teardown);
+    return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -6,7 +6,7 @@
 
 #include "io/files.h"
 #include "model/files.h"
-#include "support/support.h"
+#include "support/meter.h"
 #include "tensor/dtype.h"
 
 static const char config[] =
@@ -415,27 +415,6 @@ static void queries_and_busy(void **state) {
     emo_model_release(model);
 }
 
-/* Fails the N-th allocation for every N: no leak (the hooks count), a status, no object. */
-typedef struct failing {
-    size_t left;
-    long live;
-} failing;
-static void *failing_alloc(void *ctx, size_t size, size_t alignment) {
-    failing *f = ctx;
-    if (f->left == 0)
-        return NULL;
-    f->left--;
-    f->live++;
-    return aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
-}
-static void failing_free(void *ctx, void *ptr, size_t size, size_t alignment) {
-    (void)size;
-    (void)alignment;
-    failing *f = ctx;
-    f->live--;
-    free(ptr);
-}
-
 static emo_status whole_life(emo_runtime *own) {
     emo_model *model = NULL;
     emo_model *small = NULL;
@@ -463,32 +442,26 @@ static emo_status whole_life(emo_runtime *own) {
     return status;
 }
 
+/* No leak, a status, no object. */
 static void every_allocation_may_fail(void **state) {
     (void)state;
-    failing f = {(size_t)-1, 0};
-    emo_runtime_options options = EMO_RUNTIME_OPTIONS_INIT;
-    options.threads = 1;
-    options.allocator.ctx = &f;
-    options.allocator.alloc = failing_alloc;
-    options.allocator.free = failing_free;
-    emo_error err = EMO_ERROR_INIT;
-    emo_runtime *own = NULL;
-    EXPECT_OK(emo_runtime_create(&options, &own, &err));
-    long before = f.live;
+    meter m = METER_INIT;
+    emo_runtime *own = meter_runtime(&m, 1);
+    long before = atomic_load(&m.live);
     emo_status status = EMO_E_OUT_OF_MEMORY;
-    size_t n = 0;
+    long n = 0;
     for (; status != EMO_OK; n++) {
         assert_true(n < 5000);
-        f.left = n;
+        meter_arm(&m, n, 1);
         status = whole_life(own);
         if (status != EMO_OK)
             assert_int_equal(status, EMO_E_OUT_OF_MEMORY);
-        assert_int_equal(f.live, before);
+        assert_int_equal(atomic_load(&m.live), before);
     }
     assert_true(n > 50);
-    f.left = (size_t)-1;
+    meter_disarm(&m);
     emo_runtime_release(own);
-    assert_int_equal(f.live, 0);
+    meter_check(&m, "failing allocations");
 }
 
 int main(void) {

@@ -8,7 +8,7 @@
 #include "io/files.h"
 #include "model/model.h"
 #include "subset/select.h"
-#include "support/support.h"
+#include "support/meter.h"
 
 static const char config[] =
     "{\"vocab_size\":64,\"hidden_size\":32,\"intermediate_size\":8,\"num_hidden_layers\":3,\"num_attention_heads\":2,"
@@ -310,40 +310,13 @@ static void options_are_checked_and_calls_cancelled(void **state) {
     emo_model_release(model);
 }
 
-typedef struct failing {
-    size_t left;
-    long live;
-} failing;
-static void *failing_alloc(void *ctx, size_t size, size_t alignment) {
-    failing *f = ctx;
-    if (f->left == 0)
-        return NULL;
-    f->left--;
-    f->live++;
-    return aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
-}
-static void failing_free(void *ctx, void *ptr, size_t size, size_t alignment) {
-    (void)size;
-    (void)alignment;
-    failing *f = ctx;
-    f->live--;
-    free(ptr);
-}
-
 static void every_allocation_may_fail(void **state) {
     (void)state;
-    failing f = {(size_t)-1, 0};
-    emo_runtime_options runtime = EMO_RUNTIME_OPTIONS_INIT;
-    runtime.threads = 1;
-    runtime.allocator.ctx = &f;
-    runtime.allocator.alloc = failing_alloc;
-    runtime.allocator.free = failing_free;
-    emo_error err = EMO_ERROR_INIT;
-    emo_runtime *own = NULL;
-    EXPECT_OK(emo_runtime_create(&runtime, &own, &err));
+    meter memory = METER_INIT;
+    emo_runtime *own = meter_runtime(&memory, 1);
     emo_model *model = make(own);
     emo_dataset *data = documents(0, 3);
-    long before = f.live;
+    long before = atomic_load(&memory.live);
     static const int32_t shared[] = {-1, -1, -1, 0};
     for (int32_t m = 0; m < 4; m++) {
         emo_select_options options = EMO_SELECT_OPTIONS_INIT;
@@ -351,22 +324,22 @@ static void every_allocation_may_fail(void **state) {
         options.keep = 4;
         options.keep_shared = shared[m];
         emo_status status = EMO_E_OUT_OF_MEMORY;
-        for (size_t n = 0; status != EMO_OK; n++) {
+        for (long n = 0; status != EMO_OK; n++) {
             int32_t ids[8];
             int32_t offsets[4];
             assert_true(n < 2000);
-            f.left = n;
+            meter_arm(&memory, n, 1);
             status = emo_select_experts(model, data, &options, ids, 8, NULL, offsets, NULL);
             if (status != EMO_OK)
                 assert_int_equal(status, EMO_E_OUT_OF_MEMORY);
-            assert_int_equal(f.live, before);
+            assert_int_equal(atomic_load(&memory.live), before);
         }
     }
-    f.left = (size_t)-1;
+    meter_disarm(&memory);
     emo_dataset_release(data);
     emo_model_release(model);
     emo_runtime_release(own);
-    assert_int_equal(f.live, 0);
+    meter_check(&memory, "failing allocations");
 }
 
 int main(void) {

@@ -162,16 +162,7 @@ static void ranks_resume_together(void **state) {
     finish(jobs);
 }
 
-static int setup(void **state) {
-    (void)state;
-    return test_folder() == NULL;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    test_folder_remove();
-    return 0;
-}
+TEST_FOLDER
 
 int main(void) {
     const struct CMUnitTest tests[] = {

@@ -432,16 +432,7 @@ static void a_model_is_not_written_over(void **state) {
     }
 }
 
-static int setup(void **state) {
-    (void)state;
-    return test_folder() == NULL;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    test_folder_remove();
-    return 0;
-}
+TEST_FOLDER
 
 int main(void) {
     const struct CMUnitTest tests[] = {

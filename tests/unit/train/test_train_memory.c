@@ -1,45 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A run survives the failure of each of its allocations: a status, nothing lost, and the same end when it goes on. */
 #include "support/folder.h"
+#include "support/meter.h"
 #include "train_support.h"
 
 enum { STEPS = 2 };
 
-typedef struct budget {
-    int64_t left;  /* allocations until the failure; negative: none fails */
-    int64_t alive; /* blocks not yet given back */
-} budget;
-
-static void *limited_alloc(void *ctx, size_t size, size_t alignment) {
-    budget *b = ctx;
-    if (b->left == 0)
-        return NULL;
-    b->left -= b->left > 0;
-    void *p = aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
-    b->alive += p != NULL;
-    return p;
-}
-
-static void limited_free(void *ctx, void *ptr, size_t size, size_t alignment) {
-    (void)size;
-    (void)alignment;
-    ((budget *)ctx)->alive -= ptr != NULL;
-    free(ptr);
-}
-
 /* 1 when allocation n failed. */
-static int run_with_failure(int64_t n, const char *out, const tiny_result *want) {
-    budget b = {-1, 0};
+static int run_with_failure(long n, const char *out, const tiny_result *want) {
+    meter m = METER_INIT;
     emo_error err = EMO_ERROR_INIT;
-    emo_runtime_options options = EMO_RUNTIME_OPTIONS_INIT;
-    emo_runtime *rt = NULL;
+    emo_runtime *rt = meter_runtime(&m, 1);
     emo_pool_policy *pool = NULL;
     emo_trainer *t = NULL;
-    options.threads = 1;
-    options.allocator.ctx = &b;
-    options.allocator.alloc = limited_alloc;
-    options.allocator.free = limited_free;
-    EXPECT_OK(emo_runtime_create(&options, &rt, &err));
     emo_model *model = tiny_model(rt, TINY);
     emo_dataset *data = tiny_data(rt);
     EXPECT_OK(emo_pool_policy_create_uniform(rt, 3, 8, &pool, &err));
@@ -48,15 +21,15 @@ static int run_with_failure(int64_t n, const char *out, const tiny_result *want)
     o.pool = pool;
     o.out = out;
     o.resume = 1; /* a run.json may be there already */
-    b.left = n;
+    meter_arm(&m, n, 1);
     emo_status status = emo_trainer_create(model, data, &o, &t, &err);
     if (status == EMO_OK)
         status = emo_trainer_run(t, &err);
-    int failed = b.left == 0;
-    b.left = -1;
+    int failed = atomic_load(&m.refused) > 0;
+    meter_disarm(&m);
     if (status != EMO_OK) {
         if (status != EMO_E_OUT_OF_MEMORY || strstr(err.message, "memory") == NULL)
-            fail_msg("allocation %lld: %s: %s", (long long)n, emo_status_name(status), err.message);
+            fail_msg("allocation %ld: %s: %s", n, emo_status_name(status), err.message);
         if (t == NULL)
             EXPECT_OK(emo_trainer_create(model, data, &o, &t, &err));
         EXPECT_OK(emo_trainer_run(t, &err));
@@ -71,7 +44,7 @@ static int run_with_failure(int64_t n, const char *out, const tiny_result *want)
     emo_dataset_release(data);
     emo_model_release(model);
     emo_runtime_release(rt);
-    assert_int_equal(b.alive, 0);
+    meter_check(&m, "failing allocations");
     return failed;
 }
 
@@ -80,28 +53,19 @@ static void allocations_may_fail(void **state) {
     emo_train_options o = tiny_options();
     o.max_steps = STEPS;
     tiny_result whole = tiny_run_ok(1, TINY, "uniform:3:8", o);
-    int64_t n = 0;
+    long n = 0;
     while (run_with_failure(n, NULL, &whole))
         n++;
     assert_true(n > 50);
     /* with a folder; the allocations that both kinds of run have in common need not fail again */
     char name[32];
-    (void)snprintf(name, sizeof name, "run-%lld", (long long)n);
-    for (int64_t i = 60; run_with_failure(i, test_path(name), &whole); i += 29)
-        (void)snprintf(name, sizeof name, "run-%lld", (long long)i);
+    (void)snprintf(name, sizeof name, "run-%ld", n);
+    for (long i = 60; run_with_failure(i, test_path(name), &whole); i += 29)
+        (void)snprintf(name, sizeof name, "run-%ld", i);
     tiny_free(&whole);
 }
 
-static int setup(void **state) {
-    (void)state;
-    return test_folder() == NULL;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    test_folder_remove();
-    return 0;
-}
+TEST_FOLDER
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(allocations_may_fail)};

@@ -611,16 +611,7 @@ static void files_keep_gating_and_bias(void **state) {
     emo_runtime_release(rt);
 }
 
-static int setup(void **state) {
-    (void)state;
-    return test_folder() == NULL;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    test_folder_remove();
-    return 0;
-}
+TEST_FOLDER
 
 int main(void) {
     const struct CMUnitTest tests[] = {
