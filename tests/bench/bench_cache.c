@@ -2,9 +2,10 @@
 /* Generation in less memory than the model has, with and without a pool chosen by the prompt:
  *   bench_cache MODEL MEBIBYTES [POOL] [PROMPT TOKENS] [GENERATED TOKENS] [pool|lru|lfu] [keep]
  * Each of the two in a session of its own on a freshly loaded model (POOL 0: only the one without); random tokens.
- * "keep" leaves what was read of the file in the system's cache. For prompt and generation: tokens per second, experts
- * asked for that were there, bytes read, and how much of the time was spent waiting for reads. At last the most memory
- * that was resident. */
+ * "keep" leaves what was read of the file in the system's cache; MEBIBYTES 0: the whole model is there. For prompt and
+ * generation: tokens per second, experts asked for that were there, bytes read, and how much of the time was spent
+ * waiting for reads; then a sum over the bits of the tokens and their log-probabilities, the same for every budget and
+ * policy. At last the most memory that was resident. */
 #include <emo/emo.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -29,6 +30,22 @@ static void row(const char *what, int tokens, double seconds, const emo_cache_st
     fflush(stdout);
 }
 
+static uint64_t add(uint64_t sum, const void *data, size_t size) {
+    const unsigned char *at = data;
+    for (size_t i = 0; i < size; i++)
+        sum = (sum ^ at[i]) * 0x100000001b3u;
+    return sum;
+}
+
+/* Two runs with the same sum chose the same tokens with the same probabilities. */
+static void bits(const emo_session *session, const char *name) {
+    const int32_t *tokens = NULL;
+    const float *logprobs = NULL;
+    size_t n = emo_session_generated(session, 0, &tokens, &logprobs);
+    uint64_t sum = add(add(0xcbf29ce484222325u, tokens, n * sizeof *tokens), logprobs, n * sizeof *logprobs);
+    printf("%-24s bits %016llx\n", name, (unsigned long long)sum);
+}
+
 static emo_status generate(emo_session *session, const emo_model *model, int tokens, const char *name, emo_error *err) {
     emo_cache_stats before = EMO_CACHE_STATS_INIT, first = EMO_CACHE_STATS_INIT, after = EMO_CACHE_STATS_INIT;
     emo_state state = EMO_STATE_PENDING;
@@ -48,6 +65,7 @@ static emo_status generate(emo_session *session, const emo_model *model, int tok
     row(what, tokens, (double)(middle - start) * 1e-9, &before, &first);
     (void)snprintf(what, sizeof what, "%s, generation", name);
     row(what, (int)emo_session_generated(session, 0, NULL, NULL) - 1, decode, &first, &after);
+    bits(session, name);
 done:
     return err->code;
 }
