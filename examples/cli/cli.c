@@ -46,11 +46,10 @@ static void log_to_stderr(void *ctx, emo_log_level level, const char *message) {
 }
 
 static emo_isa isa_by_name(const char *name) {
-    static const emo_isa all[] = {EMO_ISA_SCALAR, EMO_ISA_NEON, EMO_ISA_AVX2, EMO_ISA_AVX512, EMO_ISA_AMX};
-    for (size_t i = 0; name != NULL && i < sizeof(all) / sizeof(all[0]); i++) {
-        const char *known = emo_isa_name(all[i]);
+    for (emo_isa isa = EMO_ISA_SCALAR; name != NULL && isa <= EMO_ISA_AMX; isa++) {
+        const char *known = emo_isa_name(isa); /* NULL between levels */
         if (known != NULL && strcmp(known, name) == 0)
-            return all[i];
+            return isa;
     }
     return EMO_ISA_AUTO;
 }

@@ -26,7 +26,8 @@ enum {
     EMO_ISA_NEON = 16,
     EMO_ISA_AVX2 = 32,
     EMO_ISA_AVX512 = 48,
-    EMO_ISA_AMX = 64 /**< reserved */
+    EMO_ISA_AVX512_VNNI = 52, /**< with whole numbers of 8 bits */
+    EMO_ISA_AMX = 64          /**< reserved */
 };
 
 /** Options of emo_runtime_create(). Zeroed hooks mean the library's own. */

@@ -84,7 +84,7 @@ static emo_status exec_create(emo_backend *backend, const emo_exec_options *opti
     cpu->isa = rt->isa;
     if (compute == EMO_DTYPE_BF16 && cpu->isa >= EMO_ISA_AMX && !emo__cpu_allow_amx()) {
         emo__log(rt, EMO_LOG_WARNING, "the system does not allow AMX to this process: bf16 products use AVX-512");
-        cpu->isa = EMO_ISA_AVX512;
+        cpu->isa = EMO_ISA_AVX512_VNNI; /* which such a processor has */
     }
     cpu->gemm = emo__gemm_kernels_of(cpu->isa, compute);
     cpu->workers = rt->executor.concurrency;

@@ -1,65 +1,57 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #define _DEFAULT_SOURCE /* syscall(2) */
+#include "cpu/isa.h"
+
 #include "cpu/cpu.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#endif
 #if defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
 
-/* __builtin_cpu_supports also checks that the operating system saves the registers; not every compiler knows the name
- * "f16c" there, so that bit is read by hand. */
-static int has_avx2(void) {
-    unsigned a = 0;
-    unsigned b = 0;
-    unsigned c = 0;
-    unsigned d = 0;
-    __builtin_cpu_init();
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __get_cpuid(1, &a, &b, &c, &d) &&
-           (c & bit_F16C) != 0;
-}
+/* Numbers of the processor, which headers name only in part. */
+#define BIT(n) (UINT32_C(1) << (n))
+enum { STATE_AVX = 0x6, STATE_AVX512 = 0xE6, STATE_AMX = 3 << 17 /* tile configuration and tile data */ };
+enum { FEATURE_TILE_DATA = 18 };
+#define LEAF_1_ECX_AVX2 (BIT(12) | BIT(27) | BIT(28) | BIT(29)) /* FMA, OSXSAVE, AVX, F16C */
+#define LEAF_7_EBX_AVX2 BIT(5)
+#define LEAF_7_EBX_AVX512 (BIT(16) | BIT(17) | BIT(30) | BIT(31)) /* F, DQ, BW, VL */
+#define LEAF_7_ECX_VNNI BIT(11)
+#define LEAF_7_1_EAX_BF16 BIT(5)
+#define LEAF_7_EDX_AMX (BIT(22) | BIT(24) | BIT(25)) /* bf16, tiles, int8 */
 
-static int has_avx512(void) {
-    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-}
+/* ---- this machine ---- */
 
-/* Numbers of the processor and of arch_prctl(2), which headers name only in part. */
-enum {
-    AVX512_BF16 = 1 << 5, /* leaf 7.1, eax */
-    AMX_BF16 = 1 << 22,   /* leaf 7.0, edx */
-    AMX_TILE = 1 << 24,
-    AMX_INT8 = 1 << 25,
-    AVX512_VNNI = 1 << 11, /* leaf 7.0, ecx */
-    STATE_AMX = 3 << 17,   /* of XCR0: tile configuration and tile data */
-    FEATURE_TILE_DATA = 18,
-    GET_SUPPORTED = 0x1021,
-    ASK_PERMISSION = 0x1023
-};
+#if defined(__x86_64__)
+/* arch_prctl(2) */
+enum { GET_SUPPORTED = 0x1021, ASK_PERMISSION = 0x1023 };
 
-/* Tile data are large, so Linux saves them only for processes that ask; `has` tells whether it would. */
-static int has_amx(void) {
+emo__cpu_features emo__cpu_features_here(void) {
+    emo__cpu_features f = {.family = EMO__CPU_X86};
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    if (__get_cpuid(1, &a, &b, &c, &d))
+        f.leaf_1_ecx = c;
+    if (__get_cpuid_count(7, 0, &a, &b, &c, &d)) {
+        f.leaf_7_ebx = b;
+        f.leaf_7_ecx = c;
+        f.leaf_7_edx = d;
+    }
+    if (__get_cpuid_count(7, 1, &a, &b, &c, &d))
+        f.leaf_7_1_eax = a;
+    if ((f.leaf_1_ecx & (unsigned)bit_OSXSAVE) != 0) {
+        unsigned low = 0, high = 0;
+        __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+        f.xcr0 = (uint64_t)high << 32 | low;
+    }
 #if defined(__linux__)
-    unsigned a = 0;
-    unsigned b = 0;
-    unsigned c = 0;
-    unsigned d = 0;
-    unsigned state = 0;
-    unsigned state_high = 0;
     unsigned long supported = 0;
-    if (!has_avx512() || !__get_cpuid(1, &a, &b, &c, &d) || (c & bit_OSXSAVE) == 0)
-        return 0;
-    __asm__("xgetbv" : "=a"(state), "=d"(state_high) : "c"(0));
-    if ((state & STATE_AMX) != STATE_AMX || !__get_cpuid_count(7, 0, &a, &b, &c, &d) ||
-        (d & (AMX_BF16 | AMX_TILE | AMX_INT8)) != (AMX_BF16 | AMX_TILE | AMX_INT8) || (c & AVX512_VNNI) == 0 ||
-        !__get_cpuid_count(7, 1, &a, &b, &c, &d) || (a & AVX512_BF16) == 0)
-        return 0;
-    return syscall(SYS_arch_prctl, GET_SUPPORTED, &supported) == 0 && (supported >> FEATURE_TILE_DATA & 1) != 0;
-#else
-    return 0;
+    if (syscall(SYS_arch_prctl, GET_SUPPORTED, &supported) == 0)
+        f.on_request = supported;
 #endif
+    return f;
 }
 
 int emo__cpu_allow_amx(void) {
@@ -70,53 +62,84 @@ int emo__cpu_allow_amx(void) {
 #endif
 }
 #else
+emo__cpu_features emo__cpu_features_here(void) {
+#if defined(__aarch64__)
+    return (emo__cpu_features){.family = EMO__CPU_ARM64};
+#else
+    return (emo__cpu_features){.family = EMO__CPU_OTHER};
+#endif
+}
+
 int emo__cpu_allow_amx(void) { return 0; }
 #endif
 
 int emo__cpu_has_isa(emo_isa isa) {
-    switch (isa) {
-    case EMO_ISA_SCALAR:
-        return 1;
-#if defined(__x86_64__)
-    case EMO_ISA_AVX2:
-        return has_avx2();
-    case EMO_ISA_AVX512:
-        return has_avx512();
-    case EMO_ISA_AMX:
-        return has_amx();
-#elif defined(__aarch64__)
-    case EMO_ISA_NEON: /* part of the architecture */
-        return 1;
-#endif
-    default:
-        return 0;
-    }
+    emo__cpu_features here = emo__cpu_features_here();
+    return emo__cpu_features_have(&here, isa);
 }
 
 emo_isa emo__cpu_best_isa(void) {
-    static const emo_isa levels[] = {EMO_ISA_AMX, EMO_ISA_AVX512, EMO_ISA_AVX2, EMO_ISA_NEON};
-    for (size_t i = 0; i < sizeof levels / sizeof levels[0]; i++) {
-        if (emo__cpu_has_isa(levels[i]))
-            return levels[i];
-    }
+    emo__cpu_features here = emo__cpu_features_here();
+    return emo__cpu_features_best(&here);
+}
+
+/* ---- levels ---- */
+
+static bool all_of(uint64_t there, uint64_t wanted) { return (there & wanted) == wanted; }
+
+/* Each level has all that those below it have. */
+static bool x86_has(const emo__cpu_features *f, emo_isa isa) {
+    if (isa >= EMO_ISA_AVX2 && !(all_of(f->leaf_1_ecx, LEAF_1_ECX_AVX2) && all_of(f->leaf_7_ebx, LEAF_7_EBX_AVX2) &&
+                                 all_of(f->xcr0, STATE_AVX)))
+        return false;
+    if (isa >= EMO_ISA_AVX512 && !(all_of(f->leaf_7_ebx, LEAF_7_EBX_AVX512) && all_of(f->xcr0, STATE_AVX512)))
+        return false;
+    if (isa >= EMO_ISA_AVX512_VNNI && !all_of(f->leaf_7_ecx, LEAF_7_ECX_VNNI))
+        return false;
+    /* Tile data are large, so Linux saves them only for processes that ask: it has to say that it would. */
+    if (isa >= EMO_ISA_AMX && !(all_of(f->leaf_7_1_eax, LEAF_7_1_EAX_BF16) && all_of(f->leaf_7_edx, LEAF_7_EDX_AMX) &&
+                                all_of(f->xcr0, STATE_AMX) && (f->on_request >> FEATURE_TILE_DATA & 1) != 0))
+        return false;
+    return true;
+}
+
+typedef struct level {
+    emo_isa isa;
+    emo__cpu_family family; /* EMO__CPU_OTHER: every machine has it */
+    const char *name;
+} level;
+
+/* The best last. */
+static const level levels[] = {{EMO_ISA_SCALAR, EMO__CPU_OTHER, "scalar"},
+                               {EMO_ISA_NEON, EMO__CPU_ARM64, "neon"}, /* part of the architecture */
+                               {EMO_ISA_AVX2, EMO__CPU_X86, "avx2"},
+                               {EMO_ISA_AVX512, EMO__CPU_X86, "avx512"},
+                               {EMO_ISA_AVX512_VNNI, EMO__CPU_X86, "avx512-vnni"},
+                               {EMO_ISA_AMX, EMO__CPU_X86, "amx"}};
+enum { LEVELS = sizeof levels / sizeof levels[0] };
+
+static const level *level_of(emo_isa isa) {
+    for (int i = 0; i < LEVELS; i++)
+        if (levels[i].isa == isa)
+            return &levels[i];
+    return NULL;
+}
+
+bool emo__cpu_features_have(const emo__cpu_features *f, emo_isa isa) {
+    const level *l = level_of(isa);
+    if (l == NULL || l->family == EMO__CPU_OTHER)
+        return l != NULL;
+    return l->family == f->family && (f->family != EMO__CPU_X86 || x86_has(f, isa));
+}
+
+emo_isa emo__cpu_features_best(const emo__cpu_features *f) {
+    for (int i = LEVELS - 1; i > 0; i--)
+        if (emo__cpu_features_have(f, levels[i].isa))
+            return levels[i].isa;
     return EMO_ISA_SCALAR;
 }
 
 const char *emo_isa_name(emo_isa isa) {
-    switch (isa) {
-    case EMO_ISA_AUTO:
-        return "auto";
-    case EMO_ISA_SCALAR:
-        return "scalar";
-    case EMO_ISA_NEON:
-        return "neon";
-    case EMO_ISA_AVX2:
-        return "avx2";
-    case EMO_ISA_AVX512:
-        return "avx512";
-    case EMO_ISA_AMX:
-        return "amx";
-    default:
-        return NULL;
-    }
+    const level *l = level_of(isa);
+    return l != NULL ? l->name : isa == EMO_ISA_AUTO ? "auto" : NULL;
 }

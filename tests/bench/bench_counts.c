@@ -82,7 +82,6 @@ static int run(emo_runtime *rt, const operator_case *c, int32_t calls) {
 }
 
 int main(int argc, char **argv) {
-    static const emo_isa levels[] = {EMO_ISA_SCALAR, EMO_ISA_NEON, EMO_ISA_AVX2, EMO_ISA_AVX512, EMO_ISA_AMX};
     const char *only = NULL, *twice = NULL;
     int32_t calls = 1;
     emo_runtime_options options = EMO_RUNTIME_OPTIONS_INIT;
@@ -96,9 +95,9 @@ int main(int argc, char **argv) {
         else if (strcmp(argv[i], "--calls") == 0)
             calls = (int32_t)strtol(argv[i + 1], NULL, 10);
     }
-    for (size_t i = 0; argc > 1 && i < sizeof levels / sizeof levels[0]; i++)
-        if (strcmp(argv[1], emo_isa_name(levels[i])) == 0)
-            options.isa = levels[i];
+    for (emo_isa isa = EMO_ISA_SCALAR; argc > 1 && isa <= EMO_ISA_AMX; isa++)
+        if (emo_isa_name(isa) != NULL && strcmp(argv[1], emo_isa_name(isa)) == 0)
+            options.isa = isa;
     if (options.isa == EMO_ISA_AUTO || calls < 1 || argc % 2 != 0) {
         (void)fprintf(stderr, "usage: %s ISA [--only NAME] [--twice NAME] [--calls N]\n", argv[0]);
         return 2;

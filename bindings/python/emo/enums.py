@@ -179,6 +179,7 @@ class Isa(enum.IntEnum):
     NEON = 16
     AVX2 = 32
     AVX512 = 48
+    AVX512_VNNI = 52  # with whole numbers of 8 bits
     AMX = 64  # reserved
 
 

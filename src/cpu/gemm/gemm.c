@@ -16,6 +16,8 @@ const emo__gemm_kernels *emo__gemm_kernels_of(emo_isa isa, emo_dtype compute) {
 #if defined(__x86_64__)
     if (isa >= EMO_ISA_AMX && bf16)
         return &emo__gemm_amx;
+    if (isa >= EMO_ISA_AVX512_VNNI && bf16)
+        return &emo__gemm_avx512_vnni;
     if (isa >= EMO_ISA_AVX512)
         return bf16 ? &emo__gemm_avx512_bf16 : &emo__gemm_avx512;
     if (isa >= EMO_ISA_AVX2)

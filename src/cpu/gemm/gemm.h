@@ -95,6 +95,7 @@ extern const emo__gemm_kernels emo__gemm_scalar_bf16;
 extern const emo__gemm_kernels emo__gemm_neon_bf16;
 extern const emo__gemm_kernels emo__gemm_avx2_bf16;
 extern const emo__gemm_kernels emo__gemm_avx512_bf16;
+extern const emo__gemm_kernels emo__gemm_avx512_vnni; /* bf16 */
 extern const emo__gemm_kernels emo__gemm_amx;
 
 /* The kernels of a level for products in f32 or bf16. */

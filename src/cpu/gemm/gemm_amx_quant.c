@@ -4,7 +4,7 @@
 #include <stdint.h>
 
 #include "cpu/gemm/gemm_amx.h"
-#include "cpu/gemm/gemm_quant_rows_body.h"
+#include "cpu/gemm/gemm_quant_avx512.h"
 
 enum { WEIGHT_BYTES = WORDS * 64, FEW_ROWS = 4 };
 
@@ -27,23 +27,11 @@ typedef struct activations {
 
 static void quantise_row(const emo__gemm_operand *a, int64_t row, int64_t at, int64_t blocks, activations *x) {
     const float *from = (const float *)(const void *)emo__stored_row(a, row, 4);
-    const __m512 factor = _mm512_set1_ps(a->scale != NULL ? a->scale[row] : 1.0f);
+    const float times = a->scale != NULL ? a->scale[row] : 1.0f;
     for (int64_t b = 0; b < blocks; b++) {
-        __m512 low = _mm512_mul_ps(_mm512_loadu_ps(from + b * BLOCK), factor);
-        __m512 high = _mm512_mul_ps(_mm512_loadu_ps(from + b * BLOCK + VL), factor);
-        float most = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high)));
-        /* max drops NaN: a NaN anywhere makes the block NaN */
-        if ((_mm512_cmp_ps_mask(low, low, _CMP_UNORD_Q) | _mm512_cmp_ps_mask(high, high, _CMP_UNORD_Q)) != 0)
-            most = low[0] + _mm512_reduce_add_ps(_mm512_add_ps(low, high));
-        const __m512 inverse = _mm512_set1_ps(most > 0.0f ? 127.0f / most : 0.0f);
-        __m512i q_low = _mm512_cvtps_epi32(_mm512_mul_ps(low, inverse));
-        __m512i q_high = _mm512_cvtps_epi32(_mm512_mul_ps(high, inverse));
-        int32_t sum = _mm512_reduce_add_epi32(_mm512_add_epi32(q_low, q_high));
-        int8_t *to = x->q + at * blocks * BLOCK + b * BLOCK;
-        _mm_storeu_si128((__m128i *)to, _mm512_cvtsepi32_epi8(q_low));
-        _mm_storeu_si128((__m128i *)(to + VL), _mm512_cvtsepi32_epi8(q_high));
-        x->scale[b * x->padded + at] = most / 127.0f;
-        x->sum[b * x->padded + at] = sum;
+        int8_t *to = x->q + (at * blocks + b) * BLOCK;
+        x->scale[b * x->padded + at] =
+            quantise_block(from + b * BLOCK, times, to, x->sum + b * x->padded + at) / 127.0f;
     }
 }
 
@@ -59,62 +47,6 @@ static void clear_rows(const activations *x, int64_t first, int64_t blocks) {
 
 /* ---- weights ---- */
 
-/* 32 bytes of each of 16 rows, as eight vectors of one word of every row. */
-INLINE void words_of_32(stored_rows rows, int64_t at, __m512i out[WORDS]) {
-    __m512i r[WORDS], t[WORDS];
-#pragma GCC unroll 8
-    for (int i = 0; i < WORDS; i++)
-        r[i] = _mm512_inserti64x4(
-            _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(const void *)(row_of(rows, i) + at))),
-            _mm256_loadu_si256((const __m256i *)(const void *)(row_of(rows, i + WORDS) + at)), 1);
-#pragma GCC unroll 4
-    for (int i = 0; i < WORDS; i += 2) {
-        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-    }
-#pragma GCC unroll 2
-    for (int i = 0; i < WORDS; i += 4) { /* r[i + j]: words j and j + 4 of rows i to i + 3 and i + 8 to i + 11 */
-        r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-        r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-        r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-        r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-    }
-    const __m512i first = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13);
-    const __m512i second = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; j++) {
-        out[j] = _mm512_permutex2var_epi64(r[j], first, r[j + 4]);
-        out[j + 4] = _mm512_permutex2var_epi64(r[j], second, r[j + 4]);
-    }
-}
-
-/* 16 bytes of each of 16 rows, as four such vectors. */
-INLINE void words_of_16(stored_rows rows, int64_t at, __m512i out[4]) {
-    __m512i r[4], t[4];
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
-        __m512i row = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(const void *)(row_of(rows, i) + at)));
-        row = _mm512_inserti32x4(row, _mm_loadu_si128((const __m128i *)(const void *)(row_of(rows, i + 4) + at)), 1);
-        row = _mm512_inserti32x4(row, _mm_loadu_si128((const __m128i *)(const void *)(row_of(rows, i + 8) + at)), 2);
-        r[i] = _mm512_inserti32x4(row, _mm_loadu_si128((const __m128i *)(const void *)(row_of(rows, i + 12) + at)), 3);
-    }
-    t[0] = _mm512_unpacklo_epi32(r[0], r[1]);
-    t[1] = _mm512_unpackhi_epi32(r[0], r[1]);
-    t[2] = _mm512_unpacklo_epi32(r[2], r[3]);
-    t[3] = _mm512_unpackhi_epi32(r[2], r[3]);
-    out[0] = _mm512_unpacklo_epi64(t[0], t[2]);
-    out[1] = _mm512_unpackhi_epi64(t[0], t[2]);
-    out[2] = _mm512_unpacklo_epi64(t[1], t[3]);
-    out[3] = _mm512_unpackhi_epi64(t[1], t[3]);
-}
-
-INLINE __m512 halves_at(stored_rows rows, int64_t at) {
-    /* four bytes of each row, of which the first two count: a gather is cheaper than sixteen loads and stores */
-    const __m512i number = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const __m512i index = _mm512_mullo_epi32(number, _mm512_set1_epi32((int32_t)rows.pitch));
-    return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_i32gather_epi32(index, (const void *)(rows.at + at), 1)));
-}
-
 INLINE void put(int8_t *q, const __m512i *words, int count) {
     for (int j = 0; j < count; j++)
         _mm512_store_si512(q + j * 64, words[j]);
@@ -127,13 +59,12 @@ INLINE void read_block(stored_rows rows, int64_t b, __m512i words[WORDS], __m512
         *scale = halves_at(rows, b * EMO__Q8_0_BYTES);
         return;
     }
-    const __m512i nibble = _mm512_set1_epi8(0x0F), eight = _mm512_set1_epi8(8);
     __m512i packed[4];
     words_of_16(rows, b * EMO__Q4_0_BYTES + 2, packed);
 #pragma GCC unroll 4
     for (int j = 0; j < 4; j++) {
-        words[j] = _mm512_sub_epi8(_mm512_and_si512(packed[j], nibble), eight);
-        words[j + 4] = _mm512_sub_epi8(_mm512_and_si512(_mm512_srli_epi16(packed[j], 4), nibble), eight);
+        words[j] = minus_8(low_nibbles(packed[j]));
+        words[j + 4] = minus_8(high_nibbles(packed[j]));
     }
     *scale = halves_at(rows, b * EMO__Q4_0_BYTES);
 }
@@ -149,7 +80,6 @@ INLINE void read_small(stored_rows rows, int64_t blocks, const weight_rows *w, c
 }
 
 static void read_q4_k(stored_rows rows, int64_t blocks, const weight_rows *w) {
-    const __m512i nibble = _mm512_set1_epi8(0x0F);
     for (int64_t b = 0; b < blocks; b += EMO__Q4_K_GROUPS) {
         const int64_t at = b / EMO__Q4_K_GROUPS * EMO__Q4_K_BYTES;
         float s[EMO__Q4_K_GROUPS][VL], t[EMO__Q4_K_GROUPS][VL];
@@ -163,8 +93,8 @@ static void read_q4_k(stored_rows rows, int64_t blocks, const weight_rows *w) {
             __m512i packed[WORDS], low[WORDS], high[WORDS];
             words_of_32(rows, at + 16 + pair * 32, packed);
             for (int j = 0; j < WORDS; j++) {
-                low[j] = _mm512_and_si512(packed[j], nibble);
-                high[j] = _mm512_and_si512(_mm512_srli_epi16(packed[j], 4), nibble);
+                low[j] = low_nibbles(packed[j]);
+                high[j] = high_nibbles(packed[j]);
             }
             put(w->q + (b + 2 * pair) * WEIGHT_BYTES, low, WORDS);
             put(w->q + (b + 2 * pair + 1) * WEIGHT_BYTES, high, WORDS);

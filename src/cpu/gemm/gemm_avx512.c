@@ -43,3 +43,5 @@ static inline __attribute__((always_inline)) void transpose(vec r[VL]) {
 #define PAIR_HIGH(v) _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32((int)0xFFFF0000u)))
 
 #include "cpu/gemm/gemm_body.h"
+
+ROUNDED_KERNELS(emo__gemm_avx512_vnni, emo__gemm_quant_vnni);

@@ -2,7 +2,8 @@
 /* The kernels of one level, in terms of a vector of VL floats. The including file defines VL, MR, NRV (vectors per
  * panel row of B), vec, V_ZERO, V_SET1(x), V_LOAD(p), V_STORE(p, v), V_FMA(a, b, c), V_ADD, V_MUL, load_f32, load_bf16,
  * load_f16 (VL elements as floats), transpose(vec[VL]), where cheap PAIR_LOW(v) and PAIR_HIGH(v) (the halves of each
- * 32-bit word, as bf16), QUANTISED (the product with quantised weights), and KERNELS, the table's name. */
+ * 32-bit word, as bf16), QUANTISED (the product with quantised weights, or NULL), and the names of two tables, KERNELS
+ * and KERNELS_BF16. ROUNDED_KERNELS makes more like the second. */
 #include "cpu/gemm/gemm_quant.h"
 #include "tensor/dtype.h"
 
@@ -327,15 +328,14 @@ static void pack_b_bf16(float *dst, const emo__gemm_operand *b, int64_t first, i
         round_bf16(dst, NR * kc);
 }
 
-const emo__gemm_kernels KERNELS_BF16 = {
-    .mr = MR,
-    .nr = NR,
-    .k_unit = 1,
-    .per_float = 1,
-    .pack_a = pack_a_bf16,
-    .pack_b = pack_b_bf16,
-    .micro = micro,
-#ifdef QUANTISED
-    .direct = QUANTISED,
-#endif
-};
+/* A table of them, with one of gemm_quant.h's products (or NULL). */
+#define ROUNDED_KERNELS(name, quantised)                                                                               \
+    const emo__gemm_kernels name = {.mr = MR,                                                                          \
+                                    .nr = NR,                                                                          \
+                                    .k_unit = 1,                                                                       \
+                                    .per_float = 1,                                                                    \
+                                    .pack_a = pack_a_bf16,                                                             \
+                                    .pack_b = pack_b_bf16,                                                             \
+                                    .micro = micro,                                                                    \
+                                    .direct = (quantised)}
+ROUNDED_KERNELS(KERNELS_BF16, QUANTISED);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Quantised weights on AVX2, for the levels above it too where there is no AMX. */
+/* Quantised weights on AVX2, and on AVX-512 without VNNI. */
 #include <immintrin.h>
 #include <stdint.h>
 
@@ -16,7 +16,7 @@ typedef __m256i veci;
 #define V_SET1(x) _mm256_set1_ps(x)
 #define V_MUL(a, b) _mm256_mul_ps((a), (b))
 #define V_FMA(a, b, c) _mm256_fmadd_ps((a), (b), (c))
-#define V_NUMBERS(w) _mm256_cvtepi32_ps(w)
+#define V_NUMBERS(w, sum) _mm256_cvtepi32_ps(w)
 #define W_ZERO _mm256_setzero_si256()
 
 INLINE void words_of_32(stored_rows rows, int64_t at, veci out[8]) {

@@ -5,9 +5,10 @@
  *   words_of_32, words_of_16(rows, at, out): 32 or 16 bytes of every row as 8 or 4 vectors of one word of each,
  *   low_nibbles, high_nibbles, minus_8: of bytes;  halves_at(rows, at): a 16-bit float of every row;
  *   word_for_dots(w): what is computed once of a weight's word, of type `factor`;
- *   dot_four(sum, factor, q): sum + the products of four bytes of the weight and of A (q, broadcast), exact;
+ *   dot_four(sum, factor, q): sum + the products of four bytes of the weight and of A (q, broadcast), whole;
  *   quantise_block(x, times, q, sum): 32 floats times a factor to bytes; returns max |x| (NaN if one is in it);
- *   V_LOAD, V_STORE, V_SET1, V_ZERO, V_MUL, V_FMA(a, b, c) = a b + c, V_NUMBERS (words to floats), W_ZERO. */
+ *   V_LOAD, V_STORE, V_SET1, V_MUL, V_FMA(a, b, c) = a b + c, W_ZERO,
+ *   V_NUMBERS(dots, sum): dots as floats, without what dot_four adds too much, in terms of the sum of q. */
 
 enum { ROWS = 4 }; /* of A at a time: their sums stay in registers */
 
@@ -102,7 +103,7 @@ INLINE void add_block(vecf *sums, const veci words[WORDS], vecf scale, vecf shif
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++) {
         const int64_t at = (first + r) * x->blocks + b;
-        vecf v = V_MUL(scale, V_NUMBERS(dots[r]));
+        vecf v = V_MUL(scale, V_NUMBERS(dots[r], x->sum[at]));
         if (offset)
             v = V_FMA(shift, V_SET1(x->sum[at]), v);
         sums[r] = V_FMA(V_SET1(x->scale[at]), v, sums[r]);

@@ -18,7 +18,7 @@ typedef int32x4_t veci;
 #define V_SET1(x) vdupq_n_f32(x)
 #define V_MUL(a, b) vmulq_f32((a), (b))
 #define V_FMA(a, b, c) vfmaq_f32((c), (a), (b))
-#define V_NUMBERS(w) vcvtq_f32_s32(w)
+#define V_NUMBERS(w, sum) vcvtq_f32_s32(w)
 #define W_ZERO vdupq_n_s32(0)
 
 INLINE void words_of_16(stored_rows rows, int64_t at, veci out[4]) {

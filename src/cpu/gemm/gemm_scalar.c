@@ -7,6 +7,7 @@
 #define NRV 2
 #define KERNELS emo__gemm_scalar
 #define KERNELS_BF16 emo__gemm_scalar_bf16
+#define QUANTISED NULL
 
 typedef float vec __attribute__((vector_size(16)));
 

@@ -14,10 +14,11 @@ typedef struct way {
     emo_dtype compute;
 } way;
 
-static const way ways[] = {
-    {EMO_ISA_SCALAR, EMO_DTYPE_F32}, {EMO_ISA_NEON, EMO_DTYPE_F32},    {EMO_ISA_AVX2, EMO_DTYPE_F32},
-    {EMO_ISA_AVX512, EMO_DTYPE_F32}, {EMO_ISA_SCALAR, EMO_DTYPE_BF16}, {EMO_ISA_NEON, EMO_DTYPE_BF16},
-    {EMO_ISA_AVX2, EMO_DTYPE_BF16},  {EMO_ISA_AVX512, EMO_DTYPE_BF16}, {EMO_ISA_AMX, EMO_DTYPE_BF16}};
+static const way ways[] = {{EMO_ISA_SCALAR, EMO_DTYPE_F32},       {EMO_ISA_NEON, EMO_DTYPE_F32},
+                           {EMO_ISA_AVX2, EMO_DTYPE_F32},         {EMO_ISA_AVX512, EMO_DTYPE_F32},
+                           {EMO_ISA_SCALAR, EMO_DTYPE_BF16},      {EMO_ISA_NEON, EMO_DTYPE_BF16},
+                           {EMO_ISA_AVX2, EMO_DTYPE_BF16},        {EMO_ISA_AVX512, EMO_DTYPE_BF16},
+                           {EMO_ISA_AVX512_VNNI, EMO_DTYPE_BF16}, {EMO_ISA_AMX, EMO_DTYPE_BF16}};
 enum { WAYS = sizeof ways / sizeof ways[0] };
 static const emo_dtype dtypes[] = {EMO_DTYPE_F32,  EMO_DTYPE_F16,  EMO_DTYPE_BF16,
                                    EMO_DTYPE_Q8_0, EMO_DTYPE_Q4_0, EMO_DTYPE_Q4_K};
