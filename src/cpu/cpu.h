@@ -73,8 +73,7 @@ EMO_MUST_CHECK emo_status emo__cpu_planner(emo_backend *backend, emo_backend **o
 /* The linear layer; with `exact` in f32, whatever the exec computes in (the router). */
 EMO_MUST_CHECK emo_status emo__cpu_linear_forward(emo_exec *exec, const emo_linear_args *args, int exact,
                                                   emo_error *err);
-EMO_MUST_CHECK emo_status emo__cpu_linear_backward(emo_exec *exec, const emo_linear_args *args, int exact,
-                                                   emo_error *err);
+EMO_MUST_CHECK emo_status emo__cpu_linear_backward(emo_exec *exec, const emo_linear_args *args, emo_error *err);
 
 /* Each family of operators puts its entries into the table. */
 void emo__cpu_register_embed(emo_backend_ops *ops);

@@ -57,7 +57,7 @@ static void bias_columns(void *arg, size_t index, size_t worker) {
 }
 
 /* dx (+)= dy W; d_weight += dy^T x; d_bias += column sums of dy */
-emo_status emo__cpu_linear_backward(emo_exec *exec, const emo_linear_args *args, int exact, emo_error *err) {
+emo_status emo__cpu_linear_backward(emo_exec *exec, const emo_linear_args *args, emo_error *err) {
     emo__cpu_exec *cpu = emo__cpu(exec);
     void *work = work_memory(cpu, err);
     if (work == NULL)
@@ -72,8 +72,7 @@ emo_status emo__cpu_linear_backward(emo_exec *exec, const emo_linear_args *args,
                        .c = {args->dx},
                        .ldc = args->x_stride,
                        .alpha = 1.0f,
-                       .beta = args->dx_accumulate ? 1.0f : 0.0f,
-                       .exact = exact};
+                       .beta = args->dx_accumulate ? 1.0f : 0.0f};
         emo__gemm_run(cpu, &g, work);
     }
     if (args->d_weight != NULL && args->tokens > 0) {
@@ -86,8 +85,7 @@ emo_status emo__cpu_linear_backward(emo_exec *exec, const emo_linear_args *args,
                        .c = {args->d_weight},
                        .ldc = args->weight.cols,
                        .alpha = 1.0f,
-                       .beta = 1.0f,
-                       .exact = exact};
+                       .beta = 1.0f};
         emo__gemm_run(cpu, &g, work);
     }
     if (args->d_bias != NULL) {
@@ -96,10 +94,6 @@ emo_status emo__cpu_linear_backward(emo_exec *exec, const emo_linear_args *args,
                           &copy);
     }
     return EMO_OK;
-}
-
-static emo_status linear_backward(emo_exec *exec, const emo_linear_args *args, emo_error *err) {
-    return emo__cpu_linear_backward(exec, args, 0, err);
 }
 
 static emo_status gemm(emo_exec *exec, const emo_gemm_args *args, emo_error *err) {
@@ -123,6 +117,6 @@ static emo_status gemm(emo_exec *exec, const emo_gemm_args *args, emo_error *err
 
 void emo__cpu_register_gemm(emo_backend_ops *ops) {
     ops->linear_forward = linear_forward;
-    ops->linear_backward = linear_backward;
+    ops->linear_backward = emo__cpu_linear_backward;
     ops->gemm = gemm;
 }

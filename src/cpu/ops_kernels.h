@@ -21,6 +21,12 @@ typedef struct emo__attn_rows {
 
 enum { EMO__ATTN_ROWS = 64, EMO__ATTN_KEYS = 64 };
 
+/* Rows of the router: m values, with room for whole lanes; what lies past them must be 0, and is after a softmax. */
+enum { EMO__ROUTE_LANES = 16 };
+static inline size_t emo__route_pad(size_t m) {
+    return (m + EMO__ROUTE_LANES - 1) / EMO__ROUTE_LANES * EMO__ROUTE_LANES;
+}
+
 typedef struct emo__ops_kernels {
     /* y = w * x * rstd; returns rstd */
     float (*norm)(int64_t n, float eps, const float *x, const float *w, float *y);
@@ -36,6 +42,14 @@ typedef struct emo__ops_kernels {
     void (*add)(int64_t n, const float *x, float *y); /* y += x */
     void (*adamw)(const emo_adamw_args *args, const emo_step_scalars *scalars, int64_t first, int64_t last);
     double (*sumsq)(int64_t n, const float *x);
+    float (*route_sum)(size_t m, const float *v);
+    /* z = softmax of logits[ids[0..m)], or of logits[0..m) without ids, m > 0; returns the logsumexp */
+    float (*route_softmax)(const float *logits, const int32_t *ids, size_t m, float *z);
+    void (*route_add)(size_t m, float factor, const float *z, float *acc); /* acc += factor z */
+    /* g = p (g - sum of p g + add): through a softmax p, m values */
+    void (*route_back)(size_t m, const float *p, float add, float *g);
+    /* the k largest of m keys, descending, ties to the lower place; returns how many there are (k or m) */
+    size_t (*route_top)(const float *key, size_t m, size_t k, float *best, int32_t *best_at);
     /* bytes of worker memory that the attention tiles need */
     size_t (*attn_forward_bytes)(int32_t head_dim);
     size_t (*attn_backward_bytes)(int32_t head_dim);

@@ -9,9 +9,12 @@
 
 typedef struct back_task {
     const emo_route_args *a;
+    const emo__ops_kernels *kernels;
     char *space;
     size_t row; /* bytes of one row of a worker's space */
 } back_task;
+
+enum { BACK_ROWS = 5 };
 
 /* First segment that does not end before `token`. */
 static int64_t segment_at(const emo_route_args *a, int64_t token) {
@@ -27,9 +30,9 @@ static int64_t segment_at(const emo_route_args *a, int64_t token) {
     return low;
 }
 
-/* ds (by expert id) += gradient of the chosen weights with respect to the scores z (by expert id). */
+/* ds += gradient of the chosen weights with respect to the scores; both are compact, expert e at place[e]. */
 static void weights_to_scores(const emo_route_args *a, const int32_t *indices, const float *weights, const float *dw,
-                              const float *score, float *ds) {
+                              const int32_t *place, const float *score, float *ds) {
     int32_t k = a->k;
     if (a->norm_p > 0.0f) {
         /* w_j = s_j / N, dN/ds_j = (s_j / N)^(p - 1) = w_j^(p - 1) */
@@ -39,7 +42,8 @@ static void weights_to_scores(const emo_route_args *a, const int32_t *indices, c
             if (indices[j] < 0)
                 continue;
             dot += (double)dw[j] * (double)weights[j];
-            norm += a->norm_p == 1.0f ? (double)score[indices[j]] : pow((double)score[indices[j]], (double)a->norm_p);
+            norm += a->norm_p == 1.0f ? (double)score[place[indices[j]]]
+                                      : pow((double)score[place[indices[j]]], (double)a->norm_p);
         }
         if (a->norm_p != 1.0f)
             norm = pow(norm, 1.0 / (double)a->norm_p);
@@ -47,17 +51,17 @@ static void weights_to_scores(const emo_route_args *a, const int32_t *indices, c
             if (indices[j] < 0)
                 continue;
             double dn = a->norm_p == 1.0f ? 1.0 : pow((double)weights[j], (double)a->norm_p - 1.0);
-            ds[indices[j]] += (float)(((double)dw[j] - dot * dn) / norm);
+            ds[place[indices[j]]] += (float)(((double)dw[j] - dot * dn) / norm);
         }
     } else {
         for (int32_t j = 0; j < k; j++) {
             if (indices[j] >= 0)
-                ds[indices[j]] += dw[j];
+                ds[place[indices[j]]] += dw[j];
         }
     }
     for (int32_t j = 0; j < a->n_always; j++) {
         if (indices[k + j] >= 0)
-            ds[indices[k + j]] += dw[k + j];
+            ds[place[indices[k + j]]] += dw[k + j];
     }
 }
 
@@ -74,74 +78,97 @@ static void shared_backward(const emo_route_args *a, const float *weights, const
         d_logits[a->experts + h] = weights[a->k + h] * (dw[a->k + h] - dot);
 }
 
+/* The allowed experts of a segment, compact. */
+typedef struct back_rows {
+    float *p;       /* softmax */
+    float *score;   /* what weights are made of: p, or sigmoids */
+    float *ds;      /* its gradient, then that of the logits */
+    int32_t *ids;   /* [m] */
+    int32_t *place; /* by expert id */
+    size_t m;
+} back_rows;
+
+static void enter_segment(const emo_route_args *a, int64_t segment, back_rows *r) {
+    r->m = emo__route_allowed(a->allowed + (size_t)segment * (size_t)a->experts, a->experts, r->ids);
+    for (size_t i = 0; i < r->m; i++)
+        r->place[r->ids[i]] = (int32_t)i;
+}
+
+/* Gradient of sigmoid scores; the loss sees them divided by their sum. */
+static void sigmoid_back(const back_rows *r, const float *balance, float z) {
+    double total = 0.0, dot = 0.0;
+    for (size_t i = 0; i < r->m; i++)
+        total += (double)r->score[i];
+    if (balance != NULL) {
+        for (size_t i = 0; i < r->m; i++)
+            dot += (double)balance[r->ids[i]] * (double)r->score[i];
+        dot /= total;
+        for (size_t i = 0; i < r->m; i++)
+            r->ds[i] += (float)(((double)balance[r->ids[i]] - dot) / total);
+    }
+    for (size_t i = 0; i < r->m; i++) {
+        float s = r->score[i] - EMO__SIGMOID_FLOOR;
+        r->ds[i] = r->ds[i] * s * (1.0f - s) + z * r->p[i];
+    }
+}
+
+static void back_token(const back_task *t, const back_rows *r, int64_t segment, int64_t token) {
+    const emo_route_args *a = t->a;
+    const size_t n = (size_t)a->experts, m = r->m, at = (size_t)token * (size_t)emo__route_chosen(a);
+    const float *logits = a->logits + (size_t)token * (size_t)a->columns;
+    const float *weights = a->weights + at, *dw = a->d_weights != NULL ? a->d_weights + at : NULL;
+    const float *balance = a->balance;
+    float *d_logits = a->d_logits + (size_t)token * (size_t)a->columns;
+    if (m < n)
+        memset(d_logits, 0, n * sizeof *d_logits);
+    shared_backward(a, weights, dw, d_logits);
+    if (m == 0)
+        return;
+    if (balance != NULL && a->balance_by_segment)
+        balance += (size_t)segment * n;
+    const float lse = t->kernels->route_softmax(logits, emo__route_gathered(r->ids, m, a->experts), m, r->p);
+    const float z = 2.0f * a->z_scale * lse;
+    const int sigmoid = a->gating == EMO_GATING_SIGMOID;
+    for (size_t i = 0; sigmoid && i < m; i++)
+        r->score[i] = emo__sigmoid(logits[r->ids[i]]) + EMO__SIGMOID_FLOOR;
+    if (balance == NULL || sigmoid)
+        memset(r->ds, 0, emo__route_pad(m) * sizeof *r->ds);
+    else if (m == n)
+        memcpy(r->ds, balance, n * sizeof *r->ds);
+    else
+        for (size_t i = 0; i < m; i++)
+            r->ds[i] = balance[r->ids[i]];
+    for (size_t i = m; i < emo__route_pad(m); i++)
+        r->ds[i] = 0.0f;
+    if (dw != NULL)
+        weights_to_scores(a, a->indices + at, weights, dw, r->place, sigmoid ? r->score : r->p, r->ds);
+    if (sigmoid)
+        sigmoid_back(r, balance, z);
+    else
+        t->kernels->route_back(m, r->p, z, r->ds);
+    emo__route_scatter(r->ids, m, a->experts, r->ds, d_logits);
+}
+
 static void back_piece(void *task, size_t index, size_t worker) {
     const back_task *t = task;
     const emo_route_args *a = t->a;
-    char *base = t->space + worker * 4 * t->row;
-    float *p = (float *)(void *)base;             /* softmax over the allowed, compact */
-    float *ds = (float *)(void *)(base + t->row); /* by expert id */
-    int32_t *ids = (int32_t *)(void *)(base + 2 * t->row);
-    float *score = (float *)(void *)(base + 3 * t->row); /* by expert id */
-    size_t n = (size_t)a->experts;
-    size_t k_total = (size_t)emo__route_chosen(a);
+    char *base = t->space + worker * BACK_ROWS * t->row;
+    back_rows r = {.p = (float *)(void *)base,
+                   .score = (float *)(void *)(base + t->row),
+                   .ds = (float *)(void *)(base + 2 * t->row),
+                   .ids = (int32_t *)(void *)(base + 3 * t->row),
+                   .place = (int32_t *)(void *)(base + 4 * t->row)};
     int64_t begin = (int64_t)index * EMO__ROUTE_PIECE;
     int64_t end = begin + EMO__ROUTE_PIECE < a->tokens ? begin + EMO__ROUTE_PIECE : a->tokens;
     int64_t segment = segment_at(a, begin);
-    size_t m = emo__route_allowed(a->allowed + (size_t)segment * n, a->experts, ids);
+    enter_segment(a, segment, &r);
     for (int64_t token = begin; token < end; token++) {
         if (token >= a->segment_begin[segment + 1]) {
             while (token >= a->segment_begin[segment + 1])
                 segment++;
-            m = emo__route_allowed(a->allowed + (size_t)segment * n, a->experts, ids);
+            enter_segment(a, segment, &r);
         }
-        const float *logits = a->logits + (size_t)token * (size_t)a->columns;
-        const int32_t *indices = a->indices + (size_t)token * k_total;
-        const float *weights = a->weights + (size_t)token * k_total;
-        const float *dw = a->d_weights != NULL ? a->d_weights + (size_t)token * k_total : NULL;
-        float *d_logits = a->d_logits + (size_t)token * (size_t)a->columns;
-        memset(d_logits, 0, n * sizeof *d_logits);
-        shared_backward(a, weights, dw, d_logits);
-        if (m == 0)
-            continue;
-        float lse = emo__route_softmax(logits, ids, m, p);
-        int sigmoid = a->gating == EMO_GATING_SIGMOID;
-        double total = 0.0;
-        for (size_t i = 0; i < m; i++) {
-            float s = sigmoid ? emo__sigmoid(logits[ids[i]]) + EMO__SIGMOID_FLOOR : p[i];
-            score[ids[i]] = s;
-            total += (double)s;
-            ds[ids[i]] = 0.0f;
-        }
-        if (dw != NULL)
-            weights_to_scores(a, indices, weights, dw, score, ds);
-        if (a->balance != NULL) {
-            const float *b = a->balance + (a->balance_by_segment ? (size_t)segment * n : 0);
-            if (sigmoid) {
-                /* the loss sees scores divided by their sum */
-                double dot = 0.0;
-                for (size_t i = 0; i < m; i++)
-                    dot += (double)b[ids[i]] * (double)score[ids[i]];
-                dot /= total;
-                for (size_t i = 0; i < m; i++)
-                    ds[ids[i]] += (float)(((double)b[ids[i]] - dot) / total);
-            } else {
-                for (size_t i = 0; i < m; i++)
-                    ds[ids[i]] += b[ids[i]];
-            }
-        }
-        float z = 2.0f * a->z_scale * lse;
-        if (sigmoid) {
-            for (size_t i = 0; i < m; i++) {
-                float s = score[ids[i]] - EMO__SIGMOID_FLOOR;
-                d_logits[ids[i]] = ds[ids[i]] * s * (1.0f - s) + z * p[i];
-            }
-        } else {
-            float dot = 0.0f;
-            for (size_t i = 0; i < m; i++)
-                dot += p[i] * ds[ids[i]];
-            for (size_t i = 0; i < m; i++)
-                d_logits[ids[i]] = p[i] * (ds[ids[i]] - dot + z);
-        }
+        back_token(t, &r, segment, token);
     }
 }
 
@@ -177,16 +204,17 @@ static emo_status through_weight(emo__cpu_exec *cpu, const emo_route_args *a, em
     linear.x = x;
     linear.x_stride = a->hidden;
     linear.weight = a->weight;
-    if (a->weight.rows != a->columns) {
+    if (a->shared_mode != EMO_SHARED_SOFTMAX || a->n_always > 0 || a->shared < 2)
+        linear.weight.rows = a->experts; /* the other columns carry no gradient */
+    else
         linear.weight.rows = a->columns;
-        linear.weight.packed = NULL;
-    }
+    linear.weight.packed = NULL; /* packed for all rows */
     linear.dy = a->d_logits;
     linear.y_stride = a->columns;
     linear.dx = dxj != NULL ? dxj : a->dx;
     linear.dx_accumulate = dxj == NULL;
     linear.d_weight = a->d_weight;
-    status = emo__cpu_linear_backward(&cpu->base, &linear, 1, err);
+    status = emo__cpu_linear_backward(&cpu->base, &linear, err);
     if (status == EMO_OK && dxj != NULL)
         add_through_noise(a, dxj, dxj + a->tokens * a->hidden);
     emo__free(&cpu->rt->mem, dxj);
@@ -199,10 +227,10 @@ emo_status emo__cpu_route_backward(emo_exec *exec, const emo_route_args *a, emo_
     if (a->tokens == 0)
         return EMO_OK;
     size_t row = emo__route_pad((size_t)a->experts) * sizeof(float);
-    char *space = emo__cpu_scratch(cpu, cpu->workers * 4 * row, err);
+    char *space = emo__cpu_scratch(cpu, cpu->workers * BACK_ROWS * row, err);
     if (space == NULL)
         return EMO_E_OUT_OF_MEMORY;
-    back_task t = {a, space, row};
+    back_task t = {a, emo__ops_kernels_of(cpu), space, row};
     size_t pieces = ((size_t)a->tokens + EMO__ROUTE_PIECE - 1) / EMO__ROUTE_PIECE;
     emo__parallel_for(cpu->rt, pieces, back_piece, &t);
     if (a->dx == NULL && a->d_weight == NULL)

@@ -76,19 +76,18 @@ static void usage_piece(void *task, size_t index, size_t worker) {
     emo__route_space s = emo__route_space_of(t, worker);
     int32_t n = a->experts;
     float *sum = t->sums + index * (size_t)n;
-    memset(sum, 0, (size_t)n * sizeof *sum);
     size_t m = emo__route_allowed(emo__route_set(t->sets, piece->segment, n), n, s.ids);
+    if (m < (size_t)n)
+        memset(sum, 0, (size_t)n * sizeof *sum);
     if (m == 0)
         return;
-    float *acc = s.key; /* compact sums, so that the additions vectorise */
-    memset(acc, 0, emo__route_pad(m) * sizeof *acc);
+    memset(s.sum, 0, emo__route_pad(m) * sizeof *s.sum);
     for (int32_t token = piece->begin; token < piece->end; token++) {
-        (void)emo__route_softmax(a->logits + (size_t)token * (size_t)a->columns, s.ids, m, s.z);
-        for (size_t i = 0; i < m; i++)
-            acc[i] += s.z[i];
+        (void)t->kernels->route_softmax(a->logits + (size_t)token * (size_t)a->columns,
+                                        emo__route_gathered(s.ids, m, n), m, s.z);
+        t->kernels->route_add(m, 1.0f, s.z, s.sum);
     }
-    for (size_t i = 0; i < m; i++)
-        sum[s.ids[i]] = acc[i];
+    emo__route_scatter(s.ids, m, n, s.sum, sum);
 }
 
 /* Number of experts with cumulative mean mass below pool_mass, plus one, clamped. usage over `tokens` tokens. */
@@ -138,16 +137,27 @@ static void narrow(const emo_route_args *a, const float *usage, const int32_t *i
         return;
     if (out > competing)
         out = competing;
-    /* An expert survives when fewer than competing - out others are better. */
-    size_t room = competing - out;
+    /* The order of bits is the order of floats that are not negative. `low` becomes the largest value that `room` or
+     * more reach; those above it stay, and of those at it as many as still have room, the first ones. */
+    size_t room = competing - out, above = 0;
+    uint32_t *bits = (uint32_t *)(void *)s->key, low = 0;
+    for (size_t i = 0; i < competing; i++)
+        bits[i] = emo__f32_bits(usage[who[i]]);
+    for (uint32_t step = UINT32_C(1) << 31; step > 0; step >>= 1) {
+        size_t reach = 0;
+        for (size_t i = 0; i < competing; i++)
+            reach += bits[i] >= (low | step);
+        low |= reach >= room ? step : 0;
+    }
+    for (size_t i = 0; i < competing; i++)
+        above += bits[i] > low;
     for (size_t i = 0; i < competing; i++) {
-        float mine = usage[who[i]];
-        size_t better = 0;
-        for (size_t j = 0; j < competing; j++) {
-            float other = usage[who[j]];
-            better += other > mine || (other == mine && j < i);
+        int stays = bits[i] > low;
+        if (bits[i] == low && above < room) {
+            stays = 1;
+            above++;
         }
-        if (better >= room)
+        if (!stays)
             allowed[who[i]] = 0;
     }
 }
@@ -233,6 +243,7 @@ emo_status emo__cpu_route_forward(emo_exec *exec, const emo_route_args *a, emo_e
     emo__route_task t;
     memset(&t, 0, sizeof t);
     t.a = a;
+    t.kernels = emo__ops_kernels_of(cpu);
     t.pieces = (emo__route_piece *)(void *)scratch;
     t.first_piece = (int32_t *)(void *)(scratch + at_first);
     t.space = scratch + at_space;

@@ -4,29 +4,6 @@
 
 #include "cpu/route_task.h"
 
-/* The k largest keys, descending, ties to the lower place; returns how many there are (k or m). */
-static size_t top_k(const float *key, size_t m, size_t k, float *best, int32_t *best_at) {
-    size_t have = 0;
-    for (size_t i = 0; i < m; i++) {
-        float v = key[i];
-        size_t j;
-        if (have < k)
-            j = have++;
-        else if (v > best[k - 1])
-            j = k - 1;
-        else
-            continue;
-        while (j > 0 && v > best[j - 1]) {
-            best[j] = best[j - 1];
-            best_at[j] = best_at[j - 1];
-            j--;
-        }
-        best[j] = v;
-        best_at[j] = (int32_t)i;
-    }
-    return have;
-}
-
 static float norm_of(const float *w, size_t k, float p) {
     double sum = 0.0;
     if (p == 1.0f) {
@@ -103,11 +80,12 @@ void emo__route_select_piece(void *task, size_t index, size_t worker) {
     float *sum = t->sums != NULL ? t->sums + index * (size_t)n : NULL;
     int32_t *counts = t->counts != NULL ? t->counts + index * (size_t)n : NULL;
     double z_sum = 0.0;
-    if (sum != NULL)
-        memset(sum, 0, (size_t)n * sizeof *sum);
     if (counts != NULL)
         memset(counts, 0, (size_t)n * sizeof *counts);
     size_t m = emo__route_allowed(emo__route_set(t->sets, piece->segment, n), n, s.ids);
+    if (sum != NULL)
+        memset(s.sum, 0, emo__route_pad(m) * sizeof *s.sum);
+    const int32_t *gathered = emo__route_gathered(s.ids, m, n);
     int64_t begin = piece->begin > a->first ? piece->begin : a->first;
     int64_t end = piece->end < a->last ? piece->end : a->last;
     int plain = a->n_always == 0 && a->score_bias == NULL;
@@ -115,7 +93,7 @@ void emo__route_select_piece(void *task, size_t index, size_t worker) {
         const float *logits = a->logits + (size_t)token * (size_t)a->columns;
         int32_t *indices = a->indices + (size_t)token * k_total;
         float *weights = a->weights + (size_t)token * k_total;
-        float lse = m > 0 ? emo__route_softmax(logits, s.ids, m, s.z) : 0.0f;
+        float lse = m > 0 ? t->kernels->route_softmax(logits, gathered, m, s.z) : 0.0f;
         float total = 1.0f;
         if (a->gating == EMO_GATING_SIGMOID && m > 0) {
             for (size_t i = 0; i < m; i++) {
@@ -123,14 +101,14 @@ void emo__route_select_piece(void *task, size_t index, size_t worker) {
                 float e = emo__exp(v > 0.0f ? -v : v);
                 s.z[i] = (v > 0.0f ? 1.0f : e) / (1.0f + e) + EMO__SIGMOID_FLOOR;
             }
-            total = emo__route_sum(s.z, emo__route_pad(m)); /* the softmax left zeros in the padding */
+            total = t->kernels->route_sum(m, s.z); /* the softmax left zeros in the padding */
         }
         size_t got;
         if (plain) {
-            got = top_k(s.z, m, k, s.best, s.best_at);
+            got = t->kernels->route_top(s.z, m, k, s.best, s.best_at);
         } else {
             size_t c = competitors(a, s.z, s.ids, m, s.key, s.who);
-            got = top_k(s.key, c, k, s.best, s.best_at);
+            got = t->kernels->route_top(s.key, c, k, s.best, s.best_at);
             for (size_t j = 0; j < got; j++)
                 s.best_at[j] = s.who[s.best_at[j]];
         }
@@ -154,18 +132,18 @@ void emo__route_select_piece(void *task, size_t index, size_t worker) {
             float *row = a->scores + (size_t)token * (size_t)n;
             if (m < (size_t)n)
                 memset(row, 0, (size_t)n * sizeof *row);
-            for (size_t i = 0; i < m; i++)
-                row[s.ids[i]] = s.z[i];
+            emo__route_scatter(s.ids, m, n, s.z, row);
         }
-        if (sum != NULL) {
-            float scale = 1.0f / total;
-            for (size_t i = 0; i < m; i++)
-                sum[s.ids[i]] += s.z[i] * scale;
-        }
+        if (sum != NULL && m > 0)
+            t->kernels->route_add(m, 1.0f / total, s.z, s.sum);
         if (a->lse != NULL)
             a->lse[token] = lse;
         z_sum += (double)lse * (double)lse;
     }
+    if (sum != NULL && m < (size_t)n)
+        memset(sum, 0, (size_t)n * sizeof *sum);
+    if (sum != NULL)
+        emo__route_scatter(s.ids, m, n, s.sum, sum);
     if (t->z_sums != NULL)
         t->z_sums[index] = z_sum;
 }

@@ -13,10 +13,12 @@ typedef struct emo__route_space {
     float *best;
     int32_t *best_at;
     int32_t *who; /* places of the competitors */
+    float *sum;
 } emo__route_space;
 
 typedef struct emo__route_task {
     const emo_route_args *a;
+    const emo__ops_kernels *kernels;
     const emo__route_piece *pieces;
     float *sums;                /* [pieces, n] partial usage or score sums */
     int32_t *counts;            /* [pieces, n] */
@@ -31,7 +33,7 @@ static inline size_t emo__route_align(size_t n) { return (n + 63u) & ~(size_t)63
 
 static inline size_t emo__route_space_bytes(int32_t n) {
     size_t row = emo__route_align(emo__route_pad((size_t)n) * sizeof(float));
-    return 6 * row;
+    return 7 * row;
 }
 
 static inline emo__route_space emo__route_space_of(const emo__route_task *t, size_t worker) {
@@ -44,6 +46,7 @@ static inline emo__route_space emo__route_space_of(const emo__route_task *t, siz
     s.best = (float *)(void *)(base + 3 * row);
     s.best_at = (int32_t *)(void *)(base + 4 * row);
     s.who = (int32_t *)(void *)(base + 5 * row);
+    s.sum = (float *)(void *)(base + 6 * row);
     return s;
 }
 

@@ -47,7 +47,8 @@ static int64_t divide_up(int64_t x, int64_t unit) { return (x + unit - 1) / unit
 void emo__gemm_cut(const emo__gemm_kernels *kernels, int64_t m, int64_t n, int64_t want, int64_t max_rows,
                    int64_t max_cols, int64_t *tile_rows, int64_t *tile_cols) {
     int64_t mr = kernels->mr, nr = kernels->nr;
-    int64_t most_rows = (max_rows > 0 && max_rows < EMO__GEMM_MT ? max_rows : EMO__GEMM_MT) / mr * mr;
+    int64_t limit = emo__gemm_most_rows(kernels);
+    int64_t most_rows = (max_rows > 0 && max_rows < limit ? max_rows : limit) / mr * mr;
     int64_t most_cols = max_cols > 0 && max_cols < EMO__GEMM_NT ? max_cols : EMO__GEMM_NT;
     most_rows = most_rows < mr ? mr : most_rows;
     most_cols = most_cols < nr ? nr : most_cols;
@@ -101,10 +102,18 @@ static int64_t packed_length(const emo__gemm_kernels *kernels, int64_t kc) {
     return round_up(kc, kernels->k_unit) / kernels->per_float;
 }
 
+/* The longest block of k when `rows` rows of A are packed. */
+static int64_t longest_block(const emo__gemm_kernels *kernels, const emo__gemm *g, int64_t rows) {
+    if (kernels->long_block <= 0 || emo__dtype_quantised(g->b[0].dtype))
+        return EMO__GEMM_KC;
+    int64_t room = A_FLOATS * kernels->per_float / rows / EMO__GEMM_KC * EMO__GEMM_KC;
+    return room > kernels->long_block ? kernels->long_block : room > EMO__GEMM_KC ? room : EMO__GEMM_KC;
+}
+
 /* Elements in the block of k that begins at k0. Where k is packed in units, none lies across a join. */
-static int64_t block_length(const emo__gemm_kernels *kernels, const emo__gemm *g, int64_t k0) {
+static int64_t block_length(const emo__gemm_kernels *kernels, const emo__gemm *g, int64_t k0, int64_t longest) {
     int64_t end = kernels->k_unit > 1 && k0 < g->joined ? g->joined : g->k;
-    return end - k0 < EMO__GEMM_KC ? end - k0 : EMO__GEMM_KC;
+    return end - k0 < longest ? end - k0 : longest;
 }
 
 /* Whether all of k fits into the memory for A, packed for `rows` rows; a join may round up twice. */
@@ -168,7 +177,7 @@ void emo__gemm_tile(const emo__gemm_kernels *kernels, const emo__gemm *g, int64_
     float *packed_b = work + A_FLOATS + SPARE;
     int nr = kernels->nr;
     int64_t padded = round_up(m1 - m0, kernels->mr);
-    int64_t rows = g->n_a == 2 ? 2 * padded : padded;
+    int64_t rows = g->n_a == 2 ? 2 * padded : padded, longest = longest_block(kernels, g, rows);
     unsigned char before[EMO__GEMM_STATE] __attribute__((aligned(64)));
     if (kernels->begin != NULL)
         kernels->begin(before);
@@ -180,19 +189,19 @@ void emo__gemm_tile(const emo__gemm_kernels *kernels, const emo__gemm *g, int64_
         /* few rows: pack them once over all of k, then stream B, each panel over all of k */
         float *a = packed_a;
         for (int64_t k0 = 0, kc; k0 < g->k; k0 += kc, a += rows * packed_length(kernels, kc)) {
-            kc = block_length(kernels, g, k0);
+            kc = block_length(kernels, g, k0, longest);
             pack_rows(kernels, g, m0, m1, k0, kc, padded, a);
         }
         for (int64_t j = n0; j < n1; j += nr) {
             a = packed_a;
             for (int64_t k0 = 0, kc; k0 < g->k; k0 += kc, a += rows * packed_length(kernels, kc)) {
-                kc = block_length(kernels, g, k0);
+                kc = block_length(kernels, g, k0, longest);
                 panel(kernels, g, m0, m1, j, n1 - j < nr ? (int)(n1 - j) : nr, k0, kc, a, padded, packed_b);
             }
         }
     } else {
         for (int64_t k0 = 0, kc; k0 < g->k; k0 += kc) {
-            kc = block_length(kernels, g, k0);
+            kc = block_length(kernels, g, k0, longest);
             pack_rows(kernels, g, m0, m1, k0, kc, padded, packed_a);
             for (int64_t j = n0; j < n1; j += nr)
                 panel(kernels, g, m0, m1, j, n1 - j < nr ? (int)(n1 - j) : nr, k0, kc, packed_a, padded, packed_b);

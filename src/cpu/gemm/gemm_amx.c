@@ -8,7 +8,7 @@
 
 /* ---- packing ---- */
 
-enum { ROWS_AHEAD = 8 };
+enum { ROWS_AHEAD = 32 };
 
 /* Lanes are stored rows. A keeps them as rows of its tile; B wants pairs of k as rows. */
 INLINE void pack_rows_as_lanes(char *dst, const emo__gemm_operand *x, int64_t first, int lanes, int64_t k0, int64_t kc,
@@ -38,29 +38,52 @@ INLINE void pack_rows_as_lanes(char *dst, const emo__gemm_operand *x, int64_t fi
     }
 }
 
+/* Rows k and k + 1 (`have` of them there), 16 lanes under `mask`, as 16 pairs. */
+INLINE __m512i pair_of(const emo__gemm_operand *x, int64_t k, int64_t have, int64_t lane, __mmask16 mask,
+                       emo_dtype dtype) {
+    const int64_t size = size_of(dtype);
+    if (dtype != EMO_DTYPE_F32) {
+        __m512i low =
+            have > 0 ? across(emo__stored_row(x, k, size) + lane * size, mask, dtype) : _mm512_setzero_si512();
+        __m512i high =
+            have > 1 ? across(emo__stored_row(x, k + 1, size) + lane * size, mask, dtype) : _mm512_setzero_si512();
+        return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+    }
+    const __m512i side_by_side = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7,
+                                                  22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    __m512 low = _mm512_setzero_ps(), high = _mm512_setzero_ps();
+    if (have > 0)
+        low = _mm512_maskz_loadu_ps(mask, emo__stored_row(x, k, size) + lane * size);
+    if (have > 1)
+        high = _mm512_maskz_loadu_ps(mask, emo__stored_row(x, k + 1, size) + lane * size);
+    if (x->scale != NULL) {
+        low = have > 0 ? _mm512_mul_ps(low, _mm512_set1_ps(x->scale[k])) : low;
+        high = have > 1 ? _mm512_mul_ps(high, _mm512_set1_ps(x->scale[k + 1])) : high;
+    }
+    return _mm512_permutexvar_epi16(side_by_side, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+}
+
 /* k are stored rows. B's tile rows are pairs of them as they lie; A's lanes become rows. */
 INLINE void pack_rows_as_k(char *dst, const emo__gemm_operand *x, int64_t first, int lanes, int64_t k0, int64_t kc,
                            int is_b, emo_dtype dtype) {
     const int64_t size = size_of(dtype);
-    const int scaled = x->scale != NULL;
     for (int64_t kk = 0; kk < kc; kk += UNIT, dst += UNIT_BYTES) {
+        for (int64_t k = kk + ROWS_AHEAD; k < kk + ROWS_AHEAD + UNIT && k < kc; k++) {
+            const char *row = emo__stored_row(x, k0 + k, size) + first * size;
+            __builtin_prefetch(row, 0, 2);
+            if (dtype == EMO_DTYPE_F32)
+                __builtin_prefetch(row + 64, 0, 2);
+        }
         for (int group = 0; group < LANES && group < lanes; group += VL) {
+            const __mmask16 mask = (__mmask16)mask_of(lanes - group, VL);
             __m512i block[VL];
+            if (kc - kk >= UNIT) {
 #pragma GCC unroll 16
-            for (int j = 0; j < VL; j++) {
-                __m512i pair[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
-                for (int half = 0; half < 2; half++) {
-                    int64_t k = kk + 2 * j + half;
-                    if (k >= kc)
-                        continue;
-                    const char *row = emo__stored_row(x, k0 + k, size) + (first + group) * size;
-                    pair[half] =
-                        across(row, lanes - group, _mm512_set1_ps(scaled ? x->scale[k0 + k] : 1.0f), scaled, dtype);
-                    if (k + ROWS_AHEAD < kc)
-                        __builtin_prefetch(emo__stored_row(x, k0 + k + ROWS_AHEAD, size) + (first + group) * size, 0,
-                                           2);
-                }
-                block[j] = _mm512_or_si512(pair[0], _mm512_slli_epi32(pair[1], 16));
+                for (int j = 0; j < VL; j++)
+                    block[j] = pair_of(x, k0 + kk + 2 * j, 2, first + group, mask, dtype);
+            } else {
+                for (int j = 0; j < VL; j++)
+                    block[j] = pair_of(x, k0 + kk + 2 * j, kc - kk - 2 * j, first + group, mask, dtype);
             }
             if (!is_b)
                 emo__transpose_16(block);
@@ -130,7 +153,13 @@ INLINE void product(int64_t kc, const char *a, const char *b, float *c, int64_t 
         _tile_zero(C10);
         _tile_zero(C11);
     }
+    uintptr_t next = (uintptr_t)c + LANES * stride; /* where the next rows' sums lie; past the end it does no harm */
     for (int64_t kk = 0; kk < kc; kk += UNIT, a += UNIT_BYTES, b += UNIT_BYTES) {
+        if (kk < LANES / 4 * UNIT)
+            for (int i = 0; i < 4; i++, next += stride) {
+                __builtin_prefetch((const void *)next, 1);
+                __builtin_prefetch((const void *)(next + 64), 1);
+            }
         _tile_loadd(B0, b, 64);
         _tile_loadd(A0, a, 64);
         _tile_dpbf16ps(C00, A0, B0);
@@ -211,6 +240,7 @@ const emo__gemm_kernels emo__gemm_amx = {.mr = LANES,
                                          .nr = LANES,
                                          .k_unit = UNIT,
                                          .per_float = 2,
+                                         .long_block = 2 * EMO__GEMM_KC,
                                          .begin = begin,
                                          .end = end,
                                          .pack_a = pack_a,

@@ -43,15 +43,11 @@ INLINE __m512i along(const char *p, int64_t have, __m512 scale, int scaled, emo_
     return (__m512i)_mm512_cvtne2ps_pbh(high, low);
 }
 
-/* 16 lanes at p (`lanes` of them there) times `scale`, as 16 words of 32 bits with bf16 in the low half. */
-INLINE __m512i across(const char *p, int64_t lanes, __m512 scale, int scaled, emo_dtype dtype) {
-    __mmask16 mask = (__mmask16)mask_of(lanes, VL);
+/* 16 lanes at p under `mask`, as 16 words of 32 bits with bf16 in the low half; B's, so never scaled. */
+INLINE __m512i across(const char *p, __mmask16 mask, emo_dtype dtype) {
     if (dtype == EMO_DTYPE_BF16)
         return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, p));
-    __m512 x =
-        dtype == EMO_DTYPE_F32 ? _mm512_maskz_loadu_ps(mask, p) : _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, p));
-    if (scaled)
-        x = _mm512_mul_ps(x, scale);
+    __m512 x = _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, p));
     return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(x));
 }
 
