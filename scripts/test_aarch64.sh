@@ -12,7 +12,7 @@ only=()
 emo_targets=()
 if [ "${1-}" = --kernels ]; then
     shift
-    emo_targets=(test_ops test_vmath test_experts test_attention test_head test_sample test_quant test_router
+    emo_targets=(test_isa test_gemm test_ops test_vmath test_experts test_attention test_head test_sample test_quant test_router
         test_linear_grad test_masked_equals_pruned)
     only=(-R "^($(IFS='|' && echo "${emo_targets[*]}"))\$")
 fi
@@ -37,4 +37,18 @@ fi
 emo_build "$build" -DCMAKE_TOOLCHAIN_FILE="$root/cmake/aarch64-linux-gnu.cmake" -DCMAKE_BUILD_TYPE=Release \
     -DEMO_BUILD_TESTS=ON -DEMO_WERROR=ON
 # The scripts among the tests are about the build machine's compiler.
-exec ctest --test-dir "$build" -LE script --output-on-failure ${only[@]+"${only[@]}"} "$@"
+ctest --test-dir "$build" -LE script --output-on-failure ${only[@]+"${only[@]}"} "$@"
+
+# The same machine without some of its extensions: the level it takes by itself, and the products of all that it has.
+while read -r cpu level; do
+    for test in test_isa test_gemm; do
+        out=$(QEMU_CPU=$cpu qemu-aarch64 "$build/tests/$test" 2>&1) || { echo "$out" && echo "FAILED: $test on $cpu" && exit 1; }
+        [ $test != test_isa ] || grep -q "^this machine: $level\$" <<<"$out" ||
+            { echo "$out" && echo "FAILED: $cpu does not take $level" && exit 1; }
+    done
+    echo "$cpu: $level, products pass"
+done <<'CPUS'
+cortex-a53 neon
+neoverse-n1 neon-dot
+max neon-bf16
+CPUS

@@ -199,7 +199,8 @@ option *options_find(option *table, const char *name) {
 static void fill_common(option rows[COMMON_COUNT + 1], common_options *common) {
     const option filled[COMMON_COUNT + 1] = {
         {"threads", OPTION_INT32, &common->threads, "N", "worker threads", "the CPUs of this process", 1, 1024, 0, 0},
-        {"isa", OPTION_CHOICE, &common->isa, "auto|scalar|neon|avx2|avx512|avx512-vnni|amx",
+        {"isa", OPTION_CHOICE, &common->isa,
+         "auto|scalar|neon|neon-dot|neon-bf16|avx2|avx512|avx512-vnni|avx512-bf16|amx",
          "highest instruction set to use", "auto", 0, 0, 0, 0},
         {"compute", OPTION_CHOICE, &common->compute, "f32|bf16",
          "what matrix products are computed in; bf16 is rounded, and faster where the processor multiplies it",

@@ -24,9 +24,12 @@ enum {
     EMO_ISA_AUTO = 0,
     EMO_ISA_SCALAR = 1,
     EMO_ISA_NEON = 16,
+    EMO_ISA_NEON_DOT = 20,  /**< with dot products of 8 bits */
+    EMO_ISA_NEON_BF16 = 24, /**< with those and bf16 */
     EMO_ISA_AVX2 = 32,
     EMO_ISA_AVX512 = 48,
     EMO_ISA_AVX512_VNNI = 52, /**< with whole numbers of 8 bits */
+    EMO_ISA_AVX512_BF16 = 56, /**< with that and bf16; chosen by itself where it is faster than AVX-512 without */
     EMO_ISA_AMX = 64          /**< reserved */
 };
 

@@ -6,10 +6,12 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
-#endif
 #if defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
+#endif
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
 
 /* Numbers of the processor, which headers name only in part. */
@@ -21,6 +23,8 @@ enum { FEATURE_TILE_DATA = 18 };
 #define LEAF_7_EBX_AVX512 (BIT(16) | BIT(17) | BIT(30) | BIT(31)) /* F, DQ, BW, VL */
 #define LEAF_7_ECX_VNNI BIT(11)
 #define LEAF_7_1_EAX_BF16 BIT(5)
+#define HWCAP_ASIMD_DOT BIT(20)                      /* ASIMDDP */
+#define HWCAP2_BFLOAT16 BIT(14)                      /* BF16 */
 #define LEAF_7_EDX_AMX (BIT(22) | BIT(24) | BIT(25)) /* bf16, tiles, int8 */
 
 /* ---- this machine ---- */
@@ -32,8 +36,12 @@ enum { GET_SUPPORTED = 0x1021, ASK_PERMISSION = 0x1023 };
 emo__cpu_features emo__cpu_features_here(void) {
     emo__cpu_features f = {.family = EMO__CPU_X86};
     unsigned a = 0, b = 0, c = 0, d = 0;
-    if (__get_cpuid(1, &a, &b, &c, &d))
+    if (__get_cpuid(0, &a, &b, &c, &d))
+        f.intel = b == signature_INTEL_ebx && d == signature_INTEL_edx && c == signature_INTEL_ecx;
+    if (__get_cpuid(1, &a, &b, &c, &d)) {
+        f.leaf_1_eax = a;
         f.leaf_1_ecx = c;
+    }
     if (__get_cpuid_count(7, 0, &a, &b, &c, &d)) {
         f.leaf_7_ebx = b;
         f.leaf_7_ecx = c;
@@ -63,7 +71,9 @@ int emo__cpu_allow_amx(void) {
 }
 #else
 emo__cpu_features emo__cpu_features_here(void) {
-#if defined(__aarch64__)
+#if defined(__aarch64__) && defined(__linux__)
+    return (emo__cpu_features){.family = EMO__CPU_ARM64, .hwcap = getauxval(AT_HWCAP), .hwcap2 = getauxval(AT_HWCAP2)};
+#elif defined(__aarch64__)
     return (emo__cpu_features){.family = EMO__CPU_ARM64};
 #else
     return (emo__cpu_features){.family = EMO__CPU_OTHER};
@@ -96,12 +106,24 @@ static bool x86_has(const emo__cpu_features *f, emo_isa isa) {
         return false;
     if (isa >= EMO_ISA_AVX512_VNNI && !all_of(f->leaf_7_ecx, LEAF_7_ECX_VNNI))
         return false;
+    if (isa >= EMO_ISA_AVX512_BF16 && !all_of(f->leaf_7_1_eax, LEAF_7_1_EAX_BF16))
+        return false;
     /* Tile data are large, so Linux saves them only for processes that ask: it has to say that it would. */
-    if (isa >= EMO_ISA_AMX && !(all_of(f->leaf_7_1_eax, LEAF_7_1_EAX_BF16) && all_of(f->leaf_7_edx, LEAF_7_EDX_AMX) &&
-                                all_of(f->xcr0, STATE_AMX) && (f->on_request >> FEATURE_TILE_DATA & 1) != 0))
+    if (isa >= EMO_ISA_AMX && !(all_of(f->leaf_7_edx, LEAF_7_EDX_AMX) && all_of(f->xcr0, STATE_AMX) &&
+                                (f->on_request >> FEATURE_TILE_DATA & 1) != 0))
         return false;
     return true;
 }
+
+static bool arm64_has(const emo__cpu_features *f, emo_isa isa) { /* EMO_ISA_NEON is part of the architecture */
+    if (isa >= EMO_ISA_NEON_DOT && !all_of(f->hwcap, HWCAP_ASIMD_DOT))
+        return false;
+    return isa < EMO_ISA_NEON_BF16 || all_of(f->hwcap2, HWCAP2_BFLOAT16);
+}
+
+/* Intel's processors with AMX finish a vdpbf16ps in the time of four multiply-adds in f32, of which two would do as
+ * much. Of Intel's without AMX one has the instruction, Cooper Lake (family 6, model 0x55). */
+static bool bf16_is_fast(const emo__cpu_features *f) { return !f->intel || (f->leaf_1_eax & 0x0FFF0FF0) == 0x00050650; }
 
 typedef struct level {
     emo_isa isa;
@@ -111,10 +133,13 @@ typedef struct level {
 
 /* The best last. */
 static const level levels[] = {{EMO_ISA_SCALAR, EMO__CPU_OTHER, "scalar"},
-                               {EMO_ISA_NEON, EMO__CPU_ARM64, "neon"}, /* part of the architecture */
+                               {EMO_ISA_NEON, EMO__CPU_ARM64, "neon"},
+                               {EMO_ISA_NEON_DOT, EMO__CPU_ARM64, "neon-dot"},
+                               {EMO_ISA_NEON_BF16, EMO__CPU_ARM64, "neon-bf16"},
                                {EMO_ISA_AVX2, EMO__CPU_X86, "avx2"},
                                {EMO_ISA_AVX512, EMO__CPU_X86, "avx512"},
                                {EMO_ISA_AVX512_VNNI, EMO__CPU_X86, "avx512-vnni"},
+                               {EMO_ISA_AVX512_BF16, EMO__CPU_X86, "avx512-bf16"},
                                {EMO_ISA_AMX, EMO__CPU_X86, "amx"}};
 enum { LEVELS = sizeof levels / sizeof levels[0] };
 
@@ -129,12 +154,12 @@ bool emo__cpu_features_have(const emo__cpu_features *f, emo_isa isa) {
     const level *l = level_of(isa);
     if (l == NULL || l->family == EMO__CPU_OTHER)
         return l != NULL;
-    return l->family == f->family && (f->family != EMO__CPU_X86 || x86_has(f, isa));
+    return l->family == f->family && (f->family == EMO__CPU_X86 ? x86_has(f, isa) : arm64_has(f, isa));
 }
 
 emo_isa emo__cpu_features_best(const emo__cpu_features *f) {
     for (int i = LEVELS - 1; i > 0; i--)
-        if (emo__cpu_features_have(f, levels[i].isa))
+        if (emo__cpu_features_have(f, levels[i].isa) && (levels[i].isa != EMO_ISA_AVX512_BF16 || bf16_is_fast(f)))
             return levels[i].isa;
     return EMO_ISA_SCALAR;
 }

@@ -30,8 +30,9 @@ static const struct {
     emo_isa isa;
     emo_dtype compute;
 } ways[] = {
-    {EMO_ISA_SCALAR, EMO_DTYPE_F32}, {EMO_ISA_AVX2, EMO_DTYPE_F32},  {EMO_ISA_AVX512, EMO_DTYPE_F32},
-    {EMO_ISA_NEON, EMO_DTYPE_F32},   {EMO_ISA_AUTO, EMO_DTYPE_BF16}, {EMO_ISA_AVX512, EMO_DTYPE_BF16},
+    {EMO_ISA_SCALAR, EMO_DTYPE_F32},       {EMO_ISA_AVX2, EMO_DTYPE_F32},  {EMO_ISA_AVX512, EMO_DTYPE_F32},
+    {EMO_ISA_NEON, EMO_DTYPE_F32},         {EMO_ISA_AUTO, EMO_DTYPE_BF16}, {EMO_ISA_AVX512, EMO_DTYPE_BF16},
+    {EMO_ISA_AVX512_BF16, EMO_DTYPE_BF16},
 };
 
 /* Switches about half of the experts of each layer off, or with a share of 1 all but `least`, which stay in any case.

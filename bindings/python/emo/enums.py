@@ -177,9 +177,12 @@ class Isa(enum.IntEnum):
     AUTO = 0
     SCALAR = 1
     NEON = 16
+    NEON_DOT = 20  # with dot products of 8 bits
+    NEON_BF16 = 24  # with those and bf16
     AVX2 = 32
     AVX512 = 48
     AVX512_VNNI = 52  # with whole numbers of 8 bits
+    AVX512_BF16 = 56  # with that and bf16; chosen by itself where it is faster than AVX-512 without
     AMX = 64  # reserved
 
 

@@ -16,6 +16,8 @@ const emo__gemm_kernels *emo__gemm_kernels_of(emo_isa isa, emo_dtype compute) {
 #if defined(__x86_64__)
     if (isa >= EMO_ISA_AMX && bf16)
         return &emo__gemm_amx;
+    if (isa >= EMO_ISA_AVX512_BF16 && bf16)
+        return &emo__gemm_pairs_avx512;
     if (isa >= EMO_ISA_AVX512_VNNI && bf16)
         return &emo__gemm_avx512_vnni;
     if (isa >= EMO_ISA_AVX512)
@@ -23,6 +25,10 @@ const emo__gemm_kernels *emo__gemm_kernels_of(emo_isa isa, emo_dtype compute) {
     if (isa >= EMO_ISA_AVX2)
         return bf16 ? &emo__gemm_avx2_bf16 : &emo__gemm_avx2;
 #elif defined(__aarch64__)
+    if (isa >= EMO_ISA_NEON_BF16 && bf16)
+        return &emo__gemm_pairs_neon;
+    if (isa >= EMO_ISA_NEON_DOT && bf16)
+        return &emo__gemm_neon_dot;
     if (isa >= EMO_ISA_NEON)
         return bf16 ? &emo__gemm_neon_bf16 : &emo__gemm_neon;
 #endif

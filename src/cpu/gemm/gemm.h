@@ -7,7 +7,8 @@
  * its row of A, its column of B and the instruction-set level alone: single, batched and masked runs agree bit for bit.
  *
  * In bf16 both operands are rounded to bf16 (to nearest, ties to even) while they are packed, and sums stay f32. The
- * levels without matrix units of their own for it keep the order above. AMX takes k in steps of 32 and goes on from
+ * levels without instructions of their own for it keep the order above. Those that add two products at once take k in
+ * steps of two in that order, with what the instruction makes of two. AMX takes k in steps of 32 and goes on from
  * what C holds, block after block; the end of a block that is no multiple of 32 counts as zeros. There, too, an element
  * depends on its row and its column alone.
  */
@@ -98,6 +99,9 @@ extern const emo__gemm_kernels emo__gemm_neon_bf16;
 extern const emo__gemm_kernels emo__gemm_avx2_bf16;
 extern const emo__gemm_kernels emo__gemm_avx512_bf16;
 extern const emo__gemm_kernels emo__gemm_avx512_vnni; /* bf16 */
+extern const emo__gemm_kernels emo__gemm_neon_dot;    /* bf16 */
+extern const emo__gemm_kernels emo__gemm_pairs_neon;
+extern const emo__gemm_kernels emo__gemm_pairs_avx512;
 extern const emo__gemm_kernels emo__gemm_amx;
 
 /* The kernels of a level for products in f32 or bf16. */

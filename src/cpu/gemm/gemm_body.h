@@ -4,64 +4,22 @@
  * load_f16 (VL elements as floats), transpose(vec[VL]), where cheap PAIR_LOW(v) and PAIR_HIGH(v) (the halves of each
  * 32-bit word, as bf16), QUANTISED (the product with quantised weights, or NULL), and the names of two tables, KERNELS
  * and KERNELS_BF16. ROUNDED_KERNELS makes more like the second. */
-#include "cpu/gemm/gemm_quant.h"
-#include "tensor/dtype.h"
+#include "cpu/gemm/gemm_lanes_body.h"
 
-#define NR (NRV * VL)
-#define INLINE static inline __attribute__((always_inline))
-
-/* Into the second level; the address may lie past the operand, which a prefetch ignores. */
-#define PREFETCH(address) __builtin_prefetch((const void *)(address), 0, 2)
-
-enum { ROWS_AHEAD = 8 }; /* stored rows from the one being read to the one being prefetched */
+#define PER_STEP 1
+#define V_STEP(a, b, c) V_FMA((a), (b), (c))
+#include "cpu/gemm/gemm_micro_body.h"
 
 /* ---- packing ---- */
 
-INLINE float load_one(const char *p, emo_dtype dtype) {
-    uint16_t h;
-    if (dtype == EMO_DTYPE_F32) {
-        float f;
-        memcpy(&f, p, sizeof f);
-        return f;
-    }
-    memcpy(&h, p, sizeof h);
-    return dtype == EMO_DTYPE_BF16 ? emo__bf16_to_f32(h) : emo__f16_to_f32(h);
-}
-
-INLINE vec load_some(const char *p, emo_dtype dtype) {
-    if (dtype == EMO_DTYPE_F32)
-        return load_f32(p);
-    return dtype == EMO_DTYPE_BF16 ? load_bf16(p) : load_f16(p);
-}
-
 /* Stored rows are the panel's lanes: transpose blocks of VL x VL. A width that VL does not divide has one group whose
- * stores overlap; they go up in k, so that the surplus is overwritten. `more` rows follow the panel (only to prefetch).
- */
+ * stores overlap; they go up in k, so that the surplus is overwritten. */
 INLINE void pack_lanes(float *dst, int width, const emo__gemm_operand *x, int64_t first, int lanes, int64_t more,
                        int64_t k0, int64_t kc, emo_dtype dtype) {
     const int64_t size = dtype == EMO_DTYPE_F32 ? 4 : 2;
     for (int group = 0; group < width; group += VL) {
-        const char *rows[VL];
-        uintptr_t next[VL];
-        float scale[VL];
-        int have = width - group < VL ? width - group : VL;
-        for (int l = 0; l < VL; l++) {
-            int lane = group + l < lanes ? group + l : lanes - 1;
-            rows[l] = emo__stored_row(x, first + lane, size) + k0 * size;
-            scale[l] = x->scale != NULL ? x->scale[first + lane] : 1.0f;
-        }
-        /* Short visits to many rows defeat the hardware's prefetcher: ask for the next panel's row through `order`, or
-         * for the row's next k block, or the next panel's first. */
-        for (int l = 0; l < VL; l++) {
-            if (x->order != NULL)
-                next[l] =
-                    (uintptr_t)(emo__stored_row(
-                                    x, first + (group + l < more ? width : 0) + (group + l < lanes ? group + l : 0),
-                                    size) +
-                                k0 * size);
-            else
-                next[l] = (uintptr_t)rows[l] + (uintptr_t)((k0 + kc < x->ld ? kc : width * x->ld - k0) * size);
-        }
+        lane_group g;
+        find_lanes(&g, group, width, x, first, lanes, more, k0, kc, size);
         float *out = dst + group;
         int64_t kk = 0;
 #ifdef PAIR_LOW
@@ -70,8 +28,8 @@ INLINE void pack_lanes(float *dst, int width, const emo__gemm_operand *x, int64_
             vec block[VL];
 #pragma GCC unroll 16
             for (int l = 0; l < VL; l++) {
-                block[l] = load_f32(rows[l] + kk * size);
-                PREFETCH(next[l] + (uintptr_t)(kk * size));
+                block[l] = load_f32(g.rows[l] + kk * size);
+                PREFETCH(g.next[l] + (uintptr_t)(kk * size));
             }
             transpose(block);
 #pragma GCC unroll 16
@@ -85,12 +43,12 @@ INLINE void pack_lanes(float *dst, int width, const emo__gemm_operand *x, int64_
             vec block[VL];
 #pragma GCC unroll 16
             for (int l = 0; l < VL; l++) {
-                block[l] = load_some(rows[l] + kk * size, dtype);
-                PREFETCH(next[l] + (uintptr_t)(kk * size));
+                block[l] = load_some(g.rows[l] + kk * size, dtype);
+                PREFETCH(g.next[l] + (uintptr_t)(kk * size));
             }
             transpose(block);
             if (x->scale != NULL) {
-                vec s = V_LOAD(scale);
+                vec s = V_LOAD(g.scale);
 #pragma GCC unroll 16
                 for (int l = 0; l < VL; l++)
                     block[l] = V_MUL(block[l], s);
@@ -100,9 +58,9 @@ INLINE void pack_lanes(float *dst, int width, const emo__gemm_operand *x, int64_
                 V_STORE(out + (kk + l) * width, block[l]);
         }
         for (; kk < kc; kk++)
-            for (int l = 0; l < have; l++) {
-                float value = load_one(rows[l] + kk * size, dtype);
-                out[kk * width + l] = x->scale != NULL ? value * scale[l] : value;
+            for (int l = 0; l < g.have; l++) {
+                float value = load_one(g.rows[l] + kk * size, dtype);
+                out[kk * width + l] = x->scale != NULL ? value * g.scale[l] : value;
             }
     }
 }
@@ -185,120 +143,6 @@ static void pack_b(float *dst, const emo__gemm_operand *b, int64_t first, int la
         pack_b_as(dst, b, first, lanes, k0, kc, EMO_DTYPE_BF16);
     else
         pack_b_as(dst, b, first, lanes, k0, kc, EMO_DTYPE_F16);
-}
-
-/* ---- the micro-kernel ---- */
-
-INLINE void store_tile(vec acc[MR][NRV], int rows, float *c, int64_t ldc, float alpha, float beta) {
-    vec scale = V_SET1(alpha), keep = V_SET1(beta);
-#pragma GCC unroll 16
-    for (int i = 0; i < rows; i++) {
-#pragma GCC unroll 4
-        for (int j = 0; j < NRV; j++) {
-            float *p = c + i * ldc + j * VL;
-            vec t = V_MUL(scale, acc[i][j]);
-            if (beta == 1.0f)
-                t = V_ADD(V_LOAD(p), t);
-            else if (beta != 0.0f)
-                t = V_ADD(V_MUL(keep, V_LOAD(p)), t);
-            V_STORE(p, t);
-        }
-    }
-}
-
-/* One step along k. */
-INLINE void micro_step(vec acc[MR][NRV], const int rows, const float *a, const float *b) {
-    vec bv[NRV];
-#pragma GCC unroll 4
-    for (int j = 0; j < NRV; j++)
-        bv[j] = V_LOAD(b + j * VL);
-#pragma GCC unroll 16
-    for (int i = 0; i < rows; i++) {
-        vec av = V_SET1(a[i]);
-#pragma GCC unroll 4
-        for (int j = 0; j < NRV; j++)
-            acc[i][j] = V_FMA(av, bv[j], acc[i][j]);
-    }
-}
-
-enum { STEPS_PER_LINE = 4, LINE = 16 /* floats */ };
-
-INLINE void micro_rows(int64_t kc, const float *a, const float *b, const int rows, int cols, float *c, int64_t ldc,
-                       float alpha, float beta) {
-    vec acc[MR][NRV];
-#pragma GCC unroll 16
-    for (int i = 0; i < rows; i++)
-#pragma GCC unroll 4
-        for (int j = 0; j < NRV; j++)
-            acc[i][j] = V_ZERO;
-    int64_t kk = 0;
-    /* C is asked for line by line: all lines at once would keep the loads of A and B waiting */
-    for (int i = 0; i < rows; i++)
-        for (int j = 0; j < NR && kk + STEPS_PER_LINE <= kc; j += LINE, kk += STEPS_PER_LINE) {
-            __builtin_prefetch(c + i * ldc + j, 1, 3);
-#pragma GCC unroll 1 /* unrolled, it would need more registers than there are */
-            for (int step = 0; step < STEPS_PER_LINE; step++, a += MR, b += NR)
-                micro_step(acc, rows, a, b);
-        }
-    for (; kk < kc; kk++, a += MR, b += NR)
-        micro_step(acc, rows, a, b);
-    if (cols == NR) {
-        store_tile(acc, rows, c, ldc, alpha, beta);
-        return;
-    }
-    float edge[MR * NR];
-#pragma GCC unroll 16
-    for (int i = 0; i < rows; i++)
-#pragma GCC unroll 4
-        for (int j = 0; j < NRV; j++)
-            V_STORE(edge + i * NR + j * VL, acc[i][j]);
-    for (int i = 0; i < rows; i++)
-        for (int j = 0; j < cols && j < NR; j++) {
-            float t = alpha * edge[i * NR + j];
-            if (beta != 0.0f)
-                t = beta * c[i * ldc + j] + t;
-            c[i * ldc + j] = t;
-        }
-}
-
-#define ROWS(r)                                                                                                        \
-    static void micro_##r(int64_t kc, const float *a, const float *b, int cols, float *c, int64_t ldc, float alpha,    \
-                          float beta) {                                                                                \
-        micro_rows(kc, a, b, (r) < MR ? (r) : MR, cols, c, ldc, alpha, beta);                                          \
-    }
-ROWS(1)
-ROWS(2)
-ROWS(3)
-ROWS(4)
-#if MR > 4
-ROWS(5)
-ROWS(6)
-#endif
-#if MR > 6
-ROWS(7)
-ROWS(8)
-ROWS(9)
-ROWS(10)
-ROWS(11)
-ROWS(12)
-ROWS(13)
-ROWS(14)
-#endif
-
-typedef void (*micro_fn)(int64_t, const float *, const float *, int, float *, int64_t, float, float);
-static const micro_fn micro_table[] = {
-    micro_1, micro_2, micro_3, micro_4,
-#if MR > 4
-    micro_5, micro_6,
-#endif
-#if MR > 6
-    micro_7, micro_8, micro_9, micro_10, micro_11, micro_12, micro_13, micro_14,
-#endif
-};
-
-static void micro(int64_t kc, const float *a, const float *b, int rows, int cols, float *c, int64_t ldc, float alpha,
-                  float beta) {
-    micro_table[rows - 1](kc, a, b, cols, c, ldc, alpha, beta);
 }
 
 const emo__gemm_kernels KERNELS = {

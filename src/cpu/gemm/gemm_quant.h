@@ -25,5 +25,7 @@ int emo__gemm_quant_vnni(const emo__gemm *g, int64_t m0, int64_t m1, int64_t n0,
                          size_t floats);
 int emo__gemm_quant_neon(const emo__gemm *g, int64_t m0, int64_t m1, int64_t n0, int64_t n1, float *work,
                          size_t floats);
+int emo__gemm_quant_neon_dot(const emo__gemm *g, int64_t m0, int64_t m1, int64_t n0, int64_t n1, float *work,
+                             size_t floats);
 
 #endif

@@ -14,11 +14,12 @@ typedef struct way {
     emo_dtype compute;
 } way;
 
-static const way ways[] = {{EMO_ISA_SCALAR, EMO_DTYPE_F32},       {EMO_ISA_NEON, EMO_DTYPE_F32},
-                           {EMO_ISA_AVX2, EMO_DTYPE_F32},         {EMO_ISA_AVX512, EMO_DTYPE_F32},
-                           {EMO_ISA_SCALAR, EMO_DTYPE_BF16},      {EMO_ISA_NEON, EMO_DTYPE_BF16},
-                           {EMO_ISA_AVX2, EMO_DTYPE_BF16},        {EMO_ISA_AVX512, EMO_DTYPE_BF16},
-                           {EMO_ISA_AVX512_VNNI, EMO_DTYPE_BF16}, {EMO_ISA_AMX, EMO_DTYPE_BF16}};
+static const way ways[] = {
+    {EMO_ISA_SCALAR, EMO_DTYPE_F32},    {EMO_ISA_NEON, EMO_DTYPE_F32},         {EMO_ISA_AVX2, EMO_DTYPE_F32},
+    {EMO_ISA_AVX512, EMO_DTYPE_F32},    {EMO_ISA_SCALAR, EMO_DTYPE_BF16},      {EMO_ISA_NEON, EMO_DTYPE_BF16},
+    {EMO_ISA_NEON_DOT, EMO_DTYPE_BF16}, {EMO_ISA_NEON_BF16, EMO_DTYPE_BF16},   {EMO_ISA_AVX2, EMO_DTYPE_BF16},
+    {EMO_ISA_AVX512, EMO_DTYPE_BF16},   {EMO_ISA_AVX512_VNNI, EMO_DTYPE_BF16}, {EMO_ISA_AVX512_BF16, EMO_DTYPE_BF16},
+    {EMO_ISA_AMX, EMO_DTYPE_BF16}};
 enum { WAYS = sizeof ways / sizeof ways[0] };
 static const emo_dtype dtypes[] = {EMO_DTYPE_F32,  EMO_DTYPE_F16,  EMO_DTYPE_BF16,
                                    EMO_DTYPE_Q8_0, EMO_DTYPE_Q4_0, EMO_DTYPE_Q4_K};
@@ -66,14 +67,20 @@ static void *as_dtype(float *exact, size_t n, emo_dtype dtype) {
     return b;
 }
 
-/* A number as a product in `compute` sees it. */
-static double seen(float x, emo_dtype compute) {
-    uint16_t half;
-    if (compute == EMO_DTYPE_BF16) {
-        assert_true(emo__convert(&half, EMO_DTYPE_BF16, &x, EMO_DTYPE_F32, 1));
-        assert_true(emo__convert(&x, EMO_DTYPE_F32, &half, EMO_DTYPE_BF16, 1));
+/* n numbers as a product in `compute` sees them; the caller frees them. */
+static double *seen(const float *x, size_t n, emo_dtype compute) {
+    double *out = malloc((n + 1) * sizeof *out);
+    assert_non_null(out);
+    for (size_t i = 0; i < n; i++) {
+        float rounded = x[i];
+        uint16_t half;
+        if (compute == EMO_DTYPE_BF16) {
+            assert_true(emo__convert(&half, EMO_DTYPE_BF16, &rounded, EMO_DTYPE_F32, 1));
+            assert_true(emo__convert(&rounded, EMO_DTYPE_F32, &half, EMO_DTYPE_BF16, 1));
+        }
+        out[i] = (double)rounded;
     }
-    return (double)x;
+    return out;
 }
 
 static void check_product(machine *mc, int64_t m, int64_t n, int64_t k, int ta, int tb, emo_dtype dtype, float alpha,
@@ -89,12 +96,13 @@ static void check_product(machine *mc, int64_t m, int64_t n, int64_t k, int ta, 
                 c[i * ldc + j] = NAN; /* must not be read */
     emo_gemm_args args = {ta, tb, m, n, k, alpha, a, lda, typed, dtype, ldb, beta, c, ldc};
     EXPECT_OK(mc->backend->ops->gemm(mc->exec, &args, &err));
+    double *seen_a = seen(a, na, mc->compute), *seen_b = seen(b, nb, mc->compute);
     for (int64_t i = 0; i < m; i++)
         for (int64_t j = 0; j < n; j++) {
             double s = 0.0;
             for (int64_t p = 0; p < k; p++)
-                s += seen(ta ? a[p * lda + i] : a[i * lda + p], mc->compute) *
-                     seen(tb ? b[j * ldb + p] : b[p * ldb + j], mc->compute);
+                s +=
+                    (ta ? seen_a[p * lda + i] : seen_a[i * lda + p]) * (tb ? seen_b[j * ldb + p] : seen_b[p * ldb + j]);
             want[i * ldc + j] = (float)((double)alpha * s + (beta != 0.0f ? (double)beta * want[i * ldc + j] : 0.0));
         }
     /* |a|, |b| < 1: k products, each step rounds by at most 2^-24 of a sum that stays below sqrt(k) in practice */
@@ -108,6 +116,8 @@ static void check_product(machine *mc, int64_t m, int64_t n, int64_t k, int ta, 
     free(c);
     free(want);
     free(typed);
+    free(seen_a);
+    free(seen_b);
 }
 
 static void test_against_double(void **state) {
@@ -229,6 +239,8 @@ static void test_quantised(void **state) {
             emo_weight none = {0};
             machine mc = open_machine(2, ways[level]);
             int bytes = mc.compute == EMO_DTYPE_BF16 && ways[level].isa != EMO_ISA_SCALAR;
+            double *left = seen(bytes ? seen_x : x, M * K, bytes ? EMO_DTYPE_F32 : mc.compute);
+            double *right = seen(w, N * K, bytes ? EMO_DTYPE_F32 : mc.compute);
             linear(&mc, 0, M, x, &weight, &none, y);
             for (int rows = 1; rows < M; rows += rows < 5 ? 1 : 11) { /* 5, 16 and 27 on tiles */
                 linear(&mc, 0, rows, x, &weight, &none, few);
@@ -244,14 +256,15 @@ static void test_quantised(void **state) {
                 for (int n = 0; n < N; n++) {
                     double want = 0.0;
                     for (int k = 0; k < K; k++)
-                        want += bytes ? (double)seen_x[t * K + k] * (double)w[n * K + k]
-                                      : seen(x[t * K + k], mc.compute) * seen(w[n * K + k], mc.compute);
+                        want += left[t * K + k] * right[n * K + k];
                     /* sixteen sums of numbers of this size in f32, and the f32 products of scales */
                     if (!(fabs(want - (double)y[t * N + n]) < 2e-5))
                         fail_msg("level %zu, type %d: [%d, %d] is %.7f and not %.7f", level, (int)dtypes[d], t, n,
                                  (double)y[t * N + n], want);
                 }
             close_machine(&mc);
+            free(left);
+            free(right);
             free(typed);
             free(w);
         }

@@ -2,6 +2,7 @@
 /* Which levels follow from what a processor and its system say: on machines that are made up, bit by bit. */
 #include "cpu/isa.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "support/support.h"
@@ -56,17 +57,17 @@ static void test_x86(void **state) {
         {WORD(leaf_7_ebx), 31, EMO_ISA_AVX2, "AVX512VL"},
         {WORD(leaf_7_ecx), 11, EMO_ISA_AVX512, "AVX512_VNNI"},
         {WORD(leaf_7_1_eax), 5, EMO_ISA_AVX512_VNNI, "AVX512_BF16"},
-        {WORD(leaf_7_edx), 22, EMO_ISA_AVX512_VNNI, "AMX_BF16"},
-        {WORD(leaf_7_edx), 24, EMO_ISA_AVX512_VNNI, "AMX_TILE"},
-        {WORD(leaf_7_edx), 25, EMO_ISA_AVX512_VNNI, "AMX_INT8"},
+        {WORD(leaf_7_edx), 22, EMO_ISA_AVX512_BF16, "AMX_BF16"},
+        {WORD(leaf_7_edx), 24, EMO_ISA_AVX512_BF16, "AMX_TILE"},
+        {WORD(leaf_7_edx), 25, EMO_ISA_AVX512_BF16, "AMX_INT8"},
         {WORD(xcr0), 1, EMO_ISA_SCALAR, "saved SSE registers"},
         {WORD(xcr0), 2, EMO_ISA_SCALAR, "saved AVX registers"},
         {WORD(xcr0), 5, EMO_ISA_AVX2, "saved mask registers"},
         {WORD(xcr0), 6, EMO_ISA_AVX2, "saved upper halves"},
         {WORD(xcr0), 7, EMO_ISA_AVX2, "saved upper registers"},
-        {WORD(xcr0), 17, EMO_ISA_AVX512_VNNI, "saved tile configuration"},
-        {WORD(xcr0), 18, EMO_ISA_AVX512_VNNI, "saved tile data"},
-        {WORD(on_request), 18, EMO_ISA_AVX512_VNNI, "tiles on request"},
+        {WORD(xcr0), 17, EMO_ISA_AVX512_BF16, "saved tile configuration"},
+        {WORD(xcr0), 18, EMO_ISA_AVX512_BF16, "saved tile data"},
+        {WORD(on_request), 18, EMO_ISA_AVX512_BF16, "tiles on request"},
     };
     emo__cpu_features f = x86();
     expect(&f, EMO_ISA_AMX, "nothing");
@@ -82,6 +83,27 @@ static void test_x86(void **state) {
     }
 }
 
+/* Intel's processors with AMX can run the level of vdpbf16ps, which is slow on them: without tiles they take the one
+ * below. */
+static void test_slow_bf16(void **state) {
+    (void)state;
+    static const struct {
+        uint32_t signature;
+        emo_isa best;
+    } rows[] = {{0x000806F8, EMO_ISA_AVX512_VNNI},  /* Sapphire Rapids */
+                {0x000C06F2, EMO_ISA_AVX512_VNNI},  /* Emerald Rapids */
+                {0x0005065B, EMO_ISA_AVX512_BF16}}; /* Cooper Lake */
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        emo__cpu_features f = x86();
+        f.intel = true;
+        f.leaf_1_eax = rows[i].signature;
+        expect(&f, EMO_ISA_AMX, "nothing");
+        f.on_request = 0;
+        assert_int_equal(emo__cpu_features_best(&f), rows[i].best);
+        assert_true(emo__cpu_features_have(&f, EMO_ISA_AVX512_BF16)); /* when it is asked for */
+    }
+}
+
 static void test_others(void **state) {
     (void)state;
     emo__cpu_features f = x86();
@@ -89,8 +111,22 @@ static void test_others(void **state) {
     for (emo_isa isa = 0; isa < 128; isa++)
         assert_int_equal(emo__cpu_features_have(&f, isa), isa == EMO_ISA_SCALAR);
     assert_int_equal(emo__cpu_features_best(&f), EMO_ISA_SCALAR);
-    f.family = EMO__CPU_ARM64;
-    expect(&f, EMO_ISA_NEON, "anything of Arm");
+}
+
+static void test_arm64(void **state) {
+    (void)state;
+    emo__cpu_features f = {.family = EMO__CPU_ARM64};
+    expect(&f, EMO_ISA_NEON, "extensions");
+    f.hwcap2 = 1 << 14; /* BF16 */
+    expect(&f, EMO_ISA_NEON, "ASIMDDP");
+    f.hwcap = 1 << 20; /* ASIMDDP */
+    expect(&f, EMO_ISA_NEON_BF16, "nothing");
+    f.hwcap2 = 0;
+    expect(&f, EMO_ISA_NEON_DOT, "BF16");
+    f.hwcap2 = ~(UINT64_C(1) << 14);
+    expect(&f, EMO_ISA_NEON_DOT, "BF16");
+    f = (emo__cpu_features){.family = EMO__CPU_ARM64, .hwcap = ~(UINT64_C(1) << 20), .hwcap2 = ~UINT64_C(0)};
+    expect(&f, EMO_ISA_NEON, "ASIMDDP");
 }
 
 /* The option takes each level that this machine has, and refuses the others by their names. */
@@ -120,12 +156,14 @@ static void test_option(void **state) {
     }
     assert_true(levels >= 5);
     emo_runtime *rt = test_runtime(1, EMO_ISA_AUTO);
+    (void)printf("this machine: %s\n", emo_isa_name(emo_runtime_isa(rt))); /* scripts/test_aarch64.sh reads it */
     assert_int_equal(emo_runtime_isa(rt), emo__cpu_features_best(&here));
     emo_runtime_release(rt);
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_x86), cmocka_unit_test(test_others),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_x86), cmocka_unit_test(test_slow_bf16),
+                                       cmocka_unit_test(test_others), cmocka_unit_test(test_arm64),
                                        cmocka_unit_test(test_option)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
