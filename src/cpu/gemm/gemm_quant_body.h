@@ -11,6 +11,10 @@
  *   V_NUMBERS(dots, sum): dots as floats, without what dot_four adds too much, in terms of the sum of q. */
 
 enum { ROWS = 4 }; /* of A at a time: their sums stay in registers */
+/* And where there are as many, the including file may say: a level with more registers. */
+#ifndef MANY_ROWS
+#define MANY_ROWS ROWS
+#endif
 
 /* VL rows of the weight, for all of k, when more than ROWS rows of A want them. */
 typedef struct weight_rows {
@@ -87,20 +91,20 @@ static void read_q4_k(stored_rows rows, int64_t blocks, const weight_rows *w) {
 /* What one block adds for `rows` rows of A from `first` on; `rows` is a constant where it is inlined. */
 INLINE void add_block(vecf *sums, const veci words[WORDS], vecf scale, vecf shift, int64_t b, const activations *x,
                       int64_t first, const int rows, const int offset) {
-    veci dots[ROWS];
+    veci dots[MANY_ROWS];
     for (int r = 0; r < rows; r++)
         dots[r] = W_ZERO;
 #pragma GCC unroll 8
     for (int j = 0; j < WORDS; j++) {
         factor f = word_for_dots(words[j]);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int r = 0; r < rows; r++) {
             int32_t four;
             memcpy(&four, x->q + ((first + r) * x->blocks + b) * BLOCK + j * 4, sizeof four);
             dots[r] = dot_four(dots[r], f, four);
         }
     }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int r = 0; r < rows; r++) {
         const int64_t at = (first + r) * x->blocks + b;
         vecf v = V_MUL(scale, V_NUMBERS(dots[r], x->sum[at]));
@@ -154,15 +158,20 @@ static void columns(float *c, int64_t ldc, int cols, int64_t rows, int from_c, s
         read_small(from, x->blocks, w, EMO_DTYPE_Q4_0);
     for (int64_t first = 0; first < rows;) {
         /* up to three rows share one reading of the weight */
-        const int count = rows - first >= ROWS ? ROWS : stored != NULL ? (int)rows : 1;
-        float part[ROWS][VL] = {{0}};
-        vecf sums[ROWS];
+        const int count = rows - first >= MANY_ROWS ? MANY_ROWS
+                          : rows - first >= ROWS    ? ROWS
+                          : stored != NULL          ? (int)rows
+                                                    : 1;
+        float part[MANY_ROWS][VL] = {{0}};
+        vecf sums[MANY_ROWS];
         for (int r = 0; r < count; r++) {
             if (from_c)
                 memcpy(part[r], c + (first + r) * ldc, (size_t)cols * sizeof(float));
             sums[r] = V_LOAD(part[r]);
         }
-        if (count == ROWS)
+        if (MANY_ROWS > ROWS && count == MANY_ROWS)
+            some_rows(sums, NULL, w, x, first, MANY_ROWS, dtype);
+        else if (count == ROWS)
             some_rows(sums, stored, w, x, first, ROWS, dtype);
         else if (count == 1)
             some_rows(sums, stored, w, x, first, 1, dtype);

@@ -5,6 +5,7 @@
 
 #define VL 16
 #define KERNEL emo__gemm_quant_vnni
+#define MANY_ROWS 8
 #define INLINE static inline __attribute__((always_inline))
 #include "cpu/gemm/gemm_quant_avx512.h"
 
