@@ -48,6 +48,14 @@ void emo_cuda_pinned_free(emo_backend *backend, void *ptr);
 emo_status emo_cuda_copy_pinned(emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err);
 emo_status emo_cuda_after(emo_exec *exec, emo_exec *other, emo_error *err);
 
+/* ---- order between execs (events.cu) ---- */
+
+emo_status emo_cuda_event_create(emo_backend *backend, emo_event **out, emo_error *err);
+void emo_cuda_event_destroy(emo_backend *backend, emo_event *event);
+emo_status emo_cuda_event_record(emo_exec *exec, emo_event *event, emo_error *err);
+emo_status emo_cuda_event_order(emo_exec *exec, emo_event *event, emo_error *err);
+emo_status emo_cuda_event_wait(emo_backend *backend, emo_event *event, emo_error *err);
+
 /* ---- transfers (stage.cu) ---- */
 
 emo_status emo_cuda_transfers_create(emo_cuda_exec *exec, emo_error *err);

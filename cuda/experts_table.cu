@@ -35,6 +35,17 @@ void emo_cuda_table_free(emo_backend *backend, emo_expert_table *table) {
     table->device = NULL;
 }
 
+/* What launches ask of the slots, found out. */
+static void look_at_all(emo_cuda_table *t, const emo_expert_table *table) {
+    const emo_expert_slot *slots = t->slots;
+    memset(t, 0, sizeof *t);
+    t->slots = slots;
+    t->count = table->count > 0 ? table->count : 0;
+    t->fast = 1;
+    for (int32_t e = 0; e < t->count; e++)
+        look_at(t, &table->slots[e]);
+}
+
 static emo_status make(emo_exec *exec, const emo_expert_table *table, emo_cuda_table *t, emo_error *err) {
     emo_cuda_device *device = emo_cuda_of(exec)->device;
     size_t bytes = (size_t)t->count * sizeof *table->slots;
@@ -51,11 +62,8 @@ emo_status emo_cuda_table_sync(emo_exec *exec, emo_expert_table *table, emo_erro
     emo_cuda_table *t = (emo_cuda_table *)device->services.alloc(device->services.ctx, sizeof *t);
     if (t == NULL)
         return emo_cuda_fail(err, EMO_E_OUT_OF_MEMORY, "out of host memory for a table of experts");
-    memset(t, 0, sizeof *t);
-    t->count = table->count > 0 ? table->count : 0;
-    t->fast = 1;
-    for (int32_t e = 0; e < t->count; e++)
-        look_at(t, &table->slots[e]);
+    t->slots = NULL;
+    look_at_all(t, table);
     emo_expert_table fresh = *table;
     fresh.device = t;
     emo_status status = emo_cuda_enter(device, &previous, err);
@@ -66,5 +74,21 @@ emo_status emo_cuda_table_sync(emo_exec *exec, emo_expert_table *table, emo_erro
     emo_cuda_table_free(exec->backend, status == EMO_OK ? table : &fresh);
     if (status == EMO_OK)
         table->device = t;
+    return status;
+}
+
+/* The exec's stream orders the new slots behind the work that reads the old ones. */
+emo_status emo_cuda_table_update(emo_exec *exec, emo_expert_table *table, emo_error *err) {
+    const emo_cuda_device *device = emo_cuda_of(exec)->device;
+    emo_cuda_table *t = (emo_cuda_table *)table->device;
+    int previous;
+    if (t == NULL || t->count != table->count)
+        return emo_cuda_table_sync(exec, table, err);
+    EMO_CUDA_TRY(emo_cuda_enter(device, &previous, err));
+    emo_status status =
+        emo_cuda_send(exec, (void *)(uintptr_t)t->slots, table->slots, (size_t)t->count * sizeof *table->slots, err);
+    emo_cuda_leave(device, previous);
+    if (status == EMO_OK)
+        look_at_all(t, table);
     return status;
 }

@@ -22,6 +22,8 @@ static inline const emo_cuda_table *emo_cuda_table_of(const emo_expert_table *ta
 }
 
 emo_status emo_cuda_table_sync(emo_exec *exec, emo_expert_table *table, emo_error *err);
+/* The same for a table that the work of this exec alone uses. */
+emo_status emo_cuda_table_update(emo_exec *exec, emo_expert_table *table, emo_error *err);
 void emo_cuda_table_free(emo_backend *backend, emo_expert_table *table);
 
 #endif

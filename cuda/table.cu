@@ -92,10 +92,9 @@ static emo_status exec_reserve(emo_exec *exec, size_t bytes, emo_error *err) {
 
 static int32_t supports(const emo_backend *backend, int32_t op, emo_dtype weight_dtype) {
     (void)backend;
-    return op >= EMO_OP_EMBED && (op <= EMO_OP_ROWS || op == EMO_OP_ATTENTION_PAGES) &&
-           emo_is_weight_type(weight_dtype) &&
+    return op >= EMO_OP_EMBED && op <= EMO_OP_ATTENTION_PAGES && emo_is_weight_type(weight_dtype) &&
            (!emo_is_quantised(weight_dtype) || op == EMO_OP_EMBED || op == EMO_OP_LINEAR || op == EMO_OP_EXPERTS ||
-            op == EMO_OP_HEAD); /* forward only */
+            op == EMO_OP_HEAD || op == EMO_OP_EXPERTS_PARTS); /* forward only */
 }
 
 /* ---- operators ---- */
@@ -141,6 +140,12 @@ void emo_cuda_fill_table(emo_backend_ops *out) {
     ops.pinned_free = emo_cuda_pinned_free;
     ops.stream = emo_cuda_copy_pinned;
     ops.after = emo_cuda_after;
+    ops.event_create = emo_cuda_event_create;
+    ops.event_destroy = emo_cuda_event_destroy;
+    ops.event_record = emo_cuda_event_record;
+    ops.event_order = emo_cuda_event_order;
+    ops.event_wait = emo_cuda_event_wait;
+    ops.table_update = emo_cuda_table_update;
 #define PUT(entry, type) ops.entry = enter_##entry;
     EMO_OPERATORS(PUT, PUT)
 #undef PUT

@@ -170,7 +170,8 @@ __device__ static inline bool emo_x_find(const emo_experts_job<T> &job, int bm, 
 
 /* ---- steps around the products (experts_rows.cu) ---- */
 
-/* Token and weight of every row in plan order, and its tiles of `step` rows, as scratch. */
+/* Token and weight of every row in plan order, and its tiles of `step` rows, as scratch; for the phase RUN only the
+ * tiles of experts that are there. */
 emo_status emo_cuda_experts_lists(emo_exec *exec, const emo_experts_args *args, int32_t step, int32_t **token,
                                   float **weight, emo_cuda_tiles *tiles, emo_error *err);
 /* bf16 copy of f32 rows, its stride rounded up to `stride`. */

@@ -6,11 +6,11 @@ enum { BLOCK = 256 };
 
 /* Token and weight of every row in plan order; the last block makes the list of tiles. One launch, since decoding waits
  * for launches more than for anything else. */
-__global__ static void __launch_bounds__(BLOCK)
-    lists_k(emo_experts_args a, int32_t step, int32_t *token, float *weight, emo_cuda_tiles tiles) {
+__global__ static void __launch_bounds__(BLOCK) lists_k(emo_experts_args a, int32_t step, int32_t *token, float *weight,
+                                                        emo_cuda_tiles tiles, const emo_expert_slot *slots) {
     EMO_SHARED(int32_t, room, 33);
     if (blockIdx.x == gridDim.x - 1) {
-        emo_cuda_tiles_fill(a.offsets, a.experts, step, tiles, room);
+        emo_cuda_tiles_fill(a.offsets, a.experts, step, tiles, room, slots);
         return;
     }
     int64_t i = (int64_t)blockIdx.x * BLOCK + threadIdx.x;
@@ -24,6 +24,7 @@ __global__ static void __launch_bounds__(BLOCK)
 emo_status emo_cuda_experts_lists(emo_exec *exec, const emo_experts_args *args, int32_t step, int32_t **token,
                                   float **weight, emo_cuda_tiles *tiles, emo_error *err) {
     int64_t all = args->tokens * args->k_total;
+    const emo_expert_slot *slots = args->phases == EMO_EXPERTS_RUN ? emo_cuda_table_of(&args->table)->slots : NULL;
     void *room;
     EMO_CUDA_TRY(emo_cuda_scratch(exec, (size_t)all * sizeof(int32_t), &room, err));
     *token = (int32_t *)room;
@@ -31,7 +32,7 @@ emo_status emo_cuda_experts_lists(emo_exec *exec, const emo_experts_args *args, 
     *weight = (float *)room;
     EMO_CUDA_TRY(emo_cuda_tiles_room(exec, args->experts, all, step, tiles, err));
     return emo_cuda_launched(EMO_LAUNCH(lists_k, emo_blocks(all, BLOCK) + 1, BLOCK, 0, emo_cuda_stream(exec), *args,
-                                        step, *token, *weight, *tiles),
+                                        step, *token, *weight, *tiles, slots),
                              "experts: lists", err);
 }
 
@@ -190,6 +191,6 @@ emo_cuda_experts_shape emo_cuda_experts_shape_of(emo_exec *exec, const emo_exper
     s.hidden_stride = s.narrow ? emo_ceil_div(args->hidden, 8) * 8 : args->hidden;
     s.inner_stride = s.narrow ? emo_ceil_div(args->inner, 8) * 8 : args->inner;
     s.large = s.rows >= 64 * (int64_t)args->experts && args->hidden >= 128 && args->inner >= 128;
-    s.fast = emo_cuda_table_of(&args->table)->fast;
+    s.fast = args->phases == EMO_EXPERTS_COMBINE || emo_cuda_table_of(&args->table)->fast;
     return s;
 }

@@ -51,13 +51,17 @@ __device__ static inline int32_t emo_block_scan(int32_t v, int32_t *room, int32_
 }
 
 /* By one block: first the tiles before each group, then every tile looks its group up, so that one long group costs no
- * more than many short ones. room: 33 elements of shared memory. */
+ * more than many short ones. With slots, groups whose slot has no data get no tiles. room: 33 elements of shared
+ * memory. */
 __device__ static inline void emo_cuda_tiles_fill(const int32_t *offsets, int32_t groups, int32_t step,
-                                                  const emo_cuda_tiles &tiles, int32_t *room) {
+                                                  const emo_cuda_tiles &tiles, int32_t *room,
+                                                  const emo_expert_slot *slots = NULL) {
     int32_t done = 0;
     for (int32_t g0 = 0; g0 < groups; g0 += (int32_t)blockDim.x) {
         int32_t g = g0 + (int32_t)threadIdx.x, total;
         int32_t mine = g < groups ? (offsets[g + 1] - offsets[g] + step - 1) / step : 0;
+        if (slots != NULL && mine > 0 && slots[g].gate.data == NULL)
+            mine = 0;
         int32_t before = emo_block_scan(mine, room, &total);
         if (g < groups)
             tiles.of_group[g] = done + before;

@@ -25,6 +25,7 @@ extern "C" {
 
 typedef struct emo_backend emo_backend; /**< one opened device; the struct below */
 typedef struct emo_exec emo_exec;       /**< a stream with its scratch memory; the back end's own */
+typedef struct emo_event emo_event;     /**< a point in an exec's work; the back end's own */
 
 /* ---- views ---- */
 
@@ -290,6 +291,7 @@ enum { EMO_EXPERTS_RUN = 1, EMO_EXPERTS_COMBINE = 2 };
  * RUN:     the unweighted outputs of the experts whose slots have data go to `out`, a row for each of their
  *          assignments; the rows of other experts are left alone. `saved` is not written.
  * COMBINE: y (and out_norm) from `out`, whose rows are all there by then; the table is not looked at.
+ * How a row lies in `out` is the back end's own. Arguments but table and phases are the same in all these calls.
  * The sum is that of a call without phases, bit for bit, however the experts were shared out among RUNs.
  */
 typedef struct emo_experts_args {
@@ -314,7 +316,7 @@ typedef struct emo_experts_args {
     /* statistics for subset selection, forward only */
     float *out_norm; /**< [tokens, K] L2 norm of each expert's unweighted output; NULL: not wanted */
     int32_t phases;  /**< forward only; 0: all */
-    float *out;      /**< [tokens * K, hidden] in plan order, with phases */
+    float *out;      /**< with phases: [tokens * K, hidden rounded up to a multiple of 4], rows in plan order */
 } emo_experts_args;
 
 /** Elementwise SwiGLU of a dense MLP on [tokens, inner]: y = silu(gate) * up; backward: d_gate, d_up from dy. */
@@ -781,6 +783,23 @@ typedef struct emo_backend_ops {
     emo_status (*stream)(emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err);
     /** What is enqueued on `exec` from here on begins when what is enqueued on `other` by now is done. */
     emo_status (*after)(emo_exec *exec, emo_exec *other, emo_error *err);
+
+    /* order between execs; NULL: work is done when its call returns */
+
+    emo_status (*event_create)(emo_backend *backend, emo_event **out, emo_error *err);
+    /** What waits for it still does. */
+    void (*event_destroy)(emo_backend *backend, emo_event *event);
+    /** The event is now the point in the exec's work behind all that is enqueued. */
+    emo_status (*event_record)(emo_exec *exec, emo_event *event, emo_error *err);
+    /** What is enqueued on the exec from here on begins when what came before the event is done. An event that was
+     *  never recorded orders nothing. */
+    emo_status (*event_order)(emo_exec *exec, emo_event *event, emo_error *err);
+    /** The host waits for what came before the event. */
+    emo_status (*event_wait)(emo_backend *backend, emo_event *event, emo_error *err);
+
+    /** Like table_sync for a table that no other exec uses: nothing is allocated when its size is what it was. NULL:
+     *  table_sync does. */
+    emo_status (*table_update)(emo_exec *exec, emo_expert_table *table, emo_error *err);
 } emo_backend_ops;
 
 /** What every back end instance and exec begins with; the back end's own fields follow. */

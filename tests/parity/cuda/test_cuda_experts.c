@@ -128,7 +128,107 @@ static void experts_bf16(void **state) {
     run_rounds(EMO_DTYPE_BF16, TOLERANCE_BF16, 8);
 }
 
+/* ---- in phases ---- */
+
+/* The slots of experts e with e % of == which have data; of 1: all of them. */
+static void call_part(sides *side, emo_experts_args *a, const emo_expert_slot *all, int32_t which, int32_t of) {
+    emo_error err = EMO_ERROR_INIT;
+    emo_expert_slot slots[MAX_EXPERTS];
+    for (int32_t e = 0; e < a->experts; e++) {
+        slots[e] = all[e];
+        if (e % of != which)
+            slots[e].gate.data = slots[e].up.data = slots[e].down.data = NULL;
+    }
+    a->table = (emo_expert_table){slots, a->experts, NULL};
+    EXPECT_OK(side->ops->table_sync(side->exec, &a->table, &err));
+    SIDES_RUN(side, experts_forward, a);
+    side->ops->table_free(side->backend, &a->table);
+    memset(&a->table, 0, sizeof a->table); /* COMBINE does not look at it */
+}
+
+/* On one side in one call, on the other in as many as `parts` says: the same bits. Shapes with large tiles too, and the
+ * same tokens in two calls, whose tiles are small. */
+static void run_phases(sides *side, const round_shape *s, int32_t parts, int accumulate) {
+    emo_error err = EMO_ERROR_INIT;
+    int32_t n = s->n, k = s->k, offsets[MAX_EXPERTS + 1];
+    int64_t d = s->hidden, tokens = s->tokens, rows = tokens * k;
+    void *bytes[3 * MAX_EXPERTS];
+    emo_expert_slot host[MAX_EXPERTS], slots[MAX_EXPERTS];
+    memset(host, 0, sizeof host);
+    for (int32_t e = 0; e < n; e++) {
+        host[e].gate = parity_weight(s->dtype, s->inner, d, 20 + (uint64_t)e, &bytes[3 * e]);
+        host[e].up = parity_weight(s->dtype, s->inner, d, 40 + (uint64_t)e, &bytes[3 * e + 1]);
+        host[e].down = parity_weight(s->dtype, d, s->inner, 60 + (uint64_t)e, &bytes[3 * e + 2]);
+    }
+    int32_t *ids = malloc((size_t)rows * 4), *order = malloc((size_t)rows * 4), *inverse = malloc((size_t)rows * 4);
+    float *x = test_floats((size_t)(tokens * d), 1, 1.0f), *weights = test_floats((size_t)rows, 3, 1.0f);
+    sides_out y = sides_floats(tokens * d, 5), norm = sides_floats(rows, 6);
+    sides_out out = sides_floats(rows * ((d + 3) / 4 * 4), 7);
+    assert_true(ids != NULL && order != NULL && inverse != NULL);
+    for (int64_t i = 0; i < rows; i++)
+        ids[i] = (int32_t)(i * 7 % (n > 1 ? n - 1 : 1)); /* the last expert stays empty */
+    for (side->side = 1; side->side < SIDES_COUNT; side->side++) {
+        int64_t calls = side->side == 1 ? 1 : 2;
+        for (int32_t e = 0; e < n; e++) {
+            slots[e] = host[e];
+            slots[e].gate = sides_weight(side, host[e].gate);
+            slots[e].up = sides_weight(side, host[e].up);
+            slots[e].down = sides_weight(side, host[e].down);
+        }
+        const float *device_x = sides_in(side, x, (size_t)(tokens * d) * 4);
+        const float *device_weights = sides_in(side, weights, (size_t)rows * 4);
+        float *device_y = sides_io(side, &y), *device_norm = sides_io(side, &norm), *device_out = sides_io(side, &out);
+        for (int64_t c = 0; c < calls; c++) {
+            int64_t first = tokens * c / calls, count = tokens * (c + 1) / calls - first;
+            emo_plan_args plan = {count, k, n, ids + first * k, offsets, order, inverse};
+            emo_experts_args a = {
+                .tokens = count, .hidden = d, .inner = s->inner, .k_total = k, .experts = n, .accumulate = accumulate};
+            EXPECT_OK(side->cpu.ops->plan(side->cpu.exec, &plan, &err));
+            a.x = device_x + first * d;
+            a.offsets = sides_in(side, offsets, (size_t)(n + 1) * 4);
+            a.order = sides_in(side, order, (size_t)(count * k) * 4);
+            a.inverse = sides_in(side, inverse, (size_t)(count * k) * 4);
+            a.weights = device_weights + first * k;
+            a.y = device_y + first * d;
+            a.out_norm = device_norm + first * k;
+            if (side->side > 1) {
+                a.out = device_out;
+                a.phases = EMO_EXPERTS_RUN;
+                for (int32_t part = 0; part < parts; part++)
+                    call_part(side, &a, slots, part, parts);
+                a.phases = EMO_EXPERTS_COMBINE;
+                SIDES_RUN(side, experts_forward, &a);
+            } else {
+                call_part(side, &a, slots, 0, 1);
+            }
+        }
+        sides_finish(side, "experts in phases");
+    }
+    assert_memory_equal(y.of[1], y.of[2], y.n * sizeof(float));
+    assert_memory_equal(norm.of[1], norm.of[2], norm.n * sizeof(float));
+    sides_free(&y), sides_free(&norm), sides_free(&out);
+    for (int32_t i = 0; i < 3 * n; i++)
+        free(bytes[i]);
+    free(ids), free(order), free(inverse), free(x), free(weights);
+}
+
+static void phases_keep_the_bits(void **state) {
+    (void)state;
+    static const round_shape shapes[] = {{8, 3, 20, 40, 24, EMO_DTYPE_BF16},
+                                         {5, 2, 9, 13, 7, EMO_DTYPE_F32},
+                                         {12, 4, 1, 32, 16, EMO_DTYPE_BF16},
+                                         {1, 1, 3, 2, 5, EMO_DTYPE_F32},
+                                         {2, 2, 120, 128, 136, EMO_DTYPE_BF16}};
+    for (int compute = 0; compute < 2; compute++) {
+        sides side = sides_open(compute ? EMO_DTYPE_BF16 : EMO_DTYPE_F32);
+        for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
+            run_phases(&side, &shapes[i], 1 + (int32_t)i % 4, (int)i % 2);
+        sides_close(&side);
+    }
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(experts_f32), cmocka_unit_test(experts_bf16)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(experts_f32), cmocka_unit_test(experts_bf16),
+                                       cmocka_unit_test(phases_keep_the_bits)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
