@@ -20,6 +20,7 @@ typedef struct cudasim_counts {
     size_t to_device; /* the same */
     size_t launches;  /* of kernels, one by one: not into a graph, and not by one */
     size_t graphs;    /* launched */
+    size_t beside;    /* of to_device: in streams that never ran a kernel */
 } cudasim_counts;
 
 typedef struct cudasim_control_table {

@@ -58,6 +58,8 @@ cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, enum cudaM
         finding("a captured copy of %zu bytes will use pageable memory at %p whenever its graph runs", bytes, host);
     if (!capturing && host != nullptr)
         ++(is_device(src) ? counts.to_host : counts.to_device);
+    if (!capturing && host != nullptr && !is_device(src))
+        counts.beside += !stream_of(stream)->launched;
     if (!is_device(src) && !is_pinned(src, bytes) && !capturing) {
         auto staged = std::make_shared<std::vector<char>>((const char *)src, (const char *)src + bytes);
         return enqueue(stream, "cudaMemcpy", [=] { return transfer(dst, staged->data(), bytes); });

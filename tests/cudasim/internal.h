@@ -262,6 +262,7 @@ struct CUstream_st {
     cudasim::Capture *capture = nullptr;
     bool origin = false; /* capture began here */
     bool blocking = true;
+    bool launched = false; /* it has run kernels */
 };
 struct CUevent_st {
     cudasim::NodePtr node;

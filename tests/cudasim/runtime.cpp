@@ -27,6 +27,8 @@ cudaError_t enqueue_kernel(const LaunchConfig &c, Entry entry, void *arguments) 
     }
     LaunchConfig config = c;
     counts.launches += !is_capturing(c.stream);
+    if (stream_valid(c.stream) == cudaSuccess)
+        stream_of(c.stream)->launched = true;
     return enqueue(c.stream, c.name, [config, entry, owned] { return run_grid(config, entry, owned.get()); });
 }
 

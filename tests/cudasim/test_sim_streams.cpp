@@ -332,6 +332,14 @@ static void test_counts(void **) {
     assert_int_equal(c.waits, 2);
     assert_int_equal(c.to_host, 1);
     assert_int_equal(c.to_device, 1);
+    assert_int_equal(c.beside, 0);
+    cudaStream_t quiet; /* no kernel runs there */
+    EXPECT_CUDA(cudaStreamCreate(&quiet));
+    EXPECT_CUDA(cudaMemcpyAsync(x.data, one, sizeof one, cudaMemcpyHostToDevice, quiet));
+    EXPECT_CUDA(cudaStreamDestroy(quiet));
+    cudasim_control.counts(&c);
+    assert_int_equal(c.to_device, 1);
+    assert_int_equal(c.beside, 1);
     EXPECT_CUDA(cudaGraphExecDestroy(exec));
     cudasim_control.fail_graph(1);
     cudaGraph_t graph;
