@@ -7,7 +7,9 @@
  * norms, head, shared and always-active experts. The other experts are read from the file when they are asked for, into
  * as many places as the budget has; where none is free, the policy says which expert goes. Results are bit for bit
  * those of a model without a budget. The experts of a pool or mask are read ahead by a thread of the library's own
- * while other layers compute. emo_model_get_cache_stats() (model.h) tells how it went.
+ * while other layers compute. On a device that such a model is moved to the places are the device's memory, and the
+ * cache begins empty; models on a device wait once a layer for the choice. emo_model_get_cache_stats() (model.h) tells
+ * how it went.
  */
 #ifndef EMO_CACHE_H
 #define EMO_CACHE_H

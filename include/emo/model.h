@@ -157,11 +157,11 @@ EMO_API void emo_model_release(emo_model *model);
 /**
  * Moves the weights to a device: "cpu", or one that a plug-in brought (emo/device.h), "cuda" its first, "cuda:1" its
  * second. Sessions, trainers, evaluations and statistics made of the model from then on run there. Only what is loaded
- * goes: of a model loaded with a mask, the mask's experts. Saving works from anywhere; merging and exporting need
- * "cpu". On a failure the model is as it was.
+ * goes: of a model loaded with a mask, the mask's experts; with a memory budget experts go when they are used
+ * (cache.h). Saving works from anywhere; merging and exporting need "cpu". On a failure the model is as it was.
  * @return EMO_E_NOT_FOUND (no such device; the message names those that are there), EMO_E_BUSY (a session or trainer
- * holds the model), EMO_E_UNSUPPORTED (weights of a type that the device does not compute with), EMO_E_OUT_OF_MEMORY,
- *         EMO_E_BACKEND. One thread at a time.
+ * holds the model), EMO_E_UNSUPPORTED (weights of a type that the device does not compute with, or a memory budget that
+ * it cannot keep), EMO_E_OUT_OF_MEMORY, EMO_E_BACKEND. One thread at a time.
  */
 EMO_API EMO_MUST_CHECK emo_status emo_model_to_device(emo_model *model, const char *device, emo_error *err);
 

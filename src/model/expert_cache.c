@@ -7,6 +7,7 @@
 
 #include "base/checked.h"
 #include "base/status.h"
+#include "model/access.h"
 #include "model/expert_cache_state.h"
 #include "model/files.h"
 #include "tensor/quant.h"
@@ -99,6 +100,11 @@ void emo__expert_cache_place(emo__expert_cache *c, int32_t layer, int32_t expert
 
 /* ---- memory and thread ---- */
 
+size_t emo__expert_cache_bytes(const emo__expert_cache *c, const emo__cached *x) {
+    const emo__cached_part *last = &x->part[EMO_SLOT_DOWN];
+    return last->at + emo__dtype_run(last->held, c->elements);
+}
+
 static emo_status size_places(emo__expert_cache *c, emo_error *err) {
     for (size_t i = 0; i < c->n; i++) {
         size_t at = 0;
@@ -158,6 +164,8 @@ static void begin_here(emo__expert_cache *c) {
     (void)pthread_cond_init(&c->changed, NULL);
     (void)pthread_cond_init(&c->work, NULL);
     c->owner = getpid();
+    for (int i = 0; i < EMO__LANES; i++)
+        c->places.lanes[i].busy = false;
     for (size_t i = 0; i < c->capacity; i++)
         c->holder[i] = -1;
 }
@@ -171,8 +179,7 @@ emo_status emo__expert_cache_open(emo__expert_cache *c, emo_error *err) {
     c->ahead.items = emo__malloc_array(c->mem, c->n, sizeof *c->ahead.items);
     if (c->holder == NULL || c->demand.items == NULL || c->ahead.items == NULL)
         return emo__fail_memory(err, c->n * sizeof *c->holder);
-    EMO_TRY(status = c->model->backend->ops->mem_alloc(c->model->backend, c->capacity * c->place_bytes,
-                                                       (void **)&c->places, err));
+    EMO_TRY(status = emo__expert_cache_move(c, c->model->backend, &c->places, err));
     begin_here(c);
     if (c->prefetch)
         status = emo__expert_cache_start_reader(c, err);
@@ -195,7 +202,7 @@ void emo__expert_cache_destroy(emo__expert_cache *c) {
         (void)pthread_cond_destroy(&c->changed);
         (void)pthread_mutex_destroy(&c->lock);
     }
-    c->model->backend->ops->mem_free(c->model->backend, c->places);
+    emo__places_close(&c->places, c->mem);
     for (int32_t l = 0; c->number != NULL && l < c->model->config.layers; l++)
         emo__free(c->mem, c->number[l]);
     emo__free(c->mem, c->number);
@@ -204,6 +211,45 @@ void emo__expert_cache_destroy(emo__expert_cache *c) {
     emo__free(c->mem, c->demand.items);
     emo__free(c->mem, c->ahead.items);
     emo__free(c->mem, c);
+}
+
+/* ---- another device ---- */
+
+emo_status emo__expert_cache_can_move(const emo__expert_cache *c, const emo_backend *to, emo_error *err) {
+    return c == NULL || to == c->model->rt->cpu ? EMO_OK : emo__places_check(to, err);
+}
+
+emo_status emo__expert_cache_move(const emo__expert_cache *c, emo_backend *to, emo__places *places, emo_error *err) {
+    *places = (emo__places){0};
+    if (c == NULL)
+        return EMO_OK;
+    return emo__places_open(places, c->mem, to, to != c->model->rt->cpu, c->capacity, c->place_bytes, err);
+}
+
+void emo__expert_cache_not_moved(const emo__expert_cache *c, emo__places *places) {
+    if (c != NULL)
+        emo__places_close(places, c->mem);
+}
+
+void emo__expert_cache_moved(emo__expert_cache *c, emo__places *places) {
+    if (c == NULL)
+        return;
+    emo__expert_cache_enter(c);
+    c->demand.count = c->ahead.count = 0; /* nothing is begun any more, and no lease asks */
+    for (size_t i = 0; i < c->n; i++) {
+        emo__cached *x = &c->experts[i];
+        while (x->state == EMO__EXPERT_READING)
+            (void)pthread_cond_wait(&c->changed, &c->lock);
+        x->ahead = false;
+        x->place = -1;
+        x->state = EMO__EXPERT_ABSENT;
+    }
+    for (size_t i = 0; i < c->capacity; i++)
+        c->holder[i] = -1;
+    emo__places old = c->places;
+    c->places = *places;
+    emo__expert_cache_leave(c);
+    emo__places_close(&old, c->mem);
 }
 
 /* ---- the lock, and the queues behind it ---- */

@@ -12,6 +12,7 @@
 
 #include <stdbool.h>
 
+#include "model/expert_places.h"
 #include "model/model.h"
 
 typedef struct emo__expert_cache emo__expert_cache;
@@ -33,6 +34,15 @@ void emo__expert_cache_place(emo__expert_cache *cache, int32_t layer, int32_t ex
 /* When all are placed: takes the memory and starts to read on demand. EMO_E_RANGE when the budget does not hold what
  * one token chooses in a layer. */
 EMO_MUST_CHECK emo_status emo__expert_cache_open(emo__expert_cache *cache, emo_error *err);
+/* Whether the cache, which may be NULL, can be held on the devices of `to`. */
+EMO_MUST_CHECK emo_status emo__expert_cache_can_move(const emo__expert_cache *cache, const emo_backend *to,
+                                                     emo_error *err);
+/* Places on another device; no lease is there. The cache, which may be NULL, goes on with them, empty, when they are
+ * handed to expert_cache_moved, which closes the old ones; else expert_cache_not_moved closes them. */
+EMO_MUST_CHECK emo_status emo__expert_cache_move(const emo__expert_cache *cache, emo_backend *to, emo__places *places,
+                                                 emo_error *err);
+void emo__expert_cache_moved(emo__expert_cache *cache, emo__places *places);
+void emo__expert_cache_not_moved(const emo__expert_cache *cache, emo__places *places);
 /* A matrix of an expert as it is held, beside the cache. */
 EMO_MUST_CHECK emo_status emo__expert_cache_read(const emo__expert_cache *cache, int32_t layer, int32_t expert,
                                                  int32_t which, void *dst, emo_error *err);
@@ -53,11 +63,15 @@ void emo__lease_pool(emo__lease *lease, int32_t layer, const uint8_t *allowed, i
 int32_t *emo__lease_offsets(emo__lease *lease);
 /* The experts with rows in the plan are wanted. `rest`: the layer goes on with other rows afterwards. */
 void emo__lease_begin(emo__lease *lease, int32_t layer, bool rest);
-/* The next group of them, pinned; *more false: there are none left. *whole: it is all of them. Slots of other experts
- * have no data. The table's `device` is the caller's to sync and free. On a failure the lease is as before begin. */
+/* The next group of them, pinned; *more false: there are none left. *whole: it is all of them. Unless it is, slots of
+ * other experts have no data. The table is the lease's. On a failure the lease is as before begin. */
 EMO_MUST_CHECK emo_status emo__lease_next(emo__lease *lease, emo_expert_table *table, bool *whole, bool *more,
                                           emo_error *err);
-/* The operator is done with the group. */
+/* Between the two the exec, always the same one for a lease, works with the group's table: bring makes it known there,
+ * and its experts come before what is enqueued next; used says that all that reads them is enqueued. */
+EMO_MUST_CHECK emo_status emo__lease_bring(emo__lease *lease, emo_exec *exec, emo_expert_table *table, emo_error *err);
+EMO_MUST_CHECK emo_status emo__lease_used(emo__lease *lease, emo_exec *exec, emo_error *err);
+/* The operator is done with the group, or will be before its places are filled anew. */
 void emo__lease_done(emo__lease *lease);
 /* Nothing is wanted any more, and the group that was not given back is; also in the middle. */
 void emo__lease_end(emo__lease *lease);

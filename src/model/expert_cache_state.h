@@ -59,9 +59,9 @@ struct emo__expert_cache {
     int32_t **number; /* [layers] -> [experts] into `experts`, -1: always there; NULL for dense layers */
     emo__cached *experts;
     size_t n;
-    char *places; /* [capacity, place_bytes], the back end's memory */
     size_t place_bytes;
     size_t capacity;
+    emo__places places;
     /* Everything below, and the experts' places and states, under the lock. */
     pthread_mutex_t lock;
     pthread_cond_t changed; /* an expert arrived or failed, or a pin went */
@@ -75,6 +75,7 @@ struct emo__expert_cache {
     emo__cached_ring ahead;
     uint64_t passes;
     uint64_t steps;
+    uint64_t leases; /* made so far */
     double use_sum;
     emo_cache_stats stats;
 };
@@ -82,9 +83,6 @@ struct emo__expert_cache {
 static inline emo__cached *emo__expert_cache_find(const emo__expert_cache *c, int32_t layer, int32_t expert) {
     const int32_t *number = c->number[layer];
     return number != NULL && number[expert] >= 0 ? &c->experts[number[expert]] : NULL;
-}
-static inline char *emo__expert_cache_place_of(const emo__expert_cache *c, const emo__cached *x) {
-    return c->places + (size_t)x->place * c->place_bytes;
 }
 
 /* ---- expert_cache.c ---- */
@@ -95,6 +93,9 @@ void emo__expert_cache_leave(emo__expert_cache *cache);
 void emo__cached_push(emo__cached_ring *ring, size_t room, int32_t number);
 /* -1: empty */
 int32_t emo__cached_pop(emo__cached_ring *ring, size_t room);
+
+/* What an expert takes of its place. */
+size_t emo__expert_cache_bytes(const emo__expert_cache *cache, const emo__cached *expert);
 
 /* ---- expert_policy.c ---- */
 

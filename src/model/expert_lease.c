@@ -2,7 +2,8 @@
 /* What a pass asks of the expert cache.
  *
  * A lease that waits holds nothing that another one could wait for: as long as one of its experts is there, it gets a
- * group to work on, and gives it back. So any number of leases go on with as few places as one token needs. */
+ * group to work on, and gives it back. So any number of leases go on with as few places as one token needs. What a
+ * device still has to do with a group pins nothing: events keep its order. */
 #include <string.h>
 
 #include "base/clock.h"
@@ -22,9 +23,18 @@ typedef struct wanted {
     int32_t stage;
 } wanted;
 
+/* A layer's slots as a device has them. */
+typedef struct told {
+    emo_expert_slot *slots; /* NULL: none yet */
+    void *device;
+} told;
+
 struct emo__lease {
     emo__expert_cache *cache;
+    uint64_t id; /* from 1 */
     uint64_t pass;
+    uint64_t seen; /* the latest copy into a place that the exec waits for */
+    told *told;    /* [layers]; NULL on the CPU, which reads `slots` */
     int32_t layer;
     bool rest; /* more rows of the layer come */
     int32_t n;
@@ -52,6 +62,16 @@ emo_status emo__lease_create(const emo_model *m, emo__lease **out, emo_error *er
         emo__lease_destroy(ls);
         return emo__fail_memory(err, widest * sizeof *ls->slots);
     }
+    if (emo__places_on_device(&m->cache->places)) {
+        ls->told = emo__calloc(mem, (size_t)m->config.layers, sizeof *ls->told);
+        if (ls->told == NULL) {
+            emo__lease_destroy(ls);
+            return emo__fail_memory(err, (size_t)m->config.layers * sizeof *ls->told);
+        }
+    }
+    emo__expert_cache_enter(m->cache);
+    ls->id = ++m->cache->leases;
+    emo__expert_cache_leave(m->cache);
     *out = ls;
     return EMO_OK;
 }
@@ -60,6 +80,14 @@ void emo__lease_destroy(emo__lease *ls) {
     if (ls == NULL)
         return;
     const emo__mem *mem = ls->cache->mem;
+    emo_backend *backend = ls->cache->places.backend;
+    for (int32_t l = 0; ls->told != NULL && l < ls->cache->model->config.layers; l++) {
+        emo_expert_table table = {ls->told[l].slots, 0, ls->told[l].device};
+        if (table.device != NULL)
+            backend->ops->table_free(backend, &table);
+        emo__free(mem, ls->told[l].slots);
+    }
+    emo__free(mem, ls->told);
     emo__free(mem, ls->want);
     emo__free(mem, ls->slots);
     emo__free(mem, ls->offsets);
@@ -253,26 +281,34 @@ static emo_status wait_for_one(emo__lease *ls, emo_error *err) {
     return emo__fail_at(err, status, why.domain, why.number, "%s", why.message);
 }
 
-static void fill_table(emo__lease *ls, emo_expert_table *table) {
+static void fill_slot(emo__lease *ls, const emo__cached *x) {
+    const char *place = emo__places_at(&ls->cache->places, x->place);
+    emo_expert_slot *slot = &ls->slots[x->expert];
+    *slot = ls->cache->model->layers[ls->layer].experts[x->expert];
+    slot->gate.data = place + x->part[EMO_SLOT_GATE].at;
+    slot->up.data = place + x->part[EMO_SLOT_UP].at;
+    slot->down.data = place + x->part[EMO_SLOT_DOWN].at;
+}
+
+/* With the lock. Where a whole group is known to the device, it is known with all that is there, so that the device's
+ * table changes only when experts come and go. */
+static void fill_table(emo__lease *ls, bool whole, emo_expert_table *table) {
     const emo__expert_cache *c = ls->cache;
     const emo_expert_slot *own = c->model->layers[ls->layer].experts;
     int32_t experts = c->model->config.layer[ls->layer].experts;
     memset(ls->slots, 0, (size_t)experts * sizeof *ls->slots);
-    for (int32_t e = 0; ls->residents && e < experts; e++) {
-        if (c->number[ls->layer][e] < 0)
+    bool all = whole && ls->told != NULL;
+    for (int32_t e = 0; e < experts; e++) {
+        const emo__cached *x = emo__expert_cache_find(c, ls->layer, e);
+        if (x == NULL && (ls->residents || all))
             ls->slots[e] = own[e];
+        else if (x != NULL && all && x->state == EMO__EXPERT_READY)
+            fill_slot(ls, x);
     }
     ls->residents = false;
     for (int32_t i = 0; i < ls->n; i++) {
-        const emo__cached *x = &c->experts[ls->want[i].number];
-        if (ls->want[i].stage != GROUPED)
-            continue;
-        const char *place = emo__expert_cache_place_of(c, x);
-        emo_expert_slot *slot = &ls->slots[x->expert];
-        *slot = own[x->expert];
-        slot->gate.data = place + x->part[EMO_SLOT_GATE].at;
-        slot->up.data = place + x->part[EMO_SLOT_UP].at;
-        slot->down.data = place + x->part[EMO_SLOT_DOWN].at;
+        if (ls->want[i].stage == GROUPED)
+            fill_slot(ls, &c->experts[ls->want[i].number]);
     }
     *table = (emo_expert_table){ls->slots, experts, NULL};
 }
@@ -296,16 +332,86 @@ emo_status emo__lease_next(emo__lease *ls, emo_expert_table *table, bool *whole,
             break;
     }
     c->stats.stall_ns += stalled;
-    emo__expert_cache_leave(c);
     *whole = ls->first && left == 0;
     *more = ready > 0 || ls->residents;
     ls->first = false;
+    if (status == EMO_OK && *more)
+        fill_table(ls, *whole, table);
+    emo__expert_cache_leave(c);
     if (status != EMO_OK)
         emo__lease_end(ls);
-    else if (*more)
-        fill_table(ls, table);
     return status;
 }
+
+/* ---- a group on its exec ---- */
+
+/* The exec goes on when the latest copy of the group is done, and with it the ones before. */
+static emo_status order_copies(emo__lease *ls, emo_exec *exec, emo_error *err) {
+    const emo__places *p = &ls->cache->places;
+    uint64_t latest = ls->seen;
+    emo_event *filled = NULL;
+    for (int32_t i = 0; i < ls->n; i++) {
+        if (ls->want[i].stage != GROUPED)
+            continue;
+        const emo__place *o = &p->order[ls->cache->experts[ls->want[i].number].place];
+        filled = o->fill > latest ? o->filled : filled;
+        latest = o->fill > latest ? o->fill : latest;
+    }
+    emo_status status = filled != NULL ? p->backend->ops->event_order(exec, filled, err) : EMO_OK;
+    if (status == EMO_OK)
+        ls->seen = latest;
+    return status;
+}
+
+/* Makes the layer's slots known, where they changed. */
+static emo_status tell(emo__lease *ls, emo_exec *exec, emo_expert_table *table, emo_error *err) {
+    const emo_backend_ops *ops = ls->cache->places.backend->ops;
+    told *t = &ls->told[ls->layer];
+    size_t bytes = (size_t)table->count * sizeof *t->slots;
+    if (t->slots == NULL)
+        t->slots = emo__calloc(ls->cache->mem, (size_t)table->count, sizeof *t->slots);
+    if (t->slots == NULL)
+        return emo__fail_memory(err, bytes);
+    table->device = t->device;
+    if (t->device != NULL && memcmp(t->slots, table->slots, bytes) == 0)
+        return EMO_OK;
+    emo_status status = (ops->table_update != NULL ? ops->table_update : ops->table_sync)(exec, table, err);
+    t->device = table->device;
+    if (status == EMO_OK)
+        memcpy(t->slots, table->slots, bytes);
+    else
+        memset(t->slots, 0, bytes); /* what the device has now is not known: the next ones differ from this */
+    return status;
+}
+
+emo_status emo__lease_bring(emo__lease *ls, emo_exec *exec, emo_expert_table *table, emo_error *err) {
+    emo__expert_cache *c = ls->cache;
+    if (ls->told == NULL)
+        return c->places.backend->ops->table_sync(exec, table, err);
+    emo__expert_cache_enter(c);
+    emo_status status = order_copies(ls, exec, err);
+    emo__expert_cache_leave(c);
+    return status == EMO_OK ? tell(ls, exec, table, err) : status;
+}
+
+emo_status emo__lease_used(emo__lease *ls, emo_exec *exec, emo_error *err) {
+    emo__expert_cache *c = ls->cache;
+    const emo_backend_ops *ops = c->places.backend->ops;
+    if (ls->told == NULL)
+        return ops->synchronize(exec, err);
+    emo_status status = EMO_OK;
+    emo__expert_cache_enter(c);
+    for (int32_t i = 0; status == EMO_OK && i < ls->n; i++) {
+        if (ls->want[i].stage == GROUPED)
+            status = emo__places_used(&c->places, c->experts[ls->want[i].number].place, exec, ls->id, err);
+    }
+    emo__expert_cache_leave(c);
+    if (status != EMO_OK)
+        (void)ops->synchronize(exec, NULL); /* then nothing reads them any more */
+    return status;
+}
+
+/* ---- the end of a group ---- */
 
 /* Unpins what is in `stage`. */
 static void unpin(emo__lease *ls, int32_t stage) {

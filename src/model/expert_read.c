@@ -48,18 +48,34 @@ emo__cached *emo__expert_cache_next_demand(emo__expert_cache *c) {
     return NULL;
 }
 
+/* On a device: room to read into, from where it is copied. */
+static emo__lane *take_lane(emo__expert_cache *c) {
+    emo__lane *lane = NULL;
+    while (emo__places_on_device(&c->places) && lane == NULL) {
+        lane = emo__places_lane(&c->places);
+        if (lane == NULL)
+            (void)pthread_cond_wait(&c->changed, &c->lock);
+    }
+    return lane;
+}
+
 emo_status emo__expert_cache_fill(emo__expert_cache *c, emo__cached *x, emo_error *err) {
-    char *place = emo__expert_cache_place_of(c, x);
-    emo_status status = EMO_OK;
+    emo__lane *lane = take_lane(c);
+    char *to = lane != NULL ? lane->host : emo__places_at(&c->places, x->place);
     emo__expert_cache_leave(c);
+    emo_status status = lane != NULL ? emo__places_lane_ready(&c->places, lane, err) : EMO_OK;
     uint64_t start = emo__now_ns();
     uint64_t bytes = 0;
     for (int i = 0; status == EMO_OK && i < 3; i++) {
-        status = read_part(c, &x->part[i], place + x->part[i].at, err);
+        status = read_part(c, &x->part[i], to + x->part[i].at, err);
         bytes += status == EMO_OK ? emo__dtype_run(x->part[i].file, c->elements) : 0;
     }
     uint64_t ns = emo__now_ns() - start;
     emo__expert_cache_enter(c);
+    if (status == EMO_OK && lane != NULL)
+        status = emo__places_copy(&c->places, x->place, lane, emo__expert_cache_bytes(c, x), err);
+    if (lane != NULL)
+        lane->busy = false;
     c->stats.read_ns += ns;
     c->stats.bytes_read += bytes;
     if (status == EMO_OK) {

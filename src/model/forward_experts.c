@@ -17,14 +17,12 @@ emo_status emo__pools_on_demand(emo__pass *p, int32_t l, emo_error *err) {
 }
 
 static emo_status run_group(emo__pass *p, emo_experts_args *a, emo_expert_table *table, emo_error *err) {
-    emo_status status = p->ops->table_sync(p->exec, table, err);
+    emo_status status = emo__lease_bring(p->lease, p->exec, table, err);
     a->table = *table;
     if (status == EMO_OK)
         status = p->ops->experts_forward(p->exec, a, err);
-    if (status == EMO_OK)
-        status = p->ops->synchronize(p->exec, err); /* only then may the places be filled anew */
-    p->ops->table_free(p->model->backend, table);
-    return status;
+    emo_status used = emo__lease_used(p->lease, p->exec, status == EMO_OK ? err : NULL);
+    return status == EMO_OK ? used : status;
 }
 
 emo_status emo__experts_on_demand(emo__pass *p, int32_t l, int64_t last, emo_experts_args *a, emo_error *err) {

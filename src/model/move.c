@@ -6,6 +6,7 @@
 #include "base/checked.h"
 #include "base/status.h"
 #include "model/access.h"
+#include "model/expert_cache.h"
 #include "tensor/dtype.h"
 #include "tensor/quant.h"
 
@@ -19,6 +20,7 @@ typedef struct mover {
     emo_exec *exec; /* of `to` */
     emo__access from;
     char *block;
+    emo__places places;       /* for the experts that come and go */
     emo_weight *old;          /* [n_params] views as they were */
     emo_expert_table *tables; /* [layers] of the new device */
 } mover;
@@ -29,13 +31,14 @@ static emo_status check(const emo_model *m, const emo_backend *to, emo_error *er
     if (atomic_load(&m->ref.count) > 1)
         return emo__fail(err, EMO_E_BUSY,
                          "the model is in use: release the sessions, trainers and passes that hold it, then move it");
-    emo_status status = emo__model_need_all(m, "moving a model to a device", err);
+    emo_status status = emo__expert_cache_can_move(m->cache, to, err);
     if (status != EMO_OK)
         return status;
     for (size_t i = 0; i < m->n_params; i++) {
         const emo__param *p = &m->params[i];
         char name[EMO__NAME_MAX];
-        if (p->view->data == NULL || to->ops->supports(to, EMO_OP_LINEAR, p->view->dtype) != 0)
+        int32_t op = p->view->data != NULL ? EMO_OP_LINEAR : EMO_OP_EXPERTS_PARTS;
+        if (!emo__param_loaded(m, p) || to->ops->supports(to, op, p->view->dtype) != 0)
             continue;
         emo__param_name(p, name);
         return emo__fail(err, EMO_E_UNSUPPORTED,
@@ -120,6 +123,7 @@ static void commit(mover *mv) {
     }
     if (m->config.tie)
         m->head = m->embed;
+    emo__expert_cache_moved(m->cache, &mv->places);
     m->backend = mv->to;
 }
 
@@ -132,6 +136,7 @@ static void undo(mover *mv) {
             mv->to->ops->table_free(mv->to, &mv->tables[l]);
     }
     mv->to->ops->mem_free(mv->to, mv->block);
+    emo__expert_cache_not_moved(m->cache, &mv->places);
 }
 
 emo_status emo__model_move(emo_model *m, emo_backend *to, emo_error *err) {
@@ -156,7 +161,9 @@ emo_status emo__model_move(emo_model *m, emo_backend *to, emo_error *err) {
     EMO_TRY(status = emo__access_begin(m, &mv.from, err));
     EMO_TRY(status = to->ops->exec_create(to, NULL, &mv.exec, err));
     EMO_TRY(status = to->ops->mem_alloc(to, total, (void **)&mv.block, err));
-    status = carry_all(&mv, err);
+    status = emo__expert_cache_move(m->cache, to, &mv.places, err);
+    if (status == EMO_OK)
+        status = carry_all(&mv, err);
     if (status == EMO_OK)
         status = sync_tables(&mv, err);
     if (status == EMO_OK) {

@@ -242,7 +242,7 @@ size_t emo__pass_layout(emo__pass *p, char *base) {
     p->token_loss = p->cfg.token_loss ? floats(&b, t) : NULL;
     take_sums(&b, p);
     int64_t rows = t < EMO__ON_DEMAND_ROWS ? t : EMO__ON_DEMAND_ROWS;
-    p->expert_rows = p->lease != NULL ? floats(&b, rows * c->top_k * c->hidden) : NULL;
+    p->expert_rows = p->lease != NULL ? floats(&b, rows * c->top_k * ((c->hidden + 3) / 4 * 4)) : NULL;
     take_layers(&b, p, &w);
     if (p->cfg.save)
         take_backward(&b, p, &w);

@@ -64,7 +64,7 @@ struct emo__pass {
     int32_t *always;   /* device, all layers */
     emo__layer_state *layers;
     emo__lease *lease;  /* on the experts that come and go; NULL: the model has none */
-    float *expert_rows; /* with lease: [ON_DEMAND_ROWS * K, hidden] outputs of experts */
+    float *expert_rows; /* with lease: emo_experts_args.out for ON_DEMAND_ROWS rows */
     float *h;           /* without save: the residual stream; with save: after the last layer */
     float *x;           /* [T, hidden] normed input of the current block */
     float *rstd;        /* [T] of the final norm */

@@ -38,6 +38,18 @@ cp out on_device
 must "$EMO" generate --model once --mask mask.json --prompt "river" --tokens 8 --threads 1
 cmp -s out on_device || fail "greedy text is '$(cat on_device)' on the device, '$(cat out)' on the CPU"
 
+# experts within a budget of the device's memory: five of a layer's eight, and a prompt's pool
+for pool in "" "--pool prompt:4"; do
+    must "$EMO" generate --model once --prompt "river" --tokens 8 --threads 1 $pool "${cuda[@]}" --json
+    cp out whole
+    must "$EMO" generate --model once --prompt "river" --tokens 8 --threads 1 $pool "${cuda[@]}" --json --memory-budget 30KiB
+    python3 -c 'import json, sys
+a, b = (json.load(open(name)) for name in ("whole", "out"))
+c = b["cache"]
+sys.exit(not (a["text"] == b["text"] and a["logprobs"] == b["logprobs"] and c["misses"] + c["read_ahead"] > 0 and
+              0 < c["capacity"] < c["experts"]))' || fail "under a budget${pool:+, $pool}: '$(cat out)' for '$(cat whole)'"
+done
+
 ends 4 'no such file' "$EMO" eval --model once --data docs.jsonl --device cuda --backend nowhere.so
 ends 4 '--backend' "$EMO" eval --model once --data docs.jsonl --device nothing
 ends 4 "there is no device 'cuda:9'; there are: cpu, cuda" "$EMO" eval --model once --data docs.jsonl --device cuda:9 \

@@ -8,6 +8,7 @@
 
 #include "expert_cache_support.h"
 #include "model/expert_cache.h"
+#include "support/far.h"
 #include "support/folder.h"
 #include "support/meter.h"
 #include "support/stages.h"
@@ -335,6 +336,8 @@ static void what_can_be_streamed_is(void **state) {
     EXPECT_OK(emo_dataset_from_tokens(rt, tokens, &length, NULL, 1, 1, &data, &err));
     EXPECT_STATUS(emo_trainer_create(model, data, &train, &trainer, &err), EMO_E_UNSUPPORTED, "training needs all");
     EXPECT_STATUS(emo_model_export(model, test_path("x.gguf"), NULL, NULL, &err), EMO_E_UNSUPPORTED, "exporting");
+    far_add(rt); /* a device without page-locked memory and events */
+    EXPECT_STATUS(emo_model_to_device(model, "far", &err), EMO_E_UNSUPPORTED, "cannot hold fewer experts");
     EXPECT_STATUS(emo_model_merge(whole, model, NULL, &merged, &err), EMO_E_UNSUPPORTED, "merging a child");
     emo_select_options select = EMO_SELECT_OPTIONS_INIT;
     emo_mask *chosen = NULL, *same = NULL;
