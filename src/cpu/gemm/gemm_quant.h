@@ -28,4 +28,8 @@ int emo__gemm_quant_neon(const emo__gemm *g, int64_t m0, int64_t m1, int64_t n0,
 int emo__gemm_quant_neon_dot(const emo__gemm *g, int64_t m0, int64_t m1, int64_t n0, int64_t n1, float *work,
                              size_t floats);
 
+/* The same for the one row `row` of A, in the order in which memory is fastest; `g` is such a product. 0: not for this
+ * k, and emo__gemm_quant_vnni has the same bits for it. */
+int emo__gemm_row_vnni(const emo__gemm *g, int64_t row, int64_t n0, int64_t n1, float *work, size_t floats);
+
 #endif

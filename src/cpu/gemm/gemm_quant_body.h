@@ -7,6 +7,7 @@
  *   word_for_dots(w): what is computed once of a weight's word, of type `factor`;
  *   dot_four(sum, factor, q): sum + the products of four bytes of the weight and of A (q, broadcast), whole;
  *   quantise_block(x, times, q, sum): 32 floats times a factor to bytes; returns max |x| (NaN if one is in it);
+ *   ONE_ROW, where there is one: another function with the same bits for one row of A;
  *   V_LOAD, V_STORE, V_SET1, V_MUL, V_FMA(a, b, c) = a b + c, W_ZERO,
  *   V_NUMBERS(dots, sum): dots as floats, without what dot_four adds too much, in terms of the sum of q. */
 
@@ -193,6 +194,10 @@ int KERNEL(const emo__gemm *g, int64_t m0, int64_t m1, int64_t n0, int64_t n1, f
     const int64_t most = chunk_rows(g->k, floats, ROWS);
     if (most == 0)
         return 0;
+#if defined(ONE_ROW)
+    if (m1 - m0 == 1 && ONE_ROW(g, m0, n0, n1, work, floats))
+        return 1;
+#endif
     const size_t blocks = (size_t)(g->k / BLOCK);
     for (int64_t begin = m0; begin < m1; begin += most) {
         int64_t rows = m1 - begin < most ? m1 - begin : most;

@@ -6,6 +6,7 @@
 #define VL 16
 #define KERNEL emo__gemm_quant_vnni
 #define MANY_ROWS 8
+#define ONE_ROW emo__gemm_row_vnni
 #define INLINE static inline __attribute__((always_inline))
 #include "cpu/gemm/gemm_quant_avx512.h"
 

@@ -221,7 +221,7 @@ static void test_same_bits(void **state) {
  * same bits; elsewhere they become floats again. The loop does one or the other in double precision. */
 static void test_quantised(void **state) {
     (void)state;
-    enum { M = 37, N = 43, K = 512, BLOCK = 32 }; /* three groups of tiles, the last one short */
+    enum { M = 37, N = 43, K = 1024, BLOCK = 32 }; /* three groups of tiles, the last one short */
     float *x = numbers(M * K, 9), *y = numbers(M * N, 10), *seen_x = numbers(M * K, 9), *few = numbers(M * N, 10);
     float *in_bytes[ALL] = {NULL}; /* by type */
     for (int i = 0; i < M * K / BLOCK; i++) {
@@ -257,7 +257,7 @@ static void test_quantised(void **state) {
                     double want = 0.0;
                     for (int k = 0; k < K; k++)
                         want += left[t * K + k] * right[n * K + k];
-                    /* sixteen sums of numbers of this size in f32, and the f32 products of scales */
+                    /* thirty-two sums of numbers of this size in f32, and the f32 products of scales */
                     if (!(fabs(want - (double)y[t * N + n]) < 2e-5))
                         fail_msg("level %zu, type %d: [%d, %d] is %.7f and not %.7f", level, (int)dtypes[d], t, n,
                                  (double)y[t * N + n], want);
