@@ -10,8 +10,8 @@
 #include "base/status.h"
 #include "cpu/experts.h"
 
-/* Largest tile of pass 1 when pre-activations are not saved but kept per worker. */
-enum { TEMP_ROWS = EMO__FUSED_ROWS, TEMP_COLS = 256 };
+/* Largest part of pass 1 when pre-activations are not saved but kept per worker. */
+enum { TEMP_ROWS = 256, TEMP_COLS = 256 };
 
 typedef struct forward_task {
     const emo_experts_args *args;
@@ -51,23 +51,24 @@ static void down_tile(void *arg, size_t index, size_t worker) {
     down_part(t, &t->tiles[index], t->tiles[index].n0, t->tiles[index].n1, worker);
 }
 
-static void gate_up_tile(void *arg, size_t index, size_t worker) {
-    const forward_task *t = arg;
+/* Columns [n0, n1) of gate, up and h; `again`: the rows are those of the worker's last call. */
+static void gate_up_part(const forward_task *t, const emo__tile *tile, int64_t n0, int64_t n1, int again,
+                         size_t worker) {
     const emo_experts_args *args = t->args;
-    const emo__tile *tile = &t->tiles[index];
     const emo_expert_slot *slot = &args->table.slots[tile->expert];
     int64_t first = args->offsets[tile->expert] + tile->m0; /* in plan order */
     emo__gemm g = {.m = tile->m1 - tile->m0,
-                   .n = tile->n1 - tile->n0,
+                   .n = n1 - n0,
                    .k = args->hidden,
                    .a = {emo__gemm_matrix(args->x, args->hidden, 0)},
                    .n_b = 2,
-                   .b = {emo__weight_part(&slot->gate, 1, tile->n0), emo__weight_part(&slot->up, 1, tile->n0)},
-                   .alpha = 1.0f};
+                   .b = {emo__weight_part(&slot->gate, 1, n0), emo__weight_part(&slot->up, 1, n0)},
+                   .alpha = 1.0f,
+                   .again = again};
     g.a[0].order = t->token + first;
     if (args->saved != NULL) {
         g.ldc = 2 * args->inner;
-        g.c[0] = args->saved + first * g.ldc + tile->n0;
+        g.c[0] = args->saved + first * g.ldc + n0;
         g.c[1] = g.c[0] + args->inner;
     } else {
         g.ldc = 2 * TEMP_COLS;
@@ -76,9 +77,16 @@ static void gate_up_tile(void *arg, size_t index, size_t worker) {
     }
     emo__gemm_tile(t->gemm, &g, 0, g.m, 0, g.n, work_of(t, worker));
     for (int64_t i = 0; i < g.m; i++)
-        t->rows->forward(g.n, g.c[0] + i * g.ldc, g.c[1] + i * g.ldc, t->h + (first + i) * args->inner + tile->n0);
+        t->rows->forward(g.n, g.c[0] + i * g.ldc, g.c[1] + i * g.ldc, t->h + (first + i) * args->inner + n0);
+}
+
+static void gate_up_tile(void *arg, size_t index, size_t worker) {
+    const forward_task *t = arg;
+    const emo__tile *tile = &t->tiles[index];
+    for (int64_t n = tile->n0; n < tile->n1; n += TEMP_COLS)
+        gate_up_part(t, tile, n, n + TEMP_COLS < tile->n1 ? n + TEMP_COLS : tile->n1, n > tile->n0, worker);
     if (t->fused)
-        down_part(t, tile, 0, args->hidden, worker);
+        down_part(t, tile, 0, t->args->hidden, worker);
 }
 
 enum { TOKENS_PER_TASK = 16 };
@@ -107,15 +115,20 @@ static void list_tiles(const emo__cpu_exec *cpu, const emo_experts_args *args, c
     const emo__gemm_kernels *kernels = cpu->gemm;
     int64_t want = emo__tiles_per_group(cpu, rows, args->experts);
     int limited = !down && args->saved == NULL;
+    bool many = emo__active_groups(rows, args->experts) >= 16 * (int64_t)cpu->workers;
     list->count = 0;
     for (int32_t e = 0; e < args->experts; e++) {
         int64_t m = rows[e + 1] - rows[e], most_rows, most_cols;
         if (m == 0) /* most of them, where tokens are few */
             continue;
         emo__cpu_task_shape(cpu, m, down ? args->inner : args->hidden, down ? 1 : 2, &most_rows, &most_cols);
+        if (many && cpu->window.work == 0) /* one of them is little */
+            most_cols = 0;
         if (limited) {
+            bool again = emo__gemm_most_rows(kernels, args->table.slots[e].gate.dtype, args->hidden) > 0;
+            int64_t cols = again ? EMO__GEMM_NT : TEMP_COLS; /* in parts */
             most_rows = most_rows > 0 && most_rows < TEMP_ROWS ? most_rows : TEMP_ROWS;
-            most_cols = most_cols > 0 && most_cols < TEMP_COLS ? most_cols : TEMP_COLS;
+            most_cols = most_cols > 0 && most_cols < cols ? most_cols : cols;
         }
         emo__tile_list_add(list, kernels, e, 0, m, down ? args->hidden : args->inner, want, most_rows, most_cols);
     }

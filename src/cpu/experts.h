@@ -26,6 +26,9 @@ typedef struct emo__tile_list {
 void emo__tile_list_add(emo__tile_list *list, const emo__gemm_kernels *kernels, int32_t expert, int32_t kind, int64_t m,
                         int64_t n, int64_t want, int64_t max_rows, int64_t max_cols);
 
+/* How many of them have rows. */
+int64_t emo__active_groups(const int32_t *offsets, int32_t groups);
+
 /* Tiles that each of `groups` with rows should give, so that all workers stay busy. */
 int64_t emo__tiles_per_group(const emo__cpu_exec *cpu, const int32_t *offsets, int32_t groups);
 

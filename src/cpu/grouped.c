@@ -22,10 +22,15 @@ void emo__tile_list_add(emo__tile_list *list, const emo__gemm_kernels *kernels, 
         }
 }
 
-int64_t emo__tiles_per_group(const emo__cpu_exec *cpu, const int32_t *offsets, int32_t groups) {
+int64_t emo__active_groups(const int32_t *offsets, int32_t groups) {
     int64_t active = 0;
     for (int32_t e = 0; e < groups; e++)
         active += offsets[e + 1] > offsets[e];
+    return active;
+}
+
+int64_t emo__tiles_per_group(const emo__cpu_exec *cpu, const int32_t *offsets, int32_t groups) {
+    int64_t active = emo__active_groups(offsets, groups);
     if (cpu->workers <= 1 || active == 0)
         return 1;
     return (4 * (int64_t)cpu->workers + active - 1) / active;

@@ -37,7 +37,12 @@ const emo__gemm_kernels *emo__gemm_kernels_of(emo_isa isa, emo_dtype compute) {
 }
 
 /* packed A, packed B, and rows of B that were blocks */
-size_t emo__gemm_work_bytes(void) { return (A_FLOATS + 2 * B_FLOATS + 3 * SPARE) * sizeof(float); }
+/* packed A, packed B, and rows of B that were blocks */
+#define PACKED_FLOATS (A_FLOATS + 2 * B_FLOATS + 3 * SPARE)
+/* For direct products: the rows of A, and a copy of B's and of what is summed up so far (gemm_amx_staged.c) */
+#define DIRECT_FLOATS (EMO__GEMM_DIRECT / 2 + (1 << 16))
+#define WORK_FLOATS (PACKED_FLOATS > DIRECT_FLOATS ? PACKED_FLOATS : DIRECT_FLOATS)
+size_t emo__gemm_work_bytes(void) { return WORK_FLOATS * sizeof(float); }
 
 int emo__scratch_add(size_t *total, size_t count, size_t item, size_t *offset) {
     size_t bytes;
@@ -72,6 +77,11 @@ void emo__gemm_cut(const emo__gemm_kernels *kernels, int64_t m, int64_t n, int64
     }
     *tile_rows = rows;
     *tile_cols = cols;
+}
+
+int64_t emo__gemm_most_rows(const emo__gemm_kernels *kernels, emo_dtype weight, int64_t k) {
+    int64_t rows = weight == EMO_DTYPE_BF16 && k > 0 ? kernels->packs / k : 0;
+    return rows > 0 && rows < EMO__GEMM_MT ? rows : 0;
 }
 
 static void add_bias(const emo_weight *bias, float *c, int64_t ldc, int64_t rows, int64_t n0, int64_t n1) {
@@ -189,7 +199,7 @@ void emo__gemm_tile(const emo__gemm_kernels *kernels, const emo__gemm *g, int64_
         kernels->begin(before);
     if (g->k == 0) {
         scale_only(g, m0, m1, n0, n1);
-    } else if (kernels->direct != NULL && kernels->direct(g, m0, m1, n0, n1, packed_a, A_FLOATS)) {
+    } else if (kernels->direct != NULL && kernels->direct(g, m0, m1, n0, n1, packed_a, WORK_FLOATS)) {
         /* done: few rows against weights that lie well as they are */
     } else if (packs_whole(kernels, g, rows)) {
         /* few rows: pack them once over all of k, then stream B, each panel over all of k */
@@ -245,6 +255,8 @@ void emo__gemm_run(emo__cpu_exec *cpu, const emo__gemm *g, void *work) {
         .kernels = g->exact ? emo__gemm_kernels_of(cpu->isa, EMO_DTYPE_F32) : cpu->gemm, .g = g, .work = work};
     int64_t max_rows, max_cols;
     emo__cpu_task_shape(cpu, g->m, g->k, products_of(g), &max_rows, &max_cols);
+    if (max_rows == 0)
+        max_rows = emo__gemm_most_rows(task.kernels, g->b[0].dtype, g->k);
     emo__gemm_cut(task.kernels, g->m, g->n, cpu->workers > 1 ? 4 * (int64_t)cpu->workers : 1, max_rows, max_cols,
                   &task.tile_rows, &task.tile_cols);
     task.down = divide_up(g->m, task.tile_rows);

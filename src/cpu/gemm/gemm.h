@@ -17,10 +17,11 @@
 
 #include "cpu/cpu.h"
 
-#define EMO__GEMM_KC 256   /* k per block: part of the results' definition */
-#define EMO__GEMM_MT 518   /* most rows of a tile: packed, they take a quarter of a 2 MB cache */
-#define EMO__GEMM_NT 4096  /* most columns of a tile */
-#define EMO__GEMM_STATE 64 /* bytes of `before` */
+#define EMO__GEMM_KC 256           /* k per block: part of the results' definition */
+#define EMO__GEMM_MT 518           /* most rows of a tile: packed, they take a quarter of a 2 MB cache */
+#define EMO__GEMM_NT 4096          /* most columns of a tile */
+#define EMO__GEMM_DIRECT (1 << 19) /* elements of A in bf16 that fit half of such a cache */
+#define EMO__GEMM_STATE 64         /* bytes of `before` */
 
 /* An operand as stored: `trans` tells how to read it (A: stored [k, m] when set, else [m, k]; B: [n, k] when set, else
  * [k, n]). With `order`, stored row i is row order[i] of `data`; `scale` (A only) multiplies stored row i by scale[i].
@@ -55,6 +56,7 @@ typedef struct emo__gemm {
     int64_t ldc;
     float alpha;
     float beta;
+    int again;              /* the last emo__gemm_tile with this memory had the same rows of the same A */
     const emo_weight *bias; /* NULL or [1, n], added to every C_i */
     int exact;              /* emo__gemm_run in f32, whatever the exec computes in */
 } emo__gemm;
@@ -88,6 +90,9 @@ typedef struct emo__gemm_kernels {
     /* The whole tile at once without packing B, with the same bits; 0: not in this case. NULL: never. Between begin and
      * end; `floats`: how many `work` has room for. */
     int (*direct)(const emo__gemm *g, int64_t m0, int64_t m1, int64_t n0, int64_t n1, float *work, size_t floats);
+    /* Elements of A that direct packs at a time where B is bf16: tiles with no more of them read B once, and their
+     * packed rows serve calls with `again`. 0: it does not. */
+    int64_t packs;
 } emo__gemm_kernels;
 
 extern const emo__gemm_kernels emo__gemm_scalar;
@@ -103,6 +108,9 @@ extern const emo__gemm_kernels emo__gemm_neon_dot;    /* bf16 */
 extern const emo__gemm_kernels emo__gemm_pairs_neon;
 extern const emo__gemm_kernels emo__gemm_pairs_avx512;
 extern const emo__gemm_kernels emo__gemm_amx;
+
+/* Most rows of a tile against a weight of this type, over k; 0: the engine's own limit. */
+int64_t emo__gemm_most_rows(const emo__gemm_kernels *kernels, emo_dtype weight, int64_t k);
 
 /* The kernels of a level for products in f32 or bf16. */
 const emo__gemm_kernels *emo__gemm_kernels_of(emo_isa isa, emo_dtype compute);

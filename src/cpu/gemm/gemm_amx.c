@@ -246,4 +246,5 @@ const emo__gemm_kernels emo__gemm_amx = {.mr = LANES,
                                          .pack_a = pack_a,
                                          .pack_b = pack_b,
                                          .micro = micro,
-                                         .direct = emo__gemm_amx_direct};
+                                         .direct = emo__gemm_amx_direct,
+                                         .packs = EMO__GEMM_DIRECT};

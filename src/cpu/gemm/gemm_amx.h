@@ -89,9 +89,43 @@ INLINE void end_tiles(const void *before) {
 #define B0 6
 #define B1 7
 
+/* A block of C that comes out of tiles transposed: [rows, cols], of which a tile holds 16 x 16. */
+typedef struct c_block {
+    float *c;
+    int64_t ldc;
+    int rows;
+    int cols;
+} c_block;
+
+/* Columns [first, first + 16) of rows [row, row + 16), as 16 rows of a tile; what lies outside is 0. */
+INLINE void read_transposed(const c_block *d, int first, int row, float *tile) {
+    __m512i block[VL];
+    __mmask16 mask = (__mmask16)mask_of(d->cols - first, VL);
+    for (int i = 0; i < VL; i++)
+        block[i] = row + i < d->rows ? (__m512i)_mm512_maskz_loadu_ps(mask, d->c + (row + i) * d->ldc + first)
+                                     : _mm512_setzero_si512();
+    emo__transpose_16(block);
+    store_tile((char *)tile, block);
+}
+
+INLINE void write_transposed(const c_block *d, int first, int row, const float *tile) {
+    __m512i block[VL];
+    __mmask16 mask = (__mmask16)mask_of(d->cols - first, VL);
+    for (int i = 0; i < VL; i++)
+        block[i] = _mm512_load_si512(tile + i * VL);
+    emo__transpose_16(block);
+    for (int i = 0; i < VL && row + i < d->rows; i++)
+        _mm512_mask_storeu_ps(d->c + (row + i) * d->ldc + first, mask, (__m512)block[i]);
+}
+
 /* Products that read B's rows where they lie (gemm_amx_direct.c); see emo__gemm_kernels.direct. */
 int emo__gemm_amx_direct(const emo__gemm *g, int64_t m0, int64_t m1, int64_t n0, int64_t n1, float *work,
                          size_t floats);
+/* Rows [m0, m1) of A, packed at x panel after panel, against columns [n0, n1) of every B, which are copied part by
+ * part to `memory`: emo__gemm_amx_staged_bytes(m1 - m0), 64-byte aligned. For rows enough to use a copy often. */
+void emo__gemm_amx_staged(const emo__gemm *g, int64_t m0, int64_t m1, int64_t n0, int64_t n1, const char *x,
+                          char *memory);
+size_t emo__gemm_amx_staged_bytes(int64_t rows);
 /* The same for quantised B, in whole numbers (gemm_amx_quant.c). What it says depends on g alone, not on the rows. */
 int emo__gemm_amx_quantised(const emo__gemm *g, int64_t m0, int64_t m1, int64_t n0, int64_t n1, float *work,
                             size_t floats);

@@ -379,6 +379,68 @@ static void test_token_alone(void **state) {
     free(p);
 }
 
+/* With weights in bf16 on AMX, tasks take more columns than one part of gate and up has. */
+static void test_wide_in_bf16(void **state) {
+    (void)state;
+    enum { T = 150, H = 64, I = 600, N = I * H };
+    if (!test_has_isa(EMO_ISA_AMX))
+        skip();
+    emo_error err = EMO_ERROR_INIT;
+    emo_runtime *rt = test_runtime(2, EMO_ISA_AMX);
+    emo_exec *exec = NULL;
+    emo_exec_options options = {.struct_size = sizeof options, .compute = EMO_DTYPE_BF16};
+    EXPECT_OK(rt->cpu->ops->exec_create(rt->cpu, &options, &exec, &err));
+    float *x = calloc(T * H, sizeof *x), *y = calloc(2 * T * H, sizeof *y), *w = calloc(3 * N, sizeof *w);
+    uint16_t *half = calloc(3 * N, sizeof *half);
+    assert_true(x != NULL && y != NULL && w != NULL && half != NULL);
+    test_fill(x, T * H, 1, 1.0f);
+    test_fill(w, 3 * N, 2, 0.5f);
+    assert_true(emo__convert(half, EMO_DTYPE_BF16, w, EMO_DTYPE_F32, 3 * N));
+    emo_expert_slot slot = {.gate = {half, NULL, EMO_DTYPE_BF16, 0, I, H, H},
+                            .up = {half + N, NULL, EMO_DTYPE_BF16, 0, I, H, H},
+                            .down = {half + 2 * N, NULL, EMO_DTYPE_BF16, 0, H, I, I}};
+    int32_t place[T];
+    float ones[T];
+    for (int32_t t = 0; t < T; t++) {
+        place[t] = t;
+        ones[t] = 1.0f;
+    }
+    for (int alone = 0; alone < 2; alone++)
+        for (int32_t t = 0; t < T; t += alone ? 1 : T) {
+            const int32_t count = alone ? 1 : T, offsets[2] = {0, count};
+            emo_experts_args args = {.tokens = count,
+                                     .hidden = H,
+                                     .inner = I,
+                                     .k_total = 1,
+                                     .experts = 1,
+                                     .x = x + t * H,
+                                     .offsets = offsets,
+                                     .order = place,
+                                     .inverse = place,
+                                     .weights = ones,
+                                     .table = {&slot, 1, NULL},
+                                     .y = y + (alone * T + t) * H};
+            EXPECT_OK(rt->cpu->ops->experts_forward(exec, &args, &err));
+        }
+    assert_memory_equal(y, y + T * H, T * H * sizeof *y);
+    double want = 0.0; /* of the last token's first output; h has 600 terms that were rounded to 8 bits */
+    for (int i = 0; i < I; i++) {
+        double g = 0.0, u = 0.0;
+        for (int c = 0; c < H; c++) {
+            g += (double)w[i * H + c] * (double)x[(T - 1) * H + c];
+            u += (double)w[N + i * H + c] * (double)x[(T - 1) * H + c];
+        }
+        want += g / (1.0 + exp(-g)) * u * (double)w[2 * N + i];
+    }
+    assert_true(fabs((double)y[(T - 1) * H] - want) < 0.05 * (1.0 + fabs(want)));
+    rt->cpu->ops->exec_destroy(exec);
+    emo_runtime_release(rt);
+    free(x);
+    free(y);
+    free(w);
+    free(half);
+}
+
 static void test_not_loaded_and_frozen(void **state) {
     (void)state;
     problem *p = make_problem();
@@ -414,9 +476,12 @@ static void test_not_loaded_and_frozen(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_forward),     cmocka_unit_test(test_gradients),
-        cmocka_unit_test(test_threads),     cmocka_unit_test(test_primitives),
-        cmocka_unit_test(test_token_alone), cmocka_unit_test(test_not_loaded_and_frozen)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_forward),
+                                       cmocka_unit_test(test_gradients),
+                                       cmocka_unit_test(test_threads),
+                                       cmocka_unit_test(test_primitives),
+                                       cmocka_unit_test(test_token_alone),
+                                       cmocka_unit_test(test_wide_in_bf16),
+                                       cmocka_unit_test(test_not_loaded_and_frozen)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -217,6 +217,56 @@ static void test_same_bits(void **state) {
     same_bits(768);
 }
 
+/* y (+)= x W^T on rows [first, first + rows). */
+static void add_rows(machine *mc, int64_t first, int64_t rows, const float *x, const emo_weight *w, float *y) {
+    emo_error err = EMO_ERROR_INIT;
+    emo_linear_args args = {.tokens = rows,
+                            .x = x + first * w->cols,
+                            .x_stride = w->cols,
+                            .weight = *w,
+                            .y = y + first * w->rows,
+                            .y_stride = w->rows,
+                            .accumulate = 1};
+    EXPECT_OK(mc->backend->ops->linear_forward(mc->exec, &args, &err));
+}
+
+/* AMX copies weights in bf16, or not, and packs rows at once, or not, by how many there are; weights in f32 it packs.
+ * They lie anywhere in a file. */
+static void test_many_rows(void **state) {
+    (void)state;
+    enum { T = 290, ODD = 3 };
+    static const int64_t columns[] = {83, 19, 64}, depths[] = {544, 2048, 32};
+    const way amx = {EMO_ISA_AMX, EMO_DTYPE_BF16};
+    if (!test_has_isa(EMO_ISA_AMX))
+        skip();
+    machine one = open_machine(1, amx), two = open_machine(2, amx);
+    for (size_t i = 0; i < 3; i++) {
+        const int64_t n = columns[i], k = depths[i];
+        const size_t weights = (size_t)(n * k), outputs = (size_t)(T * n);
+        float *x = numbers((size_t)(T * k), 4), *w = numbers(weights + ODD, 5), *y[4];
+        uint16_t *typed = as_dtype(w, weights + ODD, EMO_DTYPE_BF16); /* and w is what they are */
+        emo_weight half = {.data = typed + ODD, .dtype = EMO_DTYPE_BF16, .rows = n, .cols = k, .stride = k};
+        emo_weight whole = {.data = w + ODD, .dtype = EMO_DTYPE_F32, .rows = n, .cols = k, .stride = k};
+        for (int j = 0; j < 4; j++)
+            y[j] = numbers(outputs, 6);
+        add_rows(&one, 0, T, x, &half, y[0]);
+        add_rows(&one, 0, T, x, &whole, y[1]);
+        add_rows(&two, 0, 70, x, &half, y[2]);
+        add_rows(&two, 70, T - 70, x, &half, y[2]);
+        for (int64_t t = 0; t < T; t += 17)
+            add_rows(&one, t, T - t < 17 ? T - t : 17, x, &half, y[3]);
+        for (int j = 1; j < 4; j++)
+            assert_memory_equal(y[0], y[j], outputs * sizeof(float));
+        for (int j = 0; j < 4; j++)
+            free(y[j]);
+        free(x);
+        free(w);
+        free(typed);
+    }
+    close_machine(&one);
+    close_machine(&two);
+}
+
 /* In bf16 quantised weights meet activations in blocks of 32 signed bytes, at all levels but the scalar one, with the
  * same bits; elsewhere they become floats again. The loop does one or the other in double precision. */
 static void test_quantised(void **state) {
@@ -341,8 +391,11 @@ static void test_tiles_of_others(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_against_double), cmocka_unit_test(test_same_bits),
-                                       cmocka_unit_test(test_quantised), cmocka_unit_test(test_quantised_not_finite),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_against_double),
+                                       cmocka_unit_test(test_same_bits),
+                                       cmocka_unit_test(test_many_rows),
+                                       cmocka_unit_test(test_quantised),
+                                       cmocka_unit_test(test_quantised_not_finite),
                                        cmocka_unit_test(test_tiles_of_others)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
