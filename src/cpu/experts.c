@@ -125,7 +125,7 @@ static void list_tiles(const emo__cpu_exec *cpu, const emo_experts_args *args, c
         if (many && cpu->window.work == 0) /* one of them is little */
             most_cols = 0;
         if (limited) {
-            bool again = emo__gemm_most_rows(kernels, args->table.slots[e].gate.dtype, args->hidden) > 0;
+            bool again = emo__gemm_rows_once(kernels, args->table.slots[e].gate.dtype, args->hidden) > 0;
             int64_t cols = again ? EMO__GEMM_NT : TEMP_COLS; /* in parts */
             most_rows = most_rows > 0 && most_rows < TEMP_ROWS ? most_rows : TEMP_ROWS;
             most_cols = most_cols > 0 && most_cols < cols ? most_cols : cols;

@@ -79,7 +79,7 @@ void emo__gemm_cut(const emo__gemm_kernels *kernels, int64_t m, int64_t n, int64
     *tile_cols = cols;
 }
 
-int64_t emo__gemm_most_rows(const emo__gemm_kernels *kernels, emo_dtype weight, int64_t k) {
+int64_t emo__gemm_rows_once(const emo__gemm_kernels *kernels, emo_dtype weight, int64_t k) {
     int64_t rows = weight == EMO_DTYPE_BF16 && k > 0 ? kernels->packs / k : 0;
     return rows > 0 && rows < EMO__GEMM_MT ? rows : 0;
 }
@@ -256,7 +256,7 @@ void emo__gemm_run(emo__cpu_exec *cpu, const emo__gemm *g, void *work) {
     int64_t max_rows, max_cols;
     emo__cpu_task_shape(cpu, g->m, g->k, products_of(g), &max_rows, &max_cols);
     if (max_rows == 0)
-        max_rows = emo__gemm_most_rows(task.kernels, g->b[0].dtype, g->k);
+        max_rows = emo__gemm_rows_once(task.kernels, g->b[0].dtype, g->k);
     emo__gemm_cut(task.kernels, g->m, g->n, cpu->workers > 1 ? 4 * (int64_t)cpu->workers : 1, max_rows, max_cols,
                   &task.tile_rows, &task.tile_cols);
     task.down = divide_up(g->m, task.tile_rows);

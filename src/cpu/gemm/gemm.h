@@ -110,7 +110,7 @@ extern const emo__gemm_kernels emo__gemm_pairs_avx512;
 extern const emo__gemm_kernels emo__gemm_amx;
 
 /* Most rows of a tile against a weight of this type, over k; 0: the engine's own limit. */
-int64_t emo__gemm_most_rows(const emo__gemm_kernels *kernels, emo_dtype weight, int64_t k);
+int64_t emo__gemm_rows_once(const emo__gemm_kernels *kernels, emo_dtype weight, int64_t k);
 
 /* The kernels of a level for products in f32 or bf16. */
 const emo__gemm_kernels *emo__gemm_kernels_of(emo_isa isa, emo_dtype compute);
