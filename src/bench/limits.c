@@ -68,6 +68,7 @@ static read_task reading(const emo_bench *bench) {
 
 typedef struct peak_task {
     const emo__gemm_kernels *kernels; /* NULL: whole numbers */
+    emo__peak_int8_fn whole;
     int64_t kc;
     char *memory; /* `room` bytes a worker */
     size_t room;
@@ -85,6 +86,7 @@ static peak_task multiplying(const emo_bench *bench) {
         t.at_c = t.at_b + (size_t)t.kernels->nr * lane;
         t.room = t.at_c + (size_t)t.kernels->mr * (size_t)t.kernels->nr * sizeof(float);
     } else {
+        t.whole = emo__peak_int8_of((const emo__cpu_exec *)bench->exec);
         t.room = EMO__PEAK_INT8_BYTES;
     }
     t.room = (t.room + 4095) / 4096 * 4096;
@@ -97,7 +99,7 @@ static void peak_piece(void *opaque, size_t index, size_t worker) {
     char *memory = t->memory + worker * t->room;
     (void)index;
     if (t->kernels == NULL) {
-        emo__peak_int8_run(memory, LOOPS);
+        t->whole(memory, LOOPS);
         return;
     }
     const float *a = (const float *)(void *)memory, *b = (const float *)(void *)(memory + t->at_b);
@@ -114,10 +116,11 @@ static void peak_piece(void *opaque, size_t index, size_t worker) {
 
 void emo__bench_make_limit(emo_bench *bench, emo_error *err) {
     size_t workers = bench->rt->executor.concurrency, bytes = 0;
-    if (bench->o.kind == EMO_BENCH_PEAK_INT8 && !emo__peak_int8_there((const emo__cpu_exec *)bench->exec)) {
-        bench->status = emo__fail(err, EMO_E_UNSUPPORTED,
-                                  "the peak of whole numbers is measured on AMX alone, and this level is %s",
-                                  emo_isa_name(bench->rt->isa));
+    if (bench->o.kind == EMO_BENCH_PEAK_INT8 && emo__peak_int8_of((const emo__cpu_exec *)bench->exec) == NULL) {
+        bench->status =
+            emo__fail(err, EMO_E_UNSUPPORTED,
+                      "this level, %s, has no instructions for sums of products of 8 bits whose peak could be measured",
+                      emo_isa_name(bench->rt->isa));
         return;
     }
     if (bench->o.kind == EMO_BENCH_READ)

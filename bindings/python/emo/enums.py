@@ -293,7 +293,7 @@ class BenchKind(enum.IntEnum):
 
     READ = 1  # every worker reads memory, in order: at each call another eighth of `bytes`
     PEAK = 2  # the innermost loop of products, f32 or bf16 as `compute` says, on operands in cache
-    PEAK_INT8 = 3  # the same for whole numbers of 8 bits; on AMX; EMO_E_UNSUPPORTED elsewhere
+    PEAK_INT8 = 3  # the same for whole numbers of 8 bits; EMO_E_UNSUPPORTED where a level sums none
     EMBED = 16
     NORM = 17
     LINEAR = 18  # [tokens, hidden] times [inner, hidden]

@@ -25,7 +25,7 @@ enum {
     /* limits of the CPU; they have no shape */
     EMO_BENCH_READ = 1,      /**< every worker reads memory, in order: at each call another eighth of `bytes` */
     EMO_BENCH_PEAK = 2,      /**< the innermost loop of products, f32 or bf16 as `compute` says, on operands in cache */
-    EMO_BENCH_PEAK_INT8 = 3, /**< the same for whole numbers of 8 bits; on AMX; EMO_E_UNSUPPORTED elsewhere */
+    EMO_BENCH_PEAK_INT8 = 3, /**< the same for whole numbers of 8 bits; EMO_E_UNSUPPORTED where a level sums none */
     /* operators */
     EMO_BENCH_EMBED = 16,
     EMO_BENCH_NORM = 17,

@@ -1,18 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cpu/gemm/peak.h"
 
-int emo__peak_int8_there(const emo__cpu_exec *cpu) {
+emo__peak_int8_fn emo__peak_int8_of(const emo__cpu_exec *cpu) {
 #if defined(__x86_64__)
-    return cpu->isa >= EMO_ISA_AMX && emo__cpu_allow_amx();
-#else
+    if (cpu->isa >= EMO_ISA_AMX && emo__cpu_allow_amx())
+        return emo__peak_int8_amx;
+    if (cpu->isa >= EMO_ISA_AVX512_VNNI)
+        return emo__peak_int8_vnni;
+#elif defined(__aarch64__)
+    if (cpu->isa >= EMO_ISA_NEON_DOT)
+        return emo__peak_int8_neon_dot;
+#endif
     (void)cpu;
-    return 0;
-#endif
+    return NULL;
 }
-
-#if !defined(__x86_64__)
-void emo__peak_int8_run(const void *memory, int loops) {
-    (void)memory;
-    (void)loops;
-}
-#endif

@@ -1,17 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How fast the processor multiplies whole numbers of 8 bits, in the tiles that products of quantised weights use. */
+/* How fast the processor multiplies whole numbers of 8 bits, with the instructions that products of quantised weights
+ * use. */
 #ifndef EMO_SRC_CPU_GEMM_PEAK_H
 #define EMO_SRC_CPU_GEMM_PEAK_H
 
 #include "cpu/cpu.h"
 
-/* A loop: four tiles of 16 x 16 sums, 8 units of 64 along k, from 32 KB. */
+/* A loop reads this memory once and makes sixteen products of each of its bytes: on tiles, four tiles of 16 x 16 sums
+ * and 8 units of 64 along k. */
 #define EMO__PEAK_INT8_BYTES ((size_t)32768)
-#define EMO__PEAK_INT8_OPERATIONS (2.0 * 32 * 32 * 64 * 8)
+#define EMO__PEAK_INT8_OPERATIONS (2.0 * 16 * 32768)
 
-/* Whether this level has it. */
-int emo__peak_int8_there(const emo__cpu_exec *cpu);
-/* `loops` times, on memory of that size, 64-byte aligned. Only where it is there. */
-void emo__peak_int8_run(const void *memory, int loops);
+/* `loops` loops on memory of that size, 64-byte aligned. */
+typedef void (*emo__peak_int8_fn)(const void *memory, int loops);
+void emo__peak_int8_amx(const void *memory, int loops);
+void emo__peak_int8_vnni(const void *memory, int loops);
+void emo__peak_int8_neon_dot(const void *memory, int loops);
+
+/* The one of an exec's level; NULL: it has no instructions for sums of such products. */
+emo__peak_int8_fn emo__peak_int8_of(const emo__cpu_exec *cpu);
 
 #endif

@@ -6,7 +6,7 @@
 static const tile_config config __attribute__((aligned(64))) = {
     .palette = 1, .colsb = {64, 64, 64, 64, 64, 64, 64, 64}, .rows = {16, 16, 16, 16, 16, 16, 16, 16}};
 
-void emo__peak_int8_run(const void *memory, int loops) {
+void emo__peak_int8_amx(const void *memory, int loops) {
     const char *from = memory;
     uint8_t before[EMO__GEMM_STATE] __attribute__((aligned(64))) = {0};
     begin_tiles(before, &config);

@@ -20,10 +20,11 @@ static emo_bench_options shape(emo_bench_kind kind) {
     return o;
 }
 
-static emo_status try_bench(const emo_bench_options *o, double *operations, double *bytes, emo_error *why) {
+static emo_status try_on(emo_runtime *where, const emo_bench_options *o, double *operations, double *bytes,
+                         emo_error *why) {
     emo_error err = EMO_ERROR_INIT;
     emo_bench *bench = NULL;
-    emo_status status = emo_bench_create(rt, o, &bench, why);
+    emo_status status = emo_bench_create(where, o, &bench, why);
     if (status == EMO_OK) {
         double seconds = -1.0;
         EXPECT_OK(emo_bench_run(bench, 3, &seconds, &err));
@@ -34,6 +35,10 @@ static emo_status try_bench(const emo_bench_options *o, double *operations, doub
     }
     emo_bench_release(bench);
     return status;
+}
+
+static emo_status try_bench(const emo_bench_options *o, double *operations, double *bytes, emo_error *why) {
+    return try_on(rt, o, operations, bytes, why);
 }
 
 static void every_operator(void **state) {
@@ -105,6 +110,29 @@ static void limits(void **state) {
     }
 }
 
+/* Whole numbers have a peak where a level has instructions for their sums, and there alone. */
+static void peaks_of_every_level(void **state) {
+    (void)state;
+    emo_error err = EMO_ERROR_INIT;
+    for (emo_isa isa = EMO_ISA_SCALAR; isa <= EMO_ISA_AMX; isa++) {
+        if (emo_isa_name(isa) == NULL || !test_has_isa(isa))
+            continue;
+        emo_runtime *level = test_runtime(1, isa);
+        emo_bench_options o = shape(EMO_BENCH_PEAK);
+        double operations = 0, bytes = 0;
+        o.compute = EMO_DTYPE_BF16;
+        EXPECT_OK(try_on(level, &o, &operations, &bytes, &err));
+        assert_true(operations > 1e6);
+        o.kind = EMO_BENCH_PEAK_INT8;
+        int sums = isa >= EMO_ISA_AVX512_VNNI || (isa >= EMO_ISA_NEON_DOT && isa < EMO_ISA_AVX2);
+        emo_status status = try_on(level, &o, &operations, &bytes, &err);
+        assert_int_equal(status, sums ? EMO_OK : EMO_E_UNSUPPORTED);
+        if (!sums)
+            assert_non_null(strstr(err.message, emo_isa_name(isa)));
+        emo_runtime_release(level);
+    }
+}
+
 static void what_is_refused(void **state) {
     (void)state;
     emo_error err = EMO_ERROR_INIT;
@@ -165,7 +193,8 @@ static void memory_that_runs_out(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_operator),  cmocka_unit_test(the_work_is_counted),  cmocka_unit_test(limits),
+        cmocka_unit_test(every_operator),  cmocka_unit_test(the_work_is_counted),
+        cmocka_unit_test(limits),          cmocka_unit_test(peaks_of_every_level),
         cmocka_unit_test(what_is_refused), cmocka_unit_test(memory_that_runs_out),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
