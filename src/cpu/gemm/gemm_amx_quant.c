@@ -45,10 +45,57 @@ typedef struct byte_rows {
 
 /* ---- activations ---- */
 
-static void quantise_row(const emo__gemm_operand *a, int64_t row, int64_t at, const byte_rows *x) {
+/* Lane l: the largest of the lanes of m[l], as numbers without sign. */
+INLINE __m512i largest_of(__m512i m[VL]) {
+    __m512i t[VL];
+#pragma GCC unroll 8
+    for (int i = 0; i < VL; i += 2)
+        t[i / 2] = _mm512_max_epu32(_mm512_unpacklo_epi32(m[i], m[i + 1]), _mm512_unpackhi_epi32(m[i], m[i + 1]));
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) /* quarters of t[i] have lanes 4 i to 4 i + 3, each of one quarter */
+        t[i] = _mm512_max_epu32(_mm512_unpacklo_epi64(t[2 * i], t[2 * i + 1]),
+                                _mm512_unpackhi_epi64(t[2 * i], t[2 * i + 1]));
+    __m512i a = _mm512_max_epu32(_mm512_shuffle_i32x4(t[0], t[1], 0x88), _mm512_shuffle_i32x4(t[0], t[1], 0xDD));
+    __m512i b = _mm512_max_epu32(_mm512_shuffle_i32x4(t[2], t[3], 0x88), _mm512_shuffle_i32x4(t[2], t[3], 0xDD));
+    return _mm512_max_epu32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xDD));
+}
+
+/* Sixteen blocks at once, with the bits of quantise_block. */
+static void quantise_blocks(const float *from, __m512 times, int8_t *q, float *scale, float *sum, int sums) {
+    const __m512i size = _mm512_set1_epi32(0x7FFFFFFF);
+    __m512i m[VL];
+#pragma GCC unroll 16
+    for (int b = 0; b < VL; b++) /* sizes are ordered as whole numbers are, and what is no number is largest */
+        m[b] = _mm512_max_epu32(
+            _mm512_and_si512((__m512i)_mm512_mul_ps(_mm512_loadu_ps(from + b * BLOCK), times), size),
+            _mm512_and_si512((__m512i)_mm512_mul_ps(_mm512_loadu_ps(from + b * BLOCK + VL), times), size));
+    __m512 most = (__m512)largest_of(m);
+    most = _mm512_mask_mov_ps(most, _mm512_cmp_ps_mask(most, most, _CMP_UNORD_Q), _mm512_set1_ps(__builtin_nanf("")));
+    const __m512 top = _mm512_set1_ps(127.0f);
+    float inverse[VL];
+    _mm512_storeu_ps(inverse,
+                     _mm512_maskz_div_ps(_mm512_cmp_ps_mask(most, _mm512_setzero_ps(), _CMP_GT_OQ), top, most));
+    _mm512_storeu_ps(scale, _mm512_div_ps(most, top));
+    for (int b = 0; b < VL; b++, from += BLOCK, q += BLOCK) {
+        const __m512 by = _mm512_set1_ps(inverse[b]);
+        __m512i low = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_mul_ps(_mm512_loadu_ps(from), times), by));
+        __m512i high = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_mul_ps(_mm512_loadu_ps(from + VL), times), by));
+        _mm_storeu_si128((__m128i *)(void *)q, _mm512_cvtsepi32_epi8(low));
+        _mm_storeu_si128((__m128i *)(void *)(q + VL), _mm512_cvtsepi32_epi8(high));
+        if (sums)
+            sum[b] = (float)_mm512_reduce_add_epi32(_mm512_add_epi32(low, high));
+    }
+}
+
+/* `sums`: whether x->sum is wanted. */
+static void quantise_row(const emo__gemm_operand *a, int64_t row, int64_t at, const byte_rows *x, int sums) {
     const float *from = (const float *)(const void *)emo__stored_row(a, row, 4);
     const float times = a->scale != NULL ? a->scale[row] : 1.0f;
-    for (int64_t b = at * x->blocks; b < (at + 1) * x->blocks; b++, from += BLOCK) {
+    int64_t b = at * x->blocks;
+    const int64_t end = b + x->blocks;
+    for (; b + VL <= end; b += VL, from += VL * BLOCK)
+        quantise_blocks(from, _mm512_set1_ps(times), x->q + b * BLOCK, x->scale + b, x->sum + b, sums);
+    for (; b < end; b++, from += BLOCK) {
         int32_t sum;
         x->scale[b] = quantise_block(from, times, x->q + b * BLOCK, &sum) / 127.0f;
         x->sum[b] = (float)sum;
@@ -56,7 +103,7 @@ static void quantise_row(const emo__gemm_operand *a, int64_t row, int64_t at, co
 }
 
 /* The first `rows` rows of x as group `at`; what is missing is 0. */
-static void group_rows(const byte_rows *x, int64_t rows, int64_t at, const groups *to) {
+static void group_rows(const byte_rows *x, int64_t rows, int64_t at, const groups *to, int sums) {
     const int64_t blocks = x->blocks;
     const int8_t *q[VL];
     for (int i = 0; i < VL; i++)
@@ -78,7 +125,7 @@ static void group_rows(const byte_rows *x, int64_t rows, int64_t at, const group
             if (j < WORDS || b + 1 < blocks)
                 _mm512_store_si512(out + j * 64, line[j]);
     }
-    for (int which = 0; which < 2; which++) {
+    for (int which = 0; which < (sums ? 2 : 1); which++) {
         const float *from = which == 0 ? x->scale : x->sum;
         float *out = (which == 0 ? to->scale : to->sum) + at * blocks * VL;
         for (int64_t b = 0; b < blocks; b += VL) {
@@ -240,7 +287,7 @@ INLINE void one_group(float *part, const weight_rows *w, const groups *x, int64_
             continue;
         const int32_t *whole = dots[b % RING];
         const float *by = w->scale + b * VL, *shift = w->offset + b * VL;
-        const __m512 x_scale = _mm512_load_ps(scale + b * VL), x_sum = _mm512_load_ps(sum + b * VL);
+        const __m512 x_scale = _mm512_load_ps(scale + b * VL), x_sum = offset ? _mm512_load_ps(sum + b * VL) : x_scale;
 #pragma GCC unroll 16
         for (int i = 0; i < VL; i++) {
             __m512 v = _mm512_mul_ps(_mm512_set1_ps(by[i]), _mm512_cvtepi32_ps(_mm512_load_si512(whole + i * VL)));
@@ -270,9 +317,12 @@ static float *place(const column_block *c, int64_t row) { return c->g->c[c->whic
 static void read_part(const column_block *c, int64_t row, float *part) {
     __m512i block[VL];
     const __mmask16 mask = (__mmask16)mask_of(c->cols, VL);
+    if (c->g->beta != 1.0f) {
+        memset(part, 0, VL * VL * sizeof(float));
+        return;
+    }
     for (int i = 0; i < VL; i++)
-        block[i] = row + i < c->rows && c->g->beta == 1.0f ? (__m512i)_mm512_maskz_loadu_ps(mask, place(c, row + i))
-                                                           : _mm512_setzero_si512();
+        block[i] = row + i < c->rows ? (__m512i)_mm512_maskz_loadu_ps(mask, place(c, row + i)) : _mm512_setzero_si512();
     emo__transpose_16(block);
     store_tile((char *)part, block);
 }
@@ -314,6 +364,7 @@ int emo__gemm_amx_quantised(const emo__gemm *g, int64_t m0, int64_t m1, int64_t 
         return 0;
     if (m1 - m0 <= FEW_ROWS)
         return emo__gemm_quant_vnni(g, m0, m1, n0, n1, work, floats);
+    const int sums = g->b[0].dtype == EMO_DTYPE_Q4_K || (g->n_b == 2 && g->b[1].dtype == EMO_DTYPE_Q4_K);
     _tile_loadconfig(&quant_config);
     for (int64_t begin = m0; begin < m1; begin += most) {
         int64_t rows = m1 - begin < most ? m1 - begin : most;
@@ -330,9 +381,9 @@ int emo__gemm_amx_quantised(const emo__gemm *g, int64_t m0, int64_t m1, int64_t 
         /* sixteen rows at a time, before weights need the room */
         byte_rows bytes = {w.room, w.scale, w.offset, blocks};
         for (int64_t i = 0; i < rows; i++) {
-            quantise_row(&g->a[0], begin + i, i % VL, &bytes);
+            quantise_row(&g->a[0], begin + i, i % VL, &bytes, sums);
             if (i % VL == VL - 1 || i == rows - 1)
-                group_rows(&bytes, i % VL + 1, i / VL, &x);
+                group_rows(&bytes, i % VL + 1, i / VL, &x, sums);
         }
         for (int which = 0; which < (g->n_b == 2 ? 2 : 1); which++) {
             const emo__gemm_operand *b = &g->b[which];
