@@ -202,10 +202,11 @@ EMO_API EMO_MUST_CHECK emo_status emo_model_set_tokenizer(emo_model *model, emo_
  * What the products of this model's matrices are computed in. Pruned and merged models take it over; it is not saved.
  * F32 (the default) is exact as the reference is in f32. With BF16 both operands of a product are rounded to bf16 and
  * summed in f32; the router's logits and all that is made of them, attention scores, norms, losses and the optimizer
- * stay in f32, and so do weights, gradients and moments: faster where the processor multiplies bf16 (AMX), about as
- * fast elsewhere, and a little less exact. Quantised matrices become floats in F32; in BF16 they stay whole numbers and
- * meet activations rounded to blocks of 32 signed bytes (not on the scalar level). Single, batched, masked and resumed
- * runs agree bit for bit in either.
+ * stay in f32 (on AMX the backward of attention makes its scores again from operands of 16 bits), and so do weights,
+ * gradients and moments: faster where the processor multiplies bf16 (AMX), about as fast elsewhere, and a little less
+ * exact. Quantised matrices become floats in F32; in BF16 they stay whole numbers and meet activations rounded to
+ * blocks of 32 signed bytes (not on the scalar level). Single, batched, masked and resumed runs agree bit for bit in
+ * either.
  * @return EMO_E_UNSUPPORTED (another type, or one that the model's device does not compute in), EMO_E_BUSY (a session
  * or a trainer works on the model).
  */

@@ -8,7 +8,8 @@
 typedef struct attention_task {
     const emo_attention_args *args;
     const emo__ops_kernels *kernels;
-    int64_t *starts; /* [n_segments + 1] first task of each segment (forward) */
+    const emo__gemm_kernels *gemm; /* backward: with products in bf16; NULL: in f32 */
+    int64_t *starts;               /* [n_segments + 1] first task of each segment (forward) */
     char *memory;
     size_t stride; /* bytes per worker */
     /* forward */
@@ -66,8 +67,12 @@ static void backward_one(void *task, size_t index, size_t worker) {
     const attention_task *t = task;
     const emo_attention_args *a = t->args;
     int64_t segment = (int64_t)index / a->kv_heads;
-    t->kernels->attn_backward(a, &a->segments[segment], (int32_t)((int64_t)index % a->kv_heads),
-                              t->memory + worker * t->stride);
+    int32_t kv_head = (int32_t)((int64_t)index % a->kv_heads);
+    char *memory = t->memory + worker * t->stride;
+    if (t->gemm != NULL)
+        t->kernels->attn_backward_rounded(a, &a->segments[segment], kv_head, t->gemm, memory);
+    else
+        t->kernels->attn_backward(a, &a->segments[segment], kv_head, memory);
 }
 
 static size_t lines(size_t bytes) { return (bytes + 63) / 64 * 64; }
@@ -141,8 +146,14 @@ static emo_status attention_backward(emo_exec *exec, const emo_attention_args *a
     emo__cpu_exec *cpu = emo__cpu(exec);
     attention_task t = {.args = args, .kernels = emo__ops_kernels_of(cpu)};
     emo_status status = emo__attention_check(args, err);
+    /* Without matrix units bf16 is no faster here, and nothing is rounded. */
+    if (cpu->gemm->long_block > 0 && EMO__ATTN_ROWS % cpu->gemm->mr == 0 && EMO__ATTN_KEYS % cpu->gemm->nr == 0)
+        t.gemm = cpu->gemm;
     if (status == EMO_OK)
-        status = prepare(cpu, &t, t.kernels->attn_backward_bytes(args->head_dim), 0, err);
+        status = prepare(cpu, &t,
+                         t.gemm != NULL ? t.kernels->attn_rounded_bytes(t.gemm, args->head_dim)
+                                        : t.kernels->attn_backward_bytes(args->head_dim),
+                         0, err);
     if (status != EMO_OK)
         return status;
     emo__parallel_for(cpu->rt, (size_t)(args->n_segments * args->kv_heads), backward_one, &t);

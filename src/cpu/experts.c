@@ -143,8 +143,8 @@ static int list_both(const emo__cpu_exec *cpu, const emo_experts_args *args, con
         return 0;
     }
     if (cpu->window.work == 0 && /* fused tasks are long */
-        emo__fuse_rows(cpu, rows, args->experts, args->inner, args->saved != NULL ? EMO__FUSED_INNER : TEMP_COLS,
-                       args->saved != NULL ? emo__fused_rows(cpu->gemm) : TEMP_ROWS, 0, up))
+        emo__fuse_rows(cpu, rows, args->experts, args->inner, args->saved != NULL ? EMO__FUSED_INNER : TEMP_COLS, 0,
+                       up))
         return 1;
     list_tiles(cpu, args, rows, 0, up);
     list_tiles(cpu, args, rows, 1, down);

@@ -37,13 +37,7 @@ int64_t emo__tiles_per_group(const emo__cpu_exec *cpu, const int32_t *offsets, i
  * of `inner`. Results do not depend on the answer. */
 enum { EMO__FUSED_ROWS = 224, EMO__FUSED_INNER = 512 };
 int emo__fuse_rows(const emo__cpu_exec *cpu, const int32_t *offsets, int32_t experts, int64_t inner, int64_t max_inner,
-                   int64_t max_rows, int32_t kind, emo__tile_list *list);
-
-/* Rows of such a block where the intermediate rows have room: the more, the less often weights are packed, which takes
- * as long as a few hundred rows' products on matrix units. */
-static inline int64_t emo__fused_rows(const emo__gemm_kernels *kernels) {
-    return kernels->long_block > 0 ? emo__gemm_most_rows(kernels) / 2 : EMO__FUSED_ROWS;
-}
+                   int32_t kind, emo__tile_list *list);
 
 /* The token of each assignment in plan order and, when not NULL, its weight: products then read rows through plain
  * numbers. */

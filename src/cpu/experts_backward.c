@@ -15,12 +15,8 @@ enum { DOWN_INPUT, INPUT_GRADIENT, GATE_UP_GRADIENT, DOWN_GRADIENT };
 enum { BY_TILE, BY_ROWS, BY_EXPERT };
 enum { ROWS_PER_TASK = 16 };
 
-/* Rows in a block of an expert: what weight gradients sum as one chain, so that blocks add up as one product over all
- * rows would. Longer ones write the gradients less often. */
-static int64_t block_rows(const emo__gemm_kernels *kernels) {
-    return kernels->long_block > 0 ? kernels->long_block : EMO__GEMM_KC;
-}
-
+/* The rows that weight gradients sum as one chain, so that blocks add up as one product over all rows would. */
+enum { BLOCK_ROWS = EMO__GEMM_KC };
 /* A matrix of at most this many elements stays in the cache with its gradient, and the other two with theirs. */
 enum { SMALL_MATRIX = 65536 };
 
@@ -31,7 +27,7 @@ typedef struct backward_task {
     const emo__tile *tiles;
     const int32_t *token; /* [assignments], in plan order, as is the weight */
     const float *weight;
-    float *h;      /* [assignments, inner]: dy W_down, then h; by expert: [block_rows, inner] for each worker */
+    float *h;      /* [assignments, inner]: dy W_down, then h; by expert: [BLOCK_ROWS, inner] for each worker */
     float *d_pre;  /* [the same, 2 inner] gradient of gate|up */
     float *d_rows; /* [assignments, hidden] gradient of each assignment's input */
     int64_t assignments;
@@ -119,14 +115,12 @@ static float *work_of(const backward_task *t, size_t worker) {
 }
 
 /* Most rows of a tile; 0: the engine's own limit. */
-static int64_t most_rows(const emo__gemm_kernels *kernels, int32_t kind) {
-    return kind == GATE_UP_GRADIENT ? emo__gemm_most_rows(kernels) / 2 : 0;
-}
+static int64_t most_rows(int32_t kind) { return kind == GATE_UP_GRADIENT ? EMO__GEMM_MT / 2 : 0; }
 
 static void whole_product(const backward_task *t, const block *b, int32_t kind, size_t worker) {
     emo__gemm g = product_of(t, b, kind);
     int64_t rows, cols;
-    emo__gemm_cut(t->gemm, g.m, g.n, 1, most_rows(t->gemm, kind), 0, &rows, &cols);
+    emo__gemm_cut(t->gemm, g.m, g.n, 1, most_rows(kind), 0, &rows, &cols);
     for (int64_t i = 0; i < g.m; i += rows)
         emo__gemm_tile(t->gemm, &g, i, i + rows < g.m ? i + rows : g.m, 0, g.n, work_of(t, worker));
 }
@@ -175,13 +169,13 @@ static void backward_expert(void *arg, size_t index, size_t worker) {
     const emo_experts_args *args = t->args;
     int32_t expert = args->experts - 1 - (int32_t)index;
     const emo_expert_slot *slot = &args->table.slots[expert];
-    int64_t end = args->offsets[expert + 1], length = block_rows(t->gemm);
-    for (int64_t first = args->offsets[expert]; first < end; first += length) {
+    int64_t end = args->offsets[expert + 1];
+    for (int64_t first = args->offsets[expert]; first < end; first += BLOCK_ROWS) {
         block b = {.expert = expert,
                    .first = first,
-                   .rows = end - first < length ? end - first : length,
-                   .h = t->h + (int64_t)worker * length * args->inner,
-                   .d_pre = t->d_pre + (int64_t)worker * length * 2 * args->inner};
+                   .rows = end - first < BLOCK_ROWS ? end - first : BLOCK_ROWS,
+                   .h = t->h + (int64_t)worker * BLOCK_ROWS * args->inner,
+                   .d_pre = t->d_pre + (int64_t)worker * BLOCK_ROWS * 2 * args->inner};
         whole_product(t, &b, DOWN_INPUT, worker);
         activations(t, &b, 0, b.rows);
         if (args->dx != NULL)
@@ -227,8 +221,7 @@ static int list_first(const emo__cpu_exec *cpu, const emo_experts_args *args, em
     list->count = 0;
     if (by_expert(cpu, args))
         return BY_EXPERT;
-    if (emo__fuse_rows(cpu, args->offsets, args->experts, args->inner, EMO__FUSED_INNER, emo__fused_rows(cpu->gemm),
-                       DOWN_INPUT, list))
+    if (emo__fuse_rows(cpu, args->offsets, args->experts, args->inner, EMO__FUSED_INNER, DOWN_INPUT, list))
         return BY_ROWS;
     int64_t want = emo__tiles_per_group(cpu, args->offsets, args->experts);
     list->count = 0;
@@ -251,7 +244,7 @@ static void list_second(const emo__cpu_exec *cpu, const emo_experts_args *args, 
             emo__tile_list_add(list, kernels, e, INPUT_GRADIENT, rows, args->hidden, want, 0, 0);
         if (slot->d_gate != NULL || slot->d_up != NULL)
             emo__tile_list_add(list, kernels, e, GATE_UP_GRADIENT, args->inner, args->hidden, want,
-                               most_rows(kernels, GATE_UP_GRADIENT), 0);
+                               most_rows(GATE_UP_GRADIENT), 0);
         if (slot->d_down != NULL)
             emo__tile_list_add(list, kernels, e, DOWN_GRADIENT, args->hidden, args->inner, want, 0, 0);
     }
@@ -269,7 +262,7 @@ emo_status emo__cpu_experts_backward(emo_exec *exec, const emo_experts_args *arg
     emo__tile_list first = {0}, second = {0};
     int way = list_first(cpu, args, &first);
     list_second(cpu, args, way, &second);
-    size_t rows = way == BY_EXPERT ? cpu->workers * (size_t)block_rows(cpu->gemm) : assignments;
+    size_t rows = way == BY_EXPERT ? cpu->workers * BLOCK_ROWS : assignments;
     size_t total = 0, first_at, second_at, token_at, weight_at, h_at, pre_at, rows_at, work_at;
     if (!emo__scratch_add(&total, first.count, sizeof(emo__tile), &first_at) ||
         !emo__scratch_add(&total, second.count, sizeof(emo__tile), &second_at) ||

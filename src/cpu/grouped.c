@@ -37,13 +37,13 @@ int64_t emo__tiles_per_group(const emo__cpu_exec *cpu, const int32_t *offsets, i
 }
 
 int emo__fuse_rows(const emo__cpu_exec *cpu, const int32_t *offsets, int32_t experts, int64_t inner, int64_t max_inner,
-                   int64_t max_rows, int32_t kind, emo__tile_list *list) {
+                   int32_t kind, emo__tile_list *list) {
     if (inner > max_inner)
         return 0;
     emo__tile_list blocks = {0}; /* counted first: `list` may have room for another cut only */
     for (int pass = 0; pass < 2; pass++) {
         for (int32_t e = 0; e < experts; e++)
-            emo__tile_list_add(&blocks, cpu->gemm, e, kind, offsets[e + 1] - offsets[e], inner, 1, max_rows,
+            emo__tile_list_add(&blocks, cpu->gemm, e, kind, offsets[e + 1] - offsets[e], inner, 1, EMO__FUSED_ROWS,
                                EMO__FUSED_INNER);
         if (pass == 0 && cpu->workers > 1 && blocks.count < 4 * cpu->workers)
             return 0;

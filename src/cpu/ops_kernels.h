@@ -59,6 +59,10 @@ typedef struct emo__ops_kernels {
     /* one (segment, kv head): all its query tiles and key blocks */
     void (*attn_backward)(const emo_attention_args *args, const emo_attention_segment *segment, int32_t kv_head,
                           void *memory);
+    /* the same with products by kernels that want bf16, whose panels divide 64 keys or rows */
+    size_t (*attn_rounded_bytes)(const struct emo__gemm_kernels *gemm, int32_t head_dim);
+    void (*attn_backward_rounded)(const emo_attention_args *args, const emo_attention_segment *segment, int32_t kv_head,
+                                  const struct emo__gemm_kernels *gemm, void *memory);
 } emo__ops_kernels;
 
 extern const emo__ops_kernels emo__ops_kernels_scalar;

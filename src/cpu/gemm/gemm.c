@@ -58,8 +58,7 @@ static int64_t divide_up(int64_t x, int64_t unit) { return (x + unit - 1) / unit
 void emo__gemm_cut(const emo__gemm_kernels *kernels, int64_t m, int64_t n, int64_t want, int64_t max_rows,
                    int64_t max_cols, int64_t *tile_rows, int64_t *tile_cols) {
     int64_t mr = kernels->mr, nr = kernels->nr;
-    int64_t limit = emo__gemm_most_rows(kernels);
-    int64_t most_rows = (max_rows > 0 && max_rows < limit ? max_rows : limit) / mr * mr;
+    int64_t most_rows = (max_rows > 0 && max_rows < EMO__GEMM_MT ? max_rows : EMO__GEMM_MT) / mr * mr;
     int64_t most_cols = max_cols > 0 && max_cols < EMO__GEMM_NT ? max_cols : EMO__GEMM_NT;
     most_rows = most_rows < mr ? mr : most_rows;
     most_cols = most_cols < nr ? nr : most_cols;

@@ -47,7 +47,7 @@ typedef struct emo__gemm {
     int64_t m;
     int64_t n;
     int64_t k;
-    int n_a; /* 2: two A and one B, tiles of at most half the rows; else 0 or 1 */
+    int n_a; /* 2: two A and one B, tiles of at most EMO__GEMM_MT / 2 rows; else 0 or 1 */
     emo__gemm_operand a[2];
     int n_b; /* 1; 2: two B and one A */
     emo__gemm_operand b[2];
@@ -74,7 +74,7 @@ typedef struct emo__gemm_kernels {
     int k_unit;     /* packed k comes in multiples of this */
     int per_float;  /* packed elements in the room of a float: 1, or 2 for bf16 */
     int long_block; /* > 0: sums go on from what C holds, so that a block of k may be as long as this without the
-                     * results changing; KC otherwise. Tiles may then have twice the rows. */
+                     * results changing; KC otherwise. */
     /* On a thread, before and after it uses the others; NULL: nothing to do. `before` keeps what the thread had set up
      * for itself: other code in the process may use tiles, too. */
     void (*begin)(void *before);
@@ -123,13 +123,7 @@ size_t emo__gemm_work_bytes(void);
 void emo__gemm_cut(const emo__gemm_kernels *kernels, int64_t m, int64_t n, int64_t want, int64_t max_rows,
                    int64_t max_cols, int64_t *tile_rows, int64_t *tile_cols);
 
-/* The most rows of a tile of these kernels. */
-static inline int64_t emo__gemm_most_rows(const emo__gemm_kernels *kernels) {
-    return kernels->long_block > 0 ? 2 * EMO__GEMM_MT : EMO__GEMM_MT;
-}
-
-/* Computes C[m0..m1, n0..n1) on the calling thread; at most emo__gemm_most_rows. `work`: 64-byte aligned, work_bytes.
- */
+/* Computes C[m0..m1, n0..n1) on the calling thread; m1 - m0 <= EMO__GEMM_MT. `work`: 64-byte aligned, work_bytes. */
 void emo__gemm_tile(const emo__gemm_kernels *kernels, const emo__gemm *g, int64_t m0, int64_t m1, int64_t n0,
                     int64_t n1, float *work);
 

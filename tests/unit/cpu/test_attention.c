@@ -69,8 +69,33 @@ static void drop(buffers *b) {
         free(all[i]);
 }
 
+/* How far the gradients may be from the definition when operands of products are bf16: each is off by 2^-8 of itself,
+ * scores, which come from operands in two parts, by 3 * 2^-16 of their terms. */
+typedef struct bounds {
+    double *dq, *dk, *dv;
+} bounds;
+
+/* What one key adds to the bounds of a query's gradients and its own. */
+static void add_bounds(const emo_attention_args *a, int64_t qo, int64_t at, double p, double dp, double delta,
+                       const bounds *e) {
+    const double both = ldexp(1.0, -7) + ldexp(1.0, -16), scale = (double)a->scale;
+    double score = 0.0, size = 0.0;
+    for (int32_t d = 0; d < a->head_dim; d++) {
+        score += fabs((double)a->q[qo + d] * (double)a->k[at + d]) * scale * 3.0 * ldexp(1.0, -16);
+        size += fabs((double)a->d_o[qo + d] * (double)a->v[at + d]);
+    }
+    const double off_p = p * (1.1 * score + 1e-5), ds = fabs(p * (dp - delta)) * scale;
+    const double off_ds = (p * (size * both + 1e-5) + off_p * (fabs(dp - delta) + size * both)) * scale;
+    for (int32_t d = 0; d < a->head_dim; d++) {
+        e->dq[qo + d] += fabs((double)a->k[at + d]) * (ds * both + off_ds);
+        e->dk[at + d] += fabs((double)a->q[qo + d]) * (ds * both + off_ds);
+        e->dv[at + d] += fabs((double)a->d_o[qo + d]) * (p * both + off_p);
+    }
+}
+
 /* Everything in double, from the definition. Elements outside rows * heads * dim keep what `b` holds. */
-static void oracle(const shape *s, const buffers *b, float *o, float *lse, double *dq, double *dk, double *dv) {
+static void oracle(const shape *s, const buffers *b, float *o, float *lse, double *dq, double *dk, double *dv,
+                   const bounds *e) {
     const emo_attention_args *a = &b->args;
     double *p = malloc(sizeof(double) * (size_t)s->k_rows * 2);
     assert_non_null(p);
@@ -79,11 +104,12 @@ static void oracle(const shape *s, const buffers *b, float *o, float *lse, doubl
     memset(dk, 0, sizeof(double) * b->n_k);
     memset(dv, 0, sizeof(double) * b->n_k);
     for (int64_t g = 0; g < s->n_segments; g++) {
-        const emo_attention_segment *e = &s->segments[g];
-        for (int64_t i = 0; i < e->q_count; i++) {
+        const emo_attention_segment *part = &s->segments[g];
+        for (int64_t i = 0; i < part->q_count; i++) {
             for (int32_t h = 0; h < s->heads; h++) {
-                int64_t qo = (e->q_begin + i) * a->q_stride + h * s->dim, seen = e->k_count - e->q_count + i + 1;
-                int64_t ko = e->k_begin * a->kv_stride + h / (s->heads / s->kv_heads) * s->dim;
+                int64_t qo = (part->q_begin + i) * a->q_stride + h * s->dim,
+                        seen = part->k_count - part->q_count + i + 1;
+                int64_t ko = part->k_begin * a->kv_stride + h / (s->heads / s->kv_heads) * s->dim;
                 double top = -INFINITY, sum = 0.0, delta = 0.0;
                 for (int64_t j = 0; j < seen; j++) {
                     p[j] = 0.0;
@@ -93,7 +119,7 @@ static void oracle(const shape *s, const buffers *b, float *o, float *lse, doubl
                 }
                 for (int64_t j = 0; j < seen; j++)
                     sum += p[j] = exp(p[j] - top);
-                lse[(e->q_begin + i) * s->heads + h] = (float)(top + log(sum));
+                lse[(part->q_begin + i) * s->heads + h] = (float)(top + log(sum));
                 for (int64_t j = 0; j < seen; j++) {
                     p[j] /= sum;
                     dp[j] = 0.0;
@@ -113,6 +139,8 @@ static void oracle(const shape *s, const buffers *b, float *o, float *lse, doubl
                     }
                     o[qo + d] = (float)out;
                 }
+                for (int64_t j = 0; j < seen && e != NULL; j++)
+                    add_bounds(a, qo, ko + j * a->kv_stride, p[j], dp[j], delta, e);
             }
         }
     }
@@ -144,7 +172,7 @@ static void matches_the_definition(void **state) {
         double *dv = malloc(b.n_k * sizeof(double));
         assert_true(o != NULL && lse != NULL && dq != NULL && dk != NULL && dv != NULL);
         memcpy(o, b.o, b.n_q * sizeof(float));
-        oracle(s, &b, o, lse, dq, dk, dv);
+        oracle(s, &b, o, lse, dq, dk, dv, NULL);
         for (size_t l = 0; l < n_levels; l++) {
             test_device d = test_device_open(2, levels[l]);
             EXPECT_OK(d.ops->attention_forward(d.exec, &b.args, &err));
@@ -163,6 +191,62 @@ static void matches_the_definition(void **state) {
         free(dq);
         free(dk);
         free(dv);
+        drop(&b);
+    }
+}
+
+static void within(const float *got, const double *want, const double *bound, int64_t rows, int64_t stride,
+                   int64_t width) {
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t d = 0; d < width; d++) {
+            double diff = fabs((double)got[i * stride + d] - want[i * stride + d]);
+            assert_true(diff <= bound[i * stride + d] + 3e-5); /* the sums in f32 */
+        }
+}
+
+/* Where matrix units multiply, the backward's operands are bf16: within the bounds of that, the same for any number of
+ * threads, and not what f32 gives. */
+static void rounded_products_stay_close(void **state) {
+    (void)state;
+    emo_error err = EMO_ERROR_INIT;
+    if (!test_has_isa(EMO_ISA_AMX))
+        skip();
+    for (size_t c = 0; c < sizeof shapes / sizeof shapes[0]; c++) {
+        const shape *s = &shapes[c];
+        const emo_exec_options options = {.struct_size = sizeof options, .compute = EMO_DTYPE_BF16};
+        buffers b = make(s, 10 * c + 1);
+        float *o = malloc(b.n_q * sizeof(float)), *lse = malloc(b.n_lse * sizeof(float));
+        float *first = malloc((b.n_q + 2 * b.n_k) * sizeof(float));
+        double *want = malloc((b.n_q + 2 * b.n_k) * sizeof(double));
+        double *bound = calloc(b.n_q + 2 * b.n_k, sizeof(double));
+        assert_true(o != NULL && lse != NULL && first != NULL && want != NULL && bound != NULL);
+        double *dq = want, *dk = dq + b.n_q, *dv = dk + b.n_k;
+        const bounds e = {bound, bound + b.n_q, bound + b.n_q + b.n_k};
+        oracle(s, &b, o, lse, dq, dk, dv, &e);
+        for (int32_t threads = 1; threads <= 3; threads += 2) {
+            test_device d = test_device_open(threads, EMO_ISA_AMX);
+            emo_exec *exec = NULL;
+            EXPECT_OK(d.ops->exec_create(d.rt->cpu, &options, &exec, &err));
+            EXPECT_OK(d.ops->attention_forward(d.exec, &b.args, &err)); /* in f32 */
+            EXPECT_OK(d.ops->attention_backward(exec, &b.args, &err));
+            within(b.dq, dq, e.dq, s->q_rows, b.args.q_stride, s->heads * s->dim);
+            within(b.dk, dk, e.dk, s->k_rows, b.args.kv_stride, s->kv_heads * s->dim);
+            within(b.dv, dv, e.dv, s->k_rows, b.args.kv_stride, s->kv_heads * s->dim);
+            assert_true(worst(b.dv, dv, s->k_rows, b.args.kv_stride, s->kv_heads * s->dim) > 1e-4);
+            if (threads == 1) {
+                memcpy(first, b.dq, b.n_q * sizeof(float));
+                memcpy(first + b.n_q, b.dk, b.n_k * sizeof(float));
+                memcpy(first + b.n_q + b.n_k, b.dv, b.n_k * sizeof(float));
+            }
+            assert_memory_equal(first, b.dq, b.n_q * sizeof(float));
+            assert_memory_equal(first + b.n_q, b.dk, b.n_k * sizeof(float));
+            assert_memory_equal(first + b.n_q + b.n_k, b.dv, b.n_k * sizeof(float));
+            d.ops->exec_destroy(exec);
+            test_device_close(&d);
+        }
+        void *all[] = {o, lse, first, want, bound};
+        for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+            free(all[i]);
         drop(&b);
     }
 }
@@ -310,10 +394,10 @@ static void refuses_bad_shapes(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(matches_the_definition),  cmocka_unit_test(threads_do_not_matter),
-        cmocka_unit_test(slices_do_not_matter),    cmocka_unit_test(pages_do_not_matter),
-        cmocka_unit_test(decoding_equals_prefill), cmocka_unit_test(large_scores_stay_finite),
-        cmocka_unit_test(refuses_bad_shapes),
+        cmocka_unit_test(matches_the_definition),   cmocka_unit_test(rounded_products_stay_close),
+        cmocka_unit_test(threads_do_not_matter),    cmocka_unit_test(slices_do_not_matter),
+        cmocka_unit_test(pages_do_not_matter),      cmocka_unit_test(decoding_equals_prefill),
+        cmocka_unit_test(large_scores_stay_finite), cmocka_unit_test(refuses_bad_shapes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
