@@ -299,11 +299,11 @@ static void fill_table(emo__lease *ls, bool whole, emo_expert_table *table) {
     memset(ls->slots, 0, (size_t)experts * sizeof *ls->slots);
     bool all = whole && ls->told != NULL;
     for (int32_t e = 0; e < experts; e++) {
-        const emo__cached *x = emo__expert_cache_find(c, ls->layer, e);
-        if (x == NULL && (ls->residents || all))
+        int32_t number = c->number[ls->layer][e];
+        if (number < 0 && (ls->residents || all))
             ls->slots[e] = own[e];
-        else if (x != NULL && all && x->state == EMO__EXPERT_READY)
-            fill_slot(ls, x);
+        else if (number >= 0 && all && c->experts[number].state == EMO__EXPERT_READY)
+            fill_slot(ls, &c->experts[number]);
     }
     ls->residents = false;
     for (int32_t i = 0; i < ls->n; i++) {
