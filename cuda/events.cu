@@ -35,8 +35,7 @@ emo_status emo_cuda_event_record(emo_exec *exec, emo_event *event, emo_error *er
     if (device->planning)
         return EMO_OK;
     EMO_CUDA_TRY(emo_cuda_enter(device, &previous, err));
-    emo_status status =
-        emo_cuda_check(cudaEventRecord(event_of(event), emo_cuda_of(exec)->stream), "cudaEventRecord", err);
+    emo_status status = emo_cuda_check(cudaEventRecord(event_of(event), emo_cuda_stream(exec)), "cudaEventRecord", err);
     emo_cuda_leave(device, previous);
     return status;
 }
@@ -48,7 +47,7 @@ emo_status emo_cuda_event_order(emo_exec *exec, emo_event *event, emo_error *err
         return EMO_OK;
     EMO_CUDA_TRY(emo_cuda_enter(device, &previous, err));
     emo_status status =
-        emo_cuda_check(cudaStreamWaitEvent(emo_cuda_of(exec)->stream, event_of(event), 0), "cudaStreamWaitEvent", err);
+        emo_cuda_check(cudaStreamWaitEvent(emo_cuda_stream(exec), event_of(event), 0), "cudaStreamWaitEvent", err);
     emo_cuda_leave(device, previous);
     return status;
 }
