@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "backend/composed.h"
+#include "base/checked.h"
 #include "base/status.h"
 #include "cpu/cpu.h"
 #include "cpu/gemm/gemm.h"
@@ -11,9 +12,48 @@
 
 static const emo_runtime *runtime_of(emo_backend *backend) { return ((emo__cpu_backend *)backend)->rt; }
 
+/* A region of an exec begins with its size. The system gives memory as pages of zeros, which takes longer than what
+ * many operators do in it: sessions come and go, and the next one takes over what the last one had. */
+#define REGION_HEAD EMO__ALIGN
+#define REGION_LEAST ((size_t)4 << 20) /* what is kept when nobody uses it: no less, nor more */
+#define REGION_MOST ((size_t)128 << 20)
+
+static size_t region_size(const void *region) {
+    size_t size;
+    memcpy(&size, (const char *)region - REGION_HEAD, sizeof size);
+    return size;
+}
+
+static void region_free(const emo__mem *mem, void *region) {
+    if (region != NULL)
+        emo__free(mem, (char *)region - REGION_HEAD);
+}
+
+static void *region_take(emo__cpu_backend *backend, size_t bytes) {
+    const emo__mem *mem = &backend->rt->mem;
+    void *kept = __atomic_exchange_n(&backend->kept, NULL, __ATOMIC_ACQ_REL);
+    if (kept != NULL && region_size(kept) >= bytes)
+        return kept;
+    region_free(mem, kept);
+    size_t whole;
+    char *block = emo__add_size(bytes, REGION_HEAD, &whole) ? emo__alloc(mem, whole) : NULL;
+    if (block == NULL)
+        return NULL;
+    memcpy(block, &bytes, sizeof bytes);
+    return block + REGION_HEAD;
+}
+
+static void region_give(emo__cpu_backend *backend, void *region) {
+    if (region != NULL && region_size(region) >= REGION_LEAST && region_size(region) <= REGION_MOST)
+        region = __atomic_exchange_n(&backend->kept, region, __ATOMIC_ACQ_REL);
+    region_free(&backend->rt->mem, region);
+}
+
 static void destroy(emo_backend *backend) {
-    if (backend != NULL)
+    if (backend != NULL) {
+        region_free(&runtime_of(backend)->mem, ((emo__cpu_backend *)backend)->kept);
         emo__free(&runtime_of(backend)->mem, backend);
+    }
 }
 
 static emo_status mem_alloc(emo_backend *backend, size_t bytes, void **out, emo_error *err) {
@@ -95,8 +135,8 @@ static emo_status exec_create(emo_backend *backend, const emo_exec_options *opti
 static void exec_destroy(emo_exec *exec) {
     if (exec != NULL) {
         emo__cpu_exec *cpu = emo__cpu(exec);
-        emo__free(&cpu->rt->mem, cpu->scratch);
-        emo__free(&cpu->rt->mem, cpu->outer);
+        region_give((emo__cpu_backend *)exec->backend, cpu->scratch);
+        region_free(&cpu->rt->mem, cpu->outer);
         emo__free(&cpu->rt->mem, cpu);
     }
 }
@@ -176,12 +216,12 @@ static void *grow_region(emo__cpu_exec *cpu, char **region, size_t *size, size_t
         return NULL;
     }
     if (bytes > *size) {
-        void *fresh = emo__alloc(&cpu->rt->mem, bytes);
+        void *fresh = region_take((emo__cpu_backend *)cpu->base.backend, bytes);
         if (fresh == NULL) {
             (void)emo__fail_memory(err, bytes);
             return NULL;
         }
-        emo__free(&cpu->rt->mem, *region);
+        region_free(&cpu->rt->mem, *region);
         *region = fresh;
         *size = bytes;
     }

@@ -14,6 +14,7 @@ typedef struct emo__cpu_backend {
     const emo_runtime *rt; /* borrowed: the runtime owns the back end */
     bool planning;         /* a planner (planner.c): memory is counted, nothing is done */
     uint64_t planned;      /* bytes handed out by it */
+    void *kept;            /* atomic: the scratch of an exec that is gone, for the next one; NULL: none */
 } emo__cpu_backend;
 
 /* The part of an operator's tasks that is to run; see emo_backend_ops.window. */

@@ -117,7 +117,7 @@ static void list_tiles(const emo__cpu_exec *cpu, const emo_experts_args *args, c
     int limited = !down && args->saved == NULL;
     bool many = emo__active_groups(rows, args->experts) >= 16 * (int64_t)cpu->workers;
     list->count = 0;
-    for (int32_t e = 0; e < args->experts; e++) {
+    for (int32_t e = args->experts - 1; e >= 0; e--) { /* shared experts, which have the most rows, first */
         int64_t m = rows[e + 1] - rows[e], most_rows, most_cols;
         if (m == 0) /* most of them, where tokens are few */
             continue;

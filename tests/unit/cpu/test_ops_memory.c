@@ -94,7 +94,42 @@ static void allocations_may_fail(void **state) {
         free(blocks[i]);
 }
 
+static emo_exec *reserved(emo_runtime *rt, size_t bytes) {
+    emo_error err = EMO_ERROR_INIT;
+    emo_exec *exec = NULL;
+    EXPECT_OK(rt->cpu->ops->exec_create(rt->cpu, NULL, &exec, &err));
+    EXPECT_OK(rt->cpu->ops->exec_reserve(exec, bytes, &err));
+    return exec;
+}
+
+/* The scratch of an exec that is gone serves the next one; one such region is kept, none that is little. */
+static void scratch_passes_on(void **state) {
+    (void)state;
+    const size_t large = (size_t)6 << 20, small = (size_t)1 << 16;
+    meter m = METER_INIT;
+    emo_runtime *rt = meter_runtime(&m, 1);
+    const emo_backend_ops *ops = rt->cpu->ops;
+    long live = m.live;
+    ops->exec_destroy(reserved(rt, small));
+    assert_int_equal(m.live, live);
+    ops->exec_destroy(reserved(rt, large));
+    assert_int_equal(m.live, live + 1);
+    long calls = m.calls;
+    emo_exec *first = reserved(rt, large / 2), *second = NULL;
+    assert_int_equal(m.calls, calls + 1); /* the exec alone */
+    second = reserved(rt, large);
+    assert_int_equal(m.calls, calls + 3);
+    ops->exec_destroy(first);
+    ops->exec_destroy(second);
+    assert_int_equal(m.live, live + 1);
+    ops->exec_destroy(reserved(rt, 2 * large)); /* what was kept is too little */
+    assert_int_equal(m.live, live + 1);
+    assert_true(m.bytes >= (long)(2 * large));
+    emo_runtime_release(rt);
+    meter_check(&m, "scratch that was kept");
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(allocations_may_fail)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(allocations_may_fail), cmocka_unit_test(scratch_passes_on)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
