@@ -215,7 +215,9 @@ static void *grow_region(emo__cpu_exec *cpu, char **region, size_t *size, size_t
         cpu->taken = bytes > cpu->taken ? bytes : cpu->taken;
         return NULL;
     }
-    if (bytes > *size) {
+    if (bytes > *size && *region != NULL && region_size(*region) >= bytes) { /* one that was kept */
+        *size = bytes;
+    } else if (bytes > *size) {
         void *fresh = region_take((emo__cpu_backend *)cpu->base.backend, bytes);
         if (fresh == NULL) {
             (void)emo__fail_memory(err, bytes);

@@ -117,6 +117,9 @@ static void scratch_passes_on(void **state) {
     long calls = m.calls;
     emo_exec *first = reserved(rt, large / 2), *second = NULL;
     assert_int_equal(m.calls, calls + 1); /* the exec alone */
+    emo_error err = EMO_ERROR_INIT;
+    EXPECT_OK(ops->exec_reserve(first, large, &err)); /* it has room for more than was asked for at first */
+    assert_int_equal(m.calls, calls + 1);
     second = reserved(rt, large);
     assert_int_equal(m.calls, calls + 3);
     ops->exec_destroy(first);
