@@ -3,6 +3,7 @@
  * An operator that needs more gets a further chunk at once; when the next operator begins, one chunk of the whole size
  * takes the place of them all, and from then on nothing is allocated. */
 #include "device.h"
+#include "tape.h"
 
 enum { MAX_CHUNKS = 64 };
 /* Checked builds give every array memory of its own, so that the simulator sees each byte past its end. */
@@ -56,7 +57,7 @@ emo_status emo_cuda_arena_reserve(emo_cuda_exec *exec, size_t bytes, emo_error *
 emo_status emo_cuda_begin(emo_exec *exec, emo_error *err) {
     emo_cuda_exec *e = emo_cuda_of(exec);
     emo_cuda_arena *a = &e->arena;
-    if (SEPARATE)
+    if (SEPARATE && e->holding == NULL)
         drop_chunks(e);
     else if (a->count > 1)
         EMO_CUDA_TRY(emo_cuda_arena_reserve(e, a->peak, err));
@@ -80,6 +81,8 @@ emo_status emo_cuda_scratch(emo_exec *exec, size_t bytes, void **out, emo_error 
         *out = emo_cuda_no_address(e->device, size);
         return EMO_OK;
     }
+    if (SEPARATE && e->holding != NULL)
+        return emo_cuda_tape_scratch(e, size, out, err);
     if (SEPARATE || a->count == 0 || a->sizes[a->count - 1] - a->used < size)
         EMO_CUDA_TRY(add_chunk(e, size, err));
     *out = (char *)a->chunks[a->count - 1] + a->used;
@@ -95,7 +98,7 @@ emo_cuda_mark emo_cuda_scratch_mark(emo_exec *exec) {
 
 void emo_cuda_scratch_release(emo_exec *exec, emo_cuda_mark mark) {
     emo_cuda_arena *a = &emo_cuda_of(exec)->arena;
-    while (SEPARATE && a->count > mark.count)
+    while (SEPARATE && a->count > mark.count && emo_cuda_of(exec)->holding == NULL)
         emo_cuda_free(emo_cuda_of(exec)->device, a->chunks[--a->count]);
     a->used = a->count == mark.count ? mark.used : 0; /* a chunk that is new holds nothing from before the mark */
     a->wanted = mark.wanted;

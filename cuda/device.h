@@ -34,6 +34,10 @@ void emo_cuda_free(emo_cuda_device *device, void *ptr);
 /* A planner's answer where memory is asked for. */
 void *emo_cuda_no_address(emo_cuda_device *device, size_t bytes);
 emo_status emo_cuda_memory(emo_backend *backend, emo_backend_memory *out, emo_error *err);
+/* From here on to the same number of settles, what is given back stays as it is: work that is not enqueued yet may use
+ * it. */
+void emo_cuda_memory_hold(emo_cuda_device *device);
+void emo_cuda_memory_settle(emo_cuda_device *device);
 /* A second exec begins: memory that waits for the first one's stream alone is guarded by events from now on. */
 void emo_cuda_memory_shared(emo_cuda_device *device);
 /* An exec goes, its work done. */
@@ -63,6 +67,8 @@ void emo_cuda_transfers_destroy(emo_cuda_exec *exec);
 emo_status emo_cuda_download(emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err);
 /* Waits for the stream and hands over what was downloaded. */
 emo_status emo_cuda_synchronize(emo_exec *exec, emo_error *err);
+emo_status emo_cuda_mark_work(emo_exec *exec, uint64_t *out, emo_error *err);
+emo_status emo_cuda_wait(emo_exec *exec, uint64_t mark, emo_error *err);
 
 /* ---- execs (exec.cu, arena.cu) ---- */
 
@@ -73,5 +79,9 @@ size_t emo_cuda_exec_scratch(emo_exec *exec);
 void emo_cuda_arena_destroy(emo_cuda_exec *exec);
 /* Whether the exec's stream records a graph at the moment. */
 int emo_cuda_capturing(const emo_cuda_exec *exec);
+
+/* ---- lists of work (lists.cu) ---- */
+
+void emo_cuda_lists_destroy(emo_cuda_exec *exec);
 
 #endif

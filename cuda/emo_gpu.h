@@ -4,7 +4,8 @@
  * is the simulator of tests/cudasim, so that the same sources run without a GPU (docs/cuda-simulator.md).
  *
  *   EMO_LAUNCH((kernel<...>), grid, block, dynamic_shared_bytes, stream, args...)   -> cudaError_t; nothing is started
- *                               in EMO_NO_STREAM
+ *                               in EMO_NO_STREAM; `stream`: a cudaStream_t, or an emo_queue, which may hold the launch
+ *                               back (launch.h)
  *   EMO_LAUNCH_WIDE(the same)   for kernels that may need more shared memory than a block gets without asking
  *   EMO_SHARED(T, name, n)      T name[n] in static shared memory, 16-byte aligned
  *   EMO_DYN_SHARED(T, name)     T *name, the dynamic shared memory, 16-byte aligned
@@ -24,12 +25,6 @@
 
 #ifdef EMO_SIM
 #include "cudasim/device.h"
-#define EMO_LAUNCH(kernel, grid, block, shared, stream, ...)                                                           \
-    ((stream) == EMO_NO_STREAM                                                                                         \
-         ? cudaSuccess                                                                                                 \
-         : cudasim::launch(cudasim::LaunchConfig{grid, block, (size_t)(shared), stream, (const void *)(kernel),        \
-                                                 #kernel, __FILE__, __LINE__},                                         \
-                           kernel, ##__VA_ARGS__))
 #define EMO_SHARED(T, name, n)                                                                                         \
     static char name##_key_;                                                                                           \
     T *const name = (T *)cudasim::shared_static(&name##_key_, sizeof(T) * (n), alignof(T) < 16 ? 16 : alignof(T), #name)
@@ -39,9 +34,6 @@
 #else
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
-#define EMO_LAUNCH(kernel, grid, block, shared, stream, ...)                                                           \
-    ((stream) == EMO_NO_STREAM ? cudaSuccess                                                                           \
-                               : (kernel<<<grid, block, shared, stream>>>(__VA_ARGS__), cudaPeekAtLastError()))
 #define EMO_SHARED(T, name, n) __shared__ __align__(16) T name[n]
 /* uint4 gives the 16 bytes that cp.async and ldmatrix need; a larger alignment would pad every kernel of the file. */
 #define EMO_DYN_SHARED(T, name)                                                                                        \
@@ -50,13 +42,19 @@
 #define EMO_AT_
 #endif
 
+#include "launch.h"
+
+#define EMO_LAUNCH(kernel, grid, block, shared, stream, ...)                                                           \
+    emo_launch(stream, emo_launch_shape{grid, block, (size_t)(shared), #kernel, __FILE__, __LINE__}, kernel,           \
+               ##__VA_ARGS__)
+
 static inline cudaError_t emo_allow_shared(const void *kernel, size_t bytes) {
     if (bytes <= 48 * 1024)
         return cudaSuccess;
     return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
 }
 #define EMO_LAUNCH_WIDE(kernel, grid, block, shared, stream, ...)                                                      \
-    ((stream) != EMO_NO_STREAM && emo_allow_shared((const void *)(kernel), (shared)) != cudaSuccess                    \
+    (emo_starts(stream) && emo_allow_shared((const void *)(kernel), (shared)) != cudaSuccess                           \
          ? cudaPeekAtLastError()                                                                                       \
          : EMO_LAUNCH(kernel, grid, block, shared, stream, __VA_ARGS__))
 

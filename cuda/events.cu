@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Points in the work of execs, for order between their streams. */
 #include "device.h"
+#include "tape.h"
 
 static cudaEvent_t event_of(emo_event *event) { return (cudaEvent_t)event; }
 
@@ -30,24 +31,29 @@ void emo_cuda_event_destroy(emo_backend *backend, emo_event *event) {
 }
 
 emo_status emo_cuda_event_record(emo_exec *exec, emo_event *event, emo_error *err) {
-    const emo_cuda_device *device = emo_cuda_of(exec)->device;
+    emo_cuda_exec *e = emo_cuda_of(exec);
+    const emo_cuda_device *device = e->device;
     int previous;
     if (device->planning)
         return EMO_OK;
     EMO_CUDA_TRY(emo_cuda_enter(device, &previous, err));
-    emo_status status = emo_cuda_check(cudaEventRecord(event_of(event), emo_cuda_stream(exec)), "cudaEventRecord", err);
+    emo_status status = emo_cuda_tape_issue(e, "an event", err);
+    if (status == EMO_OK)
+        status = emo_cuda_check(cudaEventRecord(event_of(event), e->stream), "cudaEventRecord", err);
     emo_cuda_leave(device, previous);
     return status;
 }
 
 emo_status emo_cuda_event_order(emo_exec *exec, emo_event *event, emo_error *err) {
-    const emo_cuda_device *device = emo_cuda_of(exec)->device;
+    emo_cuda_exec *e = emo_cuda_of(exec);
+    const emo_cuda_device *device = e->device;
     int previous;
     if (device->planning)
         return EMO_OK;
     EMO_CUDA_TRY(emo_cuda_enter(device, &previous, err));
-    emo_status status =
-        emo_cuda_check(cudaStreamWaitEvent(emo_cuda_stream(exec), event_of(event), 0), "cudaStreamWaitEvent", err);
+    emo_status status = emo_cuda_tape_issue(e, "it waits for an event", err);
+    if (status == EMO_OK)
+        status = emo_cuda_check(cudaStreamWaitEvent(e->stream, event_of(event), 0), "cudaStreamWaitEvent", err);
     emo_cuda_leave(device, previous);
     return status;
 }

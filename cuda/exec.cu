@@ -4,11 +4,15 @@
 
 #include "device.h"
 #include "plans.h"
+#include "tape.h"
 
 static void destroy(emo_cuda_exec *e) {
     emo_cuda_device *device = e->device;
+    (void)emo_cuda_tape_issue(e, "the exec goes", NULL);
     if (!emo_cuda_planning(e) && (e->stream != NULL || !e->owns_stream))
         (void)cudaStreamSynchronize(e->stream);
+    emo_cuda_tape_destroy(e);
+    emo_cuda_lists_destroy(e);
     emo_cuda_plans_destroy(e);
     emo_cuda_arena_destroy(e);
     emo_cuda_transfers_destroy(e);

@@ -44,6 +44,7 @@ struct emo_cuda_device {
     int32_t planning;        /* a planner (planner.cu): no device is there, addresses are numbers */
     uint64_t next_address;   /* of a planner */
     int32_t said_refused;    /* the log has it that cuBLASLt refuses products */
+    int32_t holds;           /* execs that hold work back */
 };
 
 /* Scratch of one exec: one chunk, and more behind it while an operator needs more than it holds. */
@@ -57,7 +58,7 @@ typedef struct emo_cuda_arena {
     size_t taken;  /* the largest since emo_backend_ops.exec_scratch was asked last */
 } emo_cuda_arena;
 
-enum { EMO_CUDA_RING_PARTS = 4, EMO_CUDA_DOWNLOADS = 64 };
+enum { EMO_CUDA_RING_PARTS = 4, EMO_CUDA_DOWNLOADS = 64, EMO_CUDA_MARKS = 8 };
 
 /* Pinned host memory through which host data goes to the device: parts used in turn, each guarded by an event. */
 typedef struct emo_cuda_ring {
@@ -69,17 +70,26 @@ typedef struct emo_cuda_ring {
     int32_t pending[EMO_CUDA_RING_PARTS]; /* the event was recorded */
 } emo_cuda_ring;
 
-/* Small downloads land in pinned memory and reach their destination in `synchronize`. */
+/* Small downloads land in pinned memory, a ring, and reach their destination when they are waited for. */
 typedef struct emo_cuda_downloads {
     char *host;
-    size_t used;
+    int32_t first; /* of the list: the oldest that is under way */
     int32_t count;
     struct {
         void *dst;
         size_t offset;
         size_t bytes;
+        uint64_t mark; /* the first one made after it */
     } list[EMO_CUDA_DOWNLOADS];
+    uint64_t marks; /* made so far; mark m has event m % EMO_CUDA_MARKS */
+    cudaEvent_t events[EMO_CUDA_MARKS];
 } emo_cuda_downloads;
+
+/* Lists of attention's work in device memory (lists.cu). */
+typedef struct emo_cuda_lists emo_cuda_lists;
+
+/* What grids are as large as there was need for so far: emo_cuda_capacity. */
+enum { EMO_CUDA_CAPACITY_DOCUMENTS, EMO_CUDA_CAPACITY_SOURCES, EMO_CUDA_CAPACITIES };
 
 /* A stream with what its operators need. */
 struct emo_cuda_exec {
@@ -93,6 +103,11 @@ struct emo_cuda_exec {
     emo_cuda_ring ring;
     emo_cuda_downloads downloads;
     emo_cuda_plans *plans;
+    emo_cuda_lists *lists;
+    emo_tape *tape;    /* NULL until a piece of work was to be replayed (tape.cu) */
+    emo_tape *holding; /* the tape while work is held back, else NULL */
+    uint64_t piece;    /* the number of the latest piece */
+    int64_t capacity[EMO_CUDA_CAPACITIES];
     emo_cuda_exec *next;
 };
 
@@ -100,7 +115,10 @@ struct emo_cuda_exec {
 static inline int emo_cuda_planning(const emo_cuda_exec *exec) { return exec->device->planning; }
 
 static inline emo_cuda_exec *emo_cuda_of(emo_exec *exec) { return (emo_cuda_exec *)exec; }
-static inline cudaStream_t emo_cuda_stream(emo_exec *exec) { return ((emo_cuda_exec *)exec)->stream; }
+static inline emo_queue emo_cuda_stream(emo_exec *exec) {
+    emo_queue queue = {((emo_cuda_exec *)exec)->stream, ((emo_cuda_exec *)exec)->holding};
+    return queue;
+}
 
 /* Runs a call that returns an emo_status; leaves the enclosing function on a failure. */
 #define EMO_CUDA_TRY(call)                                                                                             \
@@ -141,6 +159,19 @@ emo_status emo_cuda_clear(emo_exec *exec, void *device, size_t bytes, emo_error 
 emo_status emo_cuda_send(emo_exec *exec, void *device, const void *host, size_t bytes, emo_error *err);
 /* A host array as scratch. `host` may be reused on return; bytes 0 gives a valid address. */
 emo_status emo_cuda_stage(emo_exec *exec, const void *host, size_t bytes, void **device, emo_error *err);
+emo_status emo_cuda_copy(emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err);
+
+/* ---- work that is replayed (tape.cu) ---- */
+
+/* Enqueues what issue(entry, stream) enqueues, now or with what is held back; `entry` has no uninitialised byte. */
+emo_status emo_cuda_enqueue(emo_exec *exec, emo_issue_fn issue, const char *what, const void *entry, size_t bytes,
+                            emo_error *err);
+/* Values that change from step to step: NULL in *device while nothing is held back, and kernels take them from their
+ * arguments; else a copy in device memory, which kernels are to take instead. */
+emo_status emo_cuda_now(emo_exec *exec, const void *host, size_t bytes, void **device, emo_error *err);
+/* What a grid has to cover so that it is the same in every step: `count` rounded up, and never less than before. Just
+ * `count` while nothing is held back. */
+int64_t emo_cuda_capacity(emo_exec *exec, int32_t kind, int64_t count);
 
 /* ---- matrix products (gemm.cu) ---- */
 

@@ -25,6 +25,7 @@ struct emo_cuda_block {
     void *ptr;
     size_t bytes;
     int32_t given_back;
+    int32_t held;               /* given back while work was held back: not to be touched yet */
     const emo_cuda_exec *after; /* its stream orders reuse, as long as it is the only exec */
     int32_t n_events;
     cudaEvent_t events[MAX_EVENTS];
@@ -63,6 +64,8 @@ static cudaError_t obtain(emo_cuda_device *device, void **out, size_t bytes) {
 }
 
 static int reusable(const emo_cuda_device *device, emo_cuda_block *b) {
+    if (b->held)
+        return 0;
     if (b->after != NULL)
         return device->execs == b->after && device->execs->next == NULL;
     while (b->n_events > 0) {
@@ -81,9 +84,9 @@ static void trim(emo_cuda_device *device, int32_t keep, uint64_t bytes) {
     uint64_t held = 0;
     for (emo_cuda_block **at = &device->blocks; *at != NULL;) {
         emo_cuda_block *b = *at;
-        int over = b->given_back && (seen >= keep || b->bytes > bytes - held);
-        seen += b->given_back && !over;
-        held += b->given_back && !over ? b->bytes : 0;
+        int can = b->given_back && !b->held, over = can && (seen >= keep || b->bytes > bytes - held);
+        seen += can && !over;
+        held += can && !over ? b->bytes : 0;
         if (over) {
             *at = b->next;
             release(device, b);
@@ -169,6 +172,16 @@ static void guard(emo_cuda_device *device, emo_cuda_block *b) {
     }
 }
 
+/* The work that is under way now is the last that may use the block. */
+static void order(emo_cuda_device *device, emo_cuda_block *b) {
+    if (device->planning)
+        b->after = NULL;
+    else if (device->execs != NULL && device->execs->next == NULL)
+        b->after = device->execs;
+    else
+        guard(device, b);
+}
+
 void emo_cuda_free(emo_cuda_device *device, void *ptr) {
     if (ptr == NULL)
         return;
@@ -184,20 +197,35 @@ void emo_cuda_free(emo_cuda_device *device, void *ptr) {
         b->given_back = 1;
         device->live_bytes -= b->bytes;
         device->kept_bytes += b->bytes;
-        if (device->planning)
-            b->after = NULL;
-        else if (device->execs != NULL && device->execs->next == NULL)
-            b->after = device->execs;
-        else
-            guard(device, b);
+        b->held = device->holds > 0;
+        if (!b->held)
+            order(device, b);
         trim(device, device->planning ? 0 : KEPT_BLOCKS, KEPT_BYTES);
     }
     (void)pthread_mutex_unlock(&device->lock);
 }
 
+void emo_cuda_memory_hold(emo_cuda_device *device) {
+    (void)pthread_mutex_lock(&device->lock);
+    device->holds++;
+    (void)pthread_mutex_unlock(&device->lock);
+}
+
+void emo_cuda_memory_settle(emo_cuda_device *device) {
+    (void)pthread_mutex_lock(&device->lock);
+    device->holds--;
+    for (emo_cuda_block *b = device->blocks; b != NULL && device->holds == 0; b = b->next)
+        if (b->held) {
+            b->held = 0;
+            order(device, b);
+        }
+    trim(device, device->planning ? 0 : KEPT_BLOCKS, KEPT_BYTES);
+    (void)pthread_mutex_unlock(&device->lock);
+}
+
 void emo_cuda_memory_shared(emo_cuda_device *device) {
     for (emo_cuda_block *b = device->blocks; b != NULL; b = b->next)
-        if (b->given_back && b->after != NULL)
+        if (b->given_back && !b->held && b->after != NULL)
             guard(device, b);
 }
 

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "device.h"
+#include "tape.h"
 
 /* One piece, in a list of the device. */
 struct emo_cuda_pinned {
@@ -74,30 +75,38 @@ void emo_cuda_pinned_free(emo_backend *backend, void *ptr) {
 }
 
 emo_status emo_cuda_copy_pinned(emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err) {
-    const emo_cuda_device *device = emo_cuda_of(exec)->device;
+    emo_cuda_exec *e = emo_cuda_of(exec);
+    const emo_cuda_device *device = e->device;
     int previous;
     if (bytes == 0 || device->planning)
         return EMO_OK;
     EMO_CUDA_TRY(emo_cuda_enter(device, &previous, err));
-    emo_status status = emo_cuda_check(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, emo_cuda_stream(exec)),
-                                       "a copy beside the device", err);
+    emo_status status = emo_cuda_tape_issue(e, "a copy beside the device", err);
+    if (status == EMO_OK)
+        status = emo_cuda_check(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, e->stream),
+                                "a copy beside the device", err);
     emo_cuda_leave(device, previous);
     return status;
 }
 
 emo_status emo_cuda_after(emo_exec *exec, emo_exec *other, emo_error *err) {
-    const emo_cuda_device *device = emo_cuda_of(exec)->device;
+    emo_cuda_exec *e = emo_cuda_of(exec), *o = emo_cuda_of(other);
+    const emo_cuda_device *device = e->device;
     cudaEvent_t event = NULL;
     int previous;
     if (device->planning)
         return EMO_OK;
     EMO_CUDA_TRY(emo_cuda_enter(device, &previous, err));
-    emo_status status =
-        emo_cuda_check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreateWithFlags", err);
+    emo_status status = emo_cuda_tape_issue(e, "it waits for other work", err);
+    if (status == EMO_OK)
+        status = emo_cuda_tape_issue(o, "other work waits for it", err);
+    if (status == EMO_OK)
+        status =
+            emo_cuda_check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreateWithFlags", err);
     if (status == EMO_OK) {
-        status = emo_cuda_check(cudaEventRecord(event, emo_cuda_stream(other)), "cudaEventRecord", err);
+        status = emo_cuda_check(cudaEventRecord(event, o->stream), "cudaEventRecord", err);
         if (status == EMO_OK)
-            status = emo_cuda_check(cudaStreamWaitEvent(emo_cuda_stream(exec), event, 0), "cudaStreamWaitEvent", err);
+            status = emo_cuda_check(cudaStreamWaitEvent(e->stream, event, 0), "cudaStreamWaitEvent", err);
         (void)cudaEventDestroy(event); /* what waits for it still does */
     }
     emo_cuda_leave(device, previous);

@@ -3,9 +3,11 @@
 #include "plans.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "device.h"
 #include "libraries.h"
+#include "tape.h"
 
 enum { PLAN_SLOTS = 1024, PLAN_LIMIT = 768 };
 #define WORKSPACE_BYTES ((size_t)32 << 20)
@@ -21,6 +23,7 @@ typedef struct plan {
     plan_key key;
     int32_t used;
     int32_t refused; /* cuBLASLt has no way for it */
+    int32_t tried;   /* cuBLASLt has run it */
     cublasLtMatmulDesc_t product;
     cublasLtMatrixLayout_t a, b, c;
     cublasLtMatmulAlgo_t algo;
@@ -185,8 +188,10 @@ static uint64_t hash_of(const plan_key *key) {
 
 static emo_status find_plan(emo_cuda_exec *exec, const plan_key *key, plan **out, emo_error *err) {
     emo_cuda_plans *plans = exec->plans;
-    if (plans->count >= PLAN_LIMIT && !emo_cuda_capturing(exec))
+    if (plans->count >= PLAN_LIMIT && !emo_cuda_capturing(exec)) {
+        EMO_CUDA_TRY(emo_cuda_tape_issue(exec, "the plans of products are made anew", err));
         drop_plans(exec);
+    }
     for (uint64_t at = hash_of(key) % PLAN_SLOTS;; at = (at + 1) % PLAN_SLOTS) {
         plan *p = &plans->slots[at];
         if (p->used && memcmp(&p->key, key, sizeof *key) == 0) {
@@ -219,6 +224,32 @@ static uint32_t alignment(const void *data, int64_t ld, size_t item) {
     return (uint32_t)(bits & (~bits + 1u));
 }
 
+/* A product on its way to cuBLASLt. The key is there to tell apart plans that came to stand in one place. */
+typedef struct product {
+    plan_key key;
+    const emo_cuda_libraries *lib;
+    cublasLtHandle_t handle;
+    const plan *p;
+    const void *a, *b;
+    float *c;
+    void *workspace;
+    float alpha, beta;
+} product;
+
+static cublasStatus_t multiply(const product *x, cudaStream_t stream) {
+    const plan *p = x->p;
+    return x->lib->cublasLtMatmul(x->handle, p->product, &x->alpha, x->b, p->a, x->a, p->b, &x->beta, x->c, p->c, x->c,
+                                  p->c, &p->algo, x->workspace, p->workspace, stream);
+}
+
+/* Of a plan that has run before: cuBLASLt refuses it no more. */
+static cudaError_t issue_product(const void *entry, cudaStream_t stream) {
+    cublasStatus_t result = multiply((const product *)entry, stream);
+    return result == CUBLAS_STATUS_SUCCESS        ? cudaSuccess
+           : result == CUBLAS_STATUS_ALLOC_FAILED ? cudaErrorMemoryAllocation
+                                                  : cudaErrorLaunchFailure;
+}
+
 emo_status emo_cuda_plans_run(emo_exec *exec, const emo_gemm_args *g, int bf16, int *done, emo_error *err) {
     emo_cuda_exec *e = emo_cuda_of(exec);
     plan_key key;
@@ -243,14 +274,27 @@ emo_status emo_cuda_plans_run(emo_exec *exec, const emo_gemm_args *g, int bf16, 
         return EMO_OK;
     if (p->workspace > 0)
         EMO_CUDA_TRY(emo_cuda_scratch(exec, p->workspace, &workspace, err));
-    cublasStatus_t result =
-        e->device->libraries->cublasLtMatmul(e->plans->handle, p->product, &g->alpha, g->b, p->a, g->a, p->b, &g->beta,
-                                             g->c, p->c, g->c, p->c, &p->algo, workspace, p->workspace, e->stream);
+    product x;
+    memset(&x, 0, sizeof x);
+    x.key = key;
+    x.lib = e->device->libraries;
+    x.handle = e->plans->handle;
+    x.p = p;
+    x.a = g->a, x.b = g->b, x.c = g->c;
+    x.workspace = workspace;
+    x.alpha = g->alpha, x.beta = g->beta;
+    if (p->tried) {
+        *done = 1;
+        return emo_cuda_enqueue(exec, issue_product, "cublasLtMatmul", &x, sizeof x, err);
+    }
+    EMO_CUDA_TRY(emo_cuda_tape_issue(e, "cuBLASLt has not run one of its products yet", err));
+    cublasStatus_t result = multiply(&x, e->stream);
     if (refuses(result)) { /* the heuristic was wrong about it */
         p->refused = 1;
         say_refused(e->device, &key);
         return EMO_OK;
     }
     *done = 1;
+    p->tried = 1;
     return blas_check(result, "cublasLtMatmul", err);
 }

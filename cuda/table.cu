@@ -6,6 +6,7 @@
 #include "experts_table.h"
 #include "kernel.h"
 #include "ops.h"
+#include "tape.h"
 
 /* ---- memory ---- */
 
@@ -47,15 +48,8 @@ static emo_status download(emo_exec *exec, void *dst, const void *src, size_t by
     return transfer(emo_cuda_download, exec, dst, src, bytes, err);
 }
 
-static emo_status do_copy(emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err) {
-    if (bytes == 0 || emo_cuda_planning(emo_cuda_of(exec)))
-        return EMO_OK;
-    return emo_cuda_check(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToDevice, emo_cuda_stream(exec)),
-                          "a copy on the device", err);
-}
-
 static emo_status copy(emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err) {
-    return transfer(do_copy, exec, dst, src, bytes, err);
+    return transfer(emo_cuda_copy, exec, dst, src, bytes, err);
 }
 
 static emo_status do_zero(emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err) {
@@ -97,7 +91,37 @@ static int32_t supports(const emo_backend *backend, int32_t op, emo_dtype weight
             op == EMO_OP_HEAD || op == EMO_OP_EXPERTS_PARTS); /* forward only */
 }
 
+/* ---- pieces of work, and waiting for a part of it ---- */
+
+#define ENTER_DEVICE(exec, call)                                                                                       \
+    const emo_cuda_device *device = emo_cuda_of(exec)->device;                                                         \
+    int previous;                                                                                                      \
+    EMO_CUDA_TRY(emo_cuda_enter(device, &previous, err));                                                              \
+    emo_status status = call;                                                                                          \
+    emo_cuda_leave(device, previous);                                                                                  \
+    return status
+
+static emo_status replay_begin(emo_exec *exec, uint64_t key, emo_error *err) {
+    ENTER_DEVICE(exec, emo_cuda_replay_begin(exec, key, err));
+}
+static emo_status replay_reserve(emo_exec *exec, size_t bytes, emo_error *err) {
+    ENTER_DEVICE(exec, emo_cuda_replay_reserve(exec, bytes, err));
+}
+static emo_status replay_end(emo_exec *exec, emo_error *err) { ENTER_DEVICE(exec, emo_cuda_replay_end(exec, err)); }
+static emo_status mark(emo_exec *exec, uint64_t *out, emo_error *err) {
+    ENTER_DEVICE(exec, emo_cuda_mark_work(exec, out, err));
+}
+static emo_status wait(emo_exec *exec, uint64_t mark, emo_error *err) {
+    ENTER_DEVICE(exec, emo_cuda_wait(exec, mark, err));
+}
+
 /* ---- operators ---- */
+
+/* What came before an operator that fails is done, as it would be without holding back. */
+static emo_status failed(emo_exec *exec, emo_status status) {
+    (void)emo_cuda_tape_issue(emo_cuda_of(exec), "an operator failed", NULL);
+    return status;
+}
 
 #define ENTER(entry, type)                                                                                             \
     static emo_status enter_##entry(emo_exec *exec, const type *args, emo_error *err) {                                \
@@ -107,6 +131,8 @@ static int32_t supports(const emo_backend *backend, int32_t op, emo_dtype weight
         emo_status status = emo_cuda_begin(exec, err);                                                                 \
         if (status == EMO_OK)                                                                                          \
             status = emo_cuda_##entry(exec, args, err);                                                                \
+        if (status != EMO_OK)                                                                                          \
+            status = failed(exec, status);                                                                             \
         emo_cuda_leave(device, previous);                                                                              \
         return status;                                                                                                 \
     }
@@ -146,6 +172,12 @@ void emo_cuda_fill_table(emo_backend_ops *out) {
     ops.event_order = emo_cuda_event_order;
     ops.event_wait = emo_cuda_event_wait;
     ops.table_update = emo_cuda_table_update;
+    ops.replay_begin = replay_begin;
+    ops.replay_end = replay_end;
+    ops.replay_counts = emo_cuda_replay_counts;
+    ops.replay_reserve = replay_reserve;
+    ops.mark = mark;
+    ops.wait = wait;
 #define PUT(entry, type) ops.entry = enter_##entry;
     EMO_OPERATORS(PUT, PUT)
 #undef PUT

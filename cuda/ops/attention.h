@@ -17,7 +17,7 @@
 
 enum { EMO_AT_BLOCK = 256, EMO_AT_MOST = 256 /* head_dim */, EMO_AT_CHUNK = 512 /* keys of a split */ };
 
-/* One tile of work; made on the host from the segments, which are host memory. */
+/* One tile of work; made on the host from the segments, which are host memory. count 0: none. */
 typedef struct emo_at_work {
     int64_t q_begin; /* row of the segment's query 0 */
     int64_t k_begin;
@@ -143,7 +143,7 @@ __device__ static inline void emo_at_add(const float *c, int row, int step, cons
         }                                                                                                              \
     } while (0)
 
-/* A list of work on the host, then on the device. */
+/* A list of work on the host. */
 typedef struct emo_at_list {
     emo_at_work *host; /* NULL: only counted */
     int64_t count;
@@ -166,6 +166,15 @@ static inline void emo_at_push(emo_at_list *list, const emo_attention_segment *s
     list->count++;
 }
 
+/* The arguments for a kernel: the segments are the host's, and tell equal launches of different steps apart. */
+static inline emo_attention_args emo_at_given(const emo_attention_args *a) {
+    emo_attention_args given = *a;
+    given.segments = NULL;
+    given.n_segments = 0;
+    given.pages = NULL;
+    return given;
+}
+
 /* What both directions ask of their arguments; fills in the shape. (attention_forward.cu) */
 emo_status emo_cuda_attention_check(const emo_attention_args *a, emo_at_shape *shape, emo_error *err);
 
@@ -174,7 +183,10 @@ emo_status emo_cuda_attention_pages(emo_exec *exec, const emo_attention_args *a,
 
 /* Adds the tiles of `rows` rows (or keys) to the list. */
 typedef void (*emo_at_fill)(const emo_attention_args *a, int64_t rows, emo_at_list *list);
-/* Calls fill twice, first to count, and stages the list; *count 0: nothing to do. */
+/* The list that fill makes of these segments, in device memory; *count 0: nothing to do. It is made and uploaded once
+ * for all layers: lists are kept with the segments they were made of, and made anew when the segments are others. While
+ * work is held back, the list has room for the most there was so far: entries behind its end have count 0, and their
+ * blocks leave at once. (lists.cu) */
 emo_status emo_cuda_attention_list(emo_exec *exec, const emo_attention_args *a, emo_at_fill fill, int64_t rows,
                                    const emo_at_work **work, int64_t *count, emo_error *err);
 

@@ -102,6 +102,8 @@ __global__ static void __launch_bounds__(EMO_AT_BLOCK, 2)
     float *d_o = q + ROWS * (D + 4), *k = d_o + ROWS * (D + 4), *v = k + ROWS * (D + 4), *p = v + ROWS * (D + 4);
     float *ds = p + ROWS * LINE, *lse = ds + ROWS * LINE, *delta = lse + ROWS;
     emo_at_work w = list[blockIdx.x];
+    if (w.count == 0)
+        return;
     int x = (int)(threadIdx.x & 15u), y = (int)(threadIdx.x >> 4);
     int32_t pairs = w.q_count * shape.group, hidden = w.k_count - w.q_count; /* keys before the first query's own */
     float dk[RT][D / 16], dv[RT][D / 16];
@@ -144,6 +146,8 @@ __global__ static void __launch_bounds__(EMO_AT_BLOCK, 2)
     float *d_o = q + ROWS * (D + 4), *k = d_o + ROWS * (D + 4), *v = k + ROWS * (D + 4), *p = v + ROWS * (D + 4);
     float *ds = p + ROWS * LINE, *lse = ds + ROWS * LINE, *delta = lse + ROWS;
     emo_at_work w = list[blockIdx.x];
+    if (w.count == 0)
+        return;
     int x = (int)(threadIdx.x & 15u), y = (int)(threadIdx.x >> 4);
     int32_t pairs = w.first + w.count, end = emo_at_seen(w, shape, pairs - 1);
     float dq[RT][D / 16];
@@ -202,7 +206,7 @@ emo_status emo_cuda_attention_backward(emo_exec *exec, const emo_attention_args 
     int wide = emo_ab_takes(exec, args);
     int64_t tile_rows = wide ? (int64_t)EMO_AB_BACK_ROWS : args->head_dim > 128 ? 16 : 32;
     void *delta;
-    cudaStream_t stream = emo_cuda_stream(exec);
+    emo_queue stream = emo_cuda_stream(exec);
     cudaError_t launched = cudaSuccess;
     EMO_CUDA_TRY(emo_cuda_attention_check(args, &shape, err));
     for (int64_t i = 0; i < args->n_segments; i++) {
@@ -212,7 +216,7 @@ emo_status emo_cuda_attention_backward(emo_exec *exec, const emo_attention_args 
     EMO_CUDA_TRY(emo_cuda_scratch(exec, (size_t)(rows * args->heads) * sizeof(float), &delta, err));
     if (rows > 0)
         EMO_CUDA_TRY(emo_cuda_launched(EMO_LAUNCH(delta_k, (unsigned)emo_ceil_div(rows * args->heads, 8), 256, 0,
-                                                  stream, *args, rows, (float *)delta),
+                                                  stream, emo_at_given(args), rows, (float *)delta),
                                        "attention: delta", err));
     EMO_CUDA_TRY(emo_cuda_attention_list(exec, args, fill_keys, tile_rows, &work, &count, err));
     if (count > 0 && wide) {
@@ -220,7 +224,7 @@ emo_status emo_cuda_attention_backward(emo_exec *exec, const emo_attention_args 
     } else if (count > 0) {
         EMO_AT_DIM(args->head_dim, launched = EMO_LAUNCH_WIDE(
                                        (keys_k<D>), dim3((unsigned)count, (unsigned)args->kv_heads), EMO_AT_BLOCK,
-                                       tile<D>::SHARED, stream, *args, shape, work, (const float *)delta));
+                                       tile<D>::SHARED, stream, emo_at_given(args), shape, work, (const float *)delta));
         EMO_CUDA_TRY(emo_cuda_launched(launched, "attention: gradient of keys and values", err));
     }
     EMO_CUDA_TRY(emo_cuda_attention_list(exec, args, fill_queries, tile_rows, &work, &count, err));
@@ -228,8 +232,8 @@ emo_status emo_cuda_attention_backward(emo_exec *exec, const emo_attention_args 
         return EMO_OK;
     if (wide)
         return emo_cuda_attention_bf16_queries(exec, args, &shape, work, count, (const float *)delta, err);
-    EMO_AT_DIM(args->head_dim,
-               launched = EMO_LAUNCH_WIDE((queries_k<D>), dim3((unsigned)count, (unsigned)args->kv_heads), EMO_AT_BLOCK,
-                                          tile<D>::SHARED, stream, *args, shape, work, (const float *)delta));
+    EMO_AT_DIM(args->head_dim, launched = EMO_LAUNCH_WIDE(
+                                   (queries_k<D>), dim3((unsigned)count, (unsigned)args->kv_heads), EMO_AT_BLOCK,
+                                   tile<D>::SHARED, stream, emo_at_given(args), shape, work, (const float *)delta));
     return emo_cuda_launched(launched, "attention: gradient of queries", err);
 }

@@ -43,6 +43,8 @@ __global__ static void __launch_bounds__(FORWARD_THREADS, FORWARD_BLOCKS(D, PAGE
     EMO_DYN_SHARED(__nv_bfloat16, q); /* [EMO_AB_ROWS][D], then keys, then values [KEYS][D] */
     __nv_bfloat16 *k = q + EMO_AB_ROWS * D, *v = k + KEYS * D;
     emo_at_work w = list[blockIdx.x];
+    if (w.count == 0)
+        return;
     int lane = (int)(threadIdx.x & 31u), warp = (int)(threadIdx.x >> 5);
     int32_t pairs = w.first + w.count, end = emo_at_seen(w, shape, pairs - 1);
     emo_ab_load<D, FORWARD_THREADS>(q, EMO_AB_ROWS, a.head_dim, shape.vector,
@@ -142,6 +144,8 @@ __global__ static void __launch_bounds__(BACK_THREADS)
     __nv_bfloat16 *v = k + EMO_AB_BACK_ROWS * D, *q = v + EMO_AB_BACK_ROWS * D, *d_o = q + BACK * D;
     float *lse = (float *)(d_o + BACK * D), *delta = lse + BACK;
     emo_at_work w = list[blockIdx.x];
+    if (w.count == 0)
+        return;
     int lane = (int)(threadIdx.x & 31u), warp = (int)(threadIdx.x >> 5);
     int32_t pairs = w.q_count * shape.group, hidden = w.k_count - w.q_count, last = w.first + w.count;
     float dk[D / 64][1][8][4], dv[D / 64][1][8][4];
@@ -216,6 +220,8 @@ __global__ static void __launch_bounds__(BACK_THREADS)
     EMO_DYN_SHARED(__nv_bfloat16, q); /* [64][D], d_o [64][D], then keys and values [BACK][D] */
     __nv_bfloat16 *d_o = q + EMO_AB_BACK_ROWS * D, *k = d_o + EMO_AB_BACK_ROWS * D, *v = k + BACK * D;
     emo_at_work w = list[blockIdx.x];
+    if (w.count == 0)
+        return;
     int lane = (int)(threadIdx.x & 31u), warp = (int)(threadIdx.x >> 5);
     int32_t pairs = w.first + w.count, end = emo_at_seen(w, shape, pairs - 1), seen[2];
     float dq[D / 64][1][8][4], lse[2], delta[2];
@@ -286,10 +292,11 @@ emo_status emo_cuda_attention_bf16(emo_exec *exec, const emo_attention_args *a, 
     cudaError_t launched = cudaSuccess;
     EMO_AB_DIM(a->head_dim, {
         size_t shared = (EMO_AB_ROWS + 2 * KEYS) * D * 2;
+        emo_attention_args given = emo_at_given(a);
         launched = shape->pages == NULL ? EMO_LAUNCH_WIDE((forward_k<D, false>), grid_of(a, count), FORWARD_THREADS,
-                                                          shared, emo_cuda_stream(exec), *a, *shape, work)
+                                                          shared, emo_cuda_stream(exec), given, *shape, work)
                                         : EMO_LAUNCH_WIDE((forward_k<D, true>), grid_of(a, count), FORWARD_THREADS,
-                                                          shared, emo_cuda_stream(exec), *a, *shape, work);
+                                                          shared, emo_cuda_stream(exec), given, *shape, work);
     });
     return emo_cuda_launched(launched, "attention in bf16", err);
 }
@@ -299,8 +306,8 @@ emo_status emo_cuda_attention_bf16_keys(emo_exec *exec, const emo_attention_args
     cudaError_t launched = cudaSuccess;
     EMO_AB_DIM(a->head_dim, {
         size_t shared = (2 * EMO_AB_BACK_ROWS + 2 * BACK) * D * 2 + 2 * BACK * sizeof(float);
-        launched = EMO_LAUNCH_WIDE((keys_k<D>), grid_of(a, count), BACK_THREADS, shared, emo_cuda_stream(exec), *a,
-                                   *shape, work, delta);
+        launched = EMO_LAUNCH_WIDE((keys_k<D>), grid_of(a, count), BACK_THREADS, shared, emo_cuda_stream(exec),
+                                   emo_at_given(a), *shape, work, delta);
     });
     return emo_cuda_launched(launched, "attention in bf16: gradient of keys and values", err);
 }
@@ -310,8 +317,8 @@ emo_status emo_cuda_attention_bf16_queries(emo_exec *exec, const emo_attention_a
     cudaError_t launched = cudaSuccess;
     EMO_AB_DIM(a->head_dim, {
         size_t shared = (2 * EMO_AB_BACK_ROWS + 2 * BACK) * D * 2;
-        launched = EMO_LAUNCH_WIDE((queries_k<D>), grid_of(a, count), BACK_THREADS, shared, emo_cuda_stream(exec), *a,
-                                   *shape, work, delta);
+        launched = EMO_LAUNCH_WIDE((queries_k<D>), grid_of(a, count), BACK_THREADS, shared, emo_cuda_stream(exec),
+                                   emo_at_given(a), *shape, work, delta);
     });
     return emo_cuda_launched(launched, "attention in bf16: gradient of queries", err);
 }

@@ -21,6 +21,8 @@ __global__ static void __launch_bounds__(EMO_AT_BLOCK, 2)
     EMO_DYN_SHARED(float, q); /* [ROWS][D + 4], then keys or values [KEYS][D + 4], then [ROWS][PLINE] */
     float *kv = q + ROWS * (D + 4), *prob = kv + KEYS * (D + 4);
     emo_at_work w = list[blockIdx.x];
+    if (w.count == 0)
+        return;
     int x = (int)(threadIdx.x & 15u), y = (int)(threadIdx.x >> 4);
     int64_t kv_at = (int64_t)blockIdx.y * a.head_dim;
     int32_t begin = w.chunk < 0 ? 0 : w.chunk * EMO_AT_CHUNK;
@@ -197,30 +199,6 @@ emo_status emo_cuda_attention_pages(emo_exec *exec, const emo_attention_args *a,
     return EMO_OK;
 }
 
-emo_status emo_cuda_attention_list(emo_exec *exec, const emo_attention_args *a, emo_at_fill fill, int64_t rows,
-                                   const emo_at_work **work, int64_t *count, emo_error *err) {
-    const emo_backend_services *services = &emo_cuda_of(exec)->device->services;
-    emo_at_list list = {NULL, 0};
-    void *staged = NULL;
-    fill(a, rows, &list);
-    *count = list.count;
-    *work = NULL;
-    if (list.count == 0)
-        return EMO_OK;
-    if (list.count > INT32_MAX)
-        return emo_cuda_unsupported(err, "attend over more than 2^31 - 1 tiles at once");
-    size_t bytes = (size_t)list.count * sizeof *list.host;
-    list.host = (emo_at_work *)services->alloc(services->ctx, bytes);
-    if (list.host == NULL)
-        return emo_cuda_fail(err, EMO_E_OUT_OF_MEMORY, "out of host memory for %zu bytes", bytes);
-    list.count = 0;
-    fill(a, rows, &list);
-    emo_status status = emo_cuda_stage(exec, list.host, bytes, &staged, err);
-    services->free(services->ctx, list.host);
-    *work = (const emo_at_work *)staged;
-    return status;
-}
-
 static int64_t splits_of(const emo_attention_segment *s) { return emo_ceil_div(s->k_count, EMO_AT_CHUNK); }
 static int decodes(const emo_attention_args *a, const emo_attention_segment *s) {
     return s->q_count * (a->heads / a->kv_heads) <= DECODE_ROWS;
@@ -279,10 +257,10 @@ static void fill_join(const emo_attention_args *a, int64_t most, emo_at_list *li
 
 template <int D, int RT>
 static cudaError_t launch(const emo_attention_args *a, const emo_at_shape &shape, const emo_at_work *work,
-                          int64_t count, const partials &part, cudaStream_t stream) {
+                          int64_t count, const partials &part, const emo_queue &stream) {
     size_t shared = ((16 * RT + KEYS) * (D + 4) + 16 * RT * (KEYS + 4)) * sizeof(float);
     return EMO_LAUNCH_WIDE((forward_k<D, RT>), dim3((unsigned)count, (unsigned)a->kv_heads), EMO_AT_BLOCK, shared,
-                           stream, *a, shape, work, part);
+                           stream, emo_at_given(a), shape, work, part);
 }
 
 emo_status emo_cuda_attention_forward(emo_exec *exec, const emo_attention_args *args, emo_error *err) {
@@ -292,7 +270,7 @@ emo_status emo_cuda_attention_forward(emo_exec *exec, const emo_attention_args *
     int wide = emo_ab_takes(exec, args);
     int64_t tile_rows = wide ? (int64_t)EMO_AB_ROWS : args->head_dim > 128 ? 32 : 64;
     partials part = {NULL, NULL, NULL};
-    cudaStream_t stream = emo_cuda_stream(exec);
+    emo_queue stream = emo_cuda_stream(exec);
     cudaError_t launched = cudaSuccess;
     EMO_CUDA_TRY(emo_cuda_attention_check(args, &shape, err));
     EMO_CUDA_TRY(emo_cuda_attention_pages(exec, args, &shape, err));
@@ -312,6 +290,8 @@ emo_status emo_cuda_attention_forward(emo_exec *exec, const emo_attention_args *
             rows += splits_of(&args->segments[i]) * args->segments[i].q_count * shape.group;
     if (rows > 0) {
         void *room;
+        if (stream.tape != NULL) /* what the list has room for, so that it is the same in every step */
+            rows = count * DECODE_ROWS;
         size_t floats = (size_t)rows * (size_t)args->kv_heads;
         if (rows > INT32_MAX)
             return emo_cuda_unsupported(err, "decode with this many partial results");
@@ -325,7 +305,7 @@ emo_status emo_cuda_attention_forward(emo_exec *exec, const emo_attention_args *
     EMO_CUDA_TRY(emo_cuda_attention_list(exec, args, fill_join, DECODE_ROWS, &work, &joins, err));
     if (joins == 0)
         return EMO_OK;
-    return emo_cuda_launched(
-        EMO_LAUNCH(join_k, dim3((unsigned)joins, (unsigned)args->kv_heads), 128, 0, stream, *args, shape, work, part),
-        "attention: join", err);
+    return emo_cuda_launched(EMO_LAUNCH(join_k, dim3((unsigned)joins, (unsigned)args->kv_heads), 128, 0, stream,
+                                        emo_at_given(args), shape, work, part),
+                             "attention: join", err);
 }

@@ -4,21 +4,28 @@
 #include "ops.h"
 #include "shared.h"
 
-enum { THREADS = 256, SOURCES = 64 };
+enum { THREADS = 256 };
 
 typedef struct source {
     const void *data;
     double coef;
-    int32_t is_float;
-    int32_t reserved;
+    int64_t is_float;
 } source;
 
-__global__ static void balance_kernel(emo_balance_args a, const source *sources) {
+/* In front of the sources: what changes from step to step. */
+typedef struct balance_now {
+    double scale;
+    double weight;
+    int64_t n_sources;
+} balance_now;
+
+__global__ static void balance_kernel(emo_balance_args a, const balance_now *now) {
     EMO_SHARED(double, room, 32);
+    const source *sources = (const source *)(now + 1);
     double loss = 0.0;
     for (int32_t e = (int32_t)threadIdx.x; e < a.experts; e += THREADS) {
         double f = 0.0;
-        for (int32_t s = 0; s < a.n_sources; s++)
+        for (int64_t s = 0; s < now->n_sources; s++)
             f += sources[s].coef * (sources[s].is_float ? (double)((const float *)sources[s].data)[e]
                                                         : (double)((const int32_t *)sources[s].data)[e]);
         if (a.f != NULL)
@@ -26,40 +33,66 @@ __global__ static void balance_kernel(emo_balance_args a, const source *sources)
         if (a.score_sum != NULL)
             loss += f * (double)a.score_sum[e];
         if (a.grad != NULL)
-            a.grad[e] = (float)(a.weight * a.scale * f);
+            a.grad[e] = (float)(now->weight * now->scale * f);
     }
     loss = emo_block_sum(loss, room);
     if (a.loss != NULL && threadIdx.x == 0)
-        *a.loss += a.scale * loss;
+        *a.loss += now->scale * loss;
+}
+
+static emo_status describe(const emo_balance_args *args, balance_now *now, emo_error *err) {
+    source *sources = (source *)(now + 1);
+    now->scale = args->scale;
+    now->weight = args->weight;
+    now->n_sources = args->n_sources;
+    for (int32_t s = 0; s < args->n_sources; s++) {
+        if (args->dtypes[s] != EMO_DTYPE_I32 && args->dtypes[s] != EMO_DTYPE_F32)
+            return emo_cuda_fail(err, EMO_E_INTERNAL, "balance source %d has data type %d; i32 and f32 are right",
+                                 (int)s, (int)args->dtypes[s]);
+        sources[s].data = args->sources[s];
+        sources[s].coef = args->coef[s];
+        sources[s].is_float = args->dtypes[s] == EMO_DTYPE_F32;
+    }
+    return EMO_OK;
 }
 
 emo_status emo_cuda_balance(emo_exec *exec, const emo_balance_args *args, emo_error *err) {
-    void *device;
-    size_t item = sizeof(source);
-    EMO_CUDA_TRY(emo_cuda_scratch(exec, (size_t)args->n_sources * item, &device, err));
-    for (int32_t first = 0; first < args->n_sources; first += SOURCES) {
-        source part[SOURCES];
-        int32_t n = 0;
-        for (; n < SOURCES && first + n < args->n_sources; n++) {
-            int32_t s = first + n;
-            if (args->dtypes[s] != EMO_DTYPE_I32 && args->dtypes[s] != EMO_DTYPE_F32)
-                return emo_cuda_fail(err, EMO_E_INTERNAL, "balance source %d has data type %d; i32 and f32 are right",
-                                     (int)s, (int)args->dtypes[s]);
-            source one = {args->sources[s], args->coef[s], args->dtypes[s] == EMO_DTYPE_F32, 0};
-            part[n] = one;
-        }
-        EMO_CUDA_TRY(emo_cuda_send(exec, (char *)device + (size_t)first * item, part, (size_t)n * item, err));
-    }
+    const emo_backend_services *services = &emo_cuda_of(exec)->device->services;
+    emo_balance_args a = *args;
+    void *device = NULL;
+    int64_t room = emo_cuda_capacity(exec, EMO_CUDA_CAPACITY_SOURCES, args->n_sources);
+    size_t bytes = sizeof(balance_now) + (size_t)room * sizeof(source);
+    balance_now *host = (balance_now *)services->alloc(services->ctx, bytes);
+    if (host == NULL)
+        return emo_cuda_fail(err, EMO_E_OUT_OF_MEMORY, "out of host memory for %zu bytes", bytes);
+    memset((void *)host, 0, bytes);
+    emo_status status = describe(args, host, err);
+    if (status == EMO_OK)
+        status = emo_cuda_stage(exec, host, bytes, &device, err);
+    services->free(services->ctx, host);
+    EMO_CUDA_TRY(status);
+    a.n_sources = 0; /* what the kernel reads on the device */
+    a.sources = NULL;
+    a.dtypes = NULL;
+    a.coef = NULL;
+    a.scale = a.weight = 0.0;
     return emo_cuda_launched(
-        EMO_LAUNCH((balance_kernel), 1, THREADS, 0, emo_cuda_stream(exec), *args, (const source *)device), "balance",
+        EMO_LAUNCH((balance_kernel), 1, THREADS, 0, emo_cuda_stream(exec), a, (const balance_now *)device), "balance",
         err);
 }
 
 /* A block per document. */
-__global__ static void balance_documents_kernel(emo_balance_documents_args a, double *losses) {
+__global__ static void balance_documents_kernel(emo_balance_documents_args a, const emo_total_now *now,
+                                                double *losses) {
     EMO_SHARED(double, room, 32);
     EMO_SHARED(int, counts_room, 32);
     int64_t d = blockIdx.x, at = d * a.experts;
+    if (now != NULL) {
+        a.n_segments = now->n;
+        a.scale = now->scale;
+    }
+    if (d >= a.n_segments)
+        return;
     double tokens = (double)(a.segment_begin[d + 1] - a.segment_begin[d]);
     int pool = 0;
     for (int32_t e = (int32_t)threadIdx.x; e < a.experts; e += (int32_t)blockDim.x)
@@ -78,14 +111,22 @@ __global__ static void balance_documents_kernel(emo_balance_documents_args a, do
 }
 
 emo_status emo_cuda_balance_documents(emo_exec *exec, const emo_balance_documents_args *args, emo_error *err) {
-    void *losses;
+    emo_balance_documents_args a = *args;
+    emo_total_now values = {args->n_segments, args->scale};
+    void *losses, *device;
     if (args->n_segments <= 0)
         return EMO_OK;
-    EMO_CUDA_TRY(emo_cuda_scratch(exec, (size_t)args->n_segments * sizeof(double), &losses, err));
-    EMO_CUDA_TRY(emo_cuda_launched(EMO_LAUNCH((balance_documents_kernel), (unsigned)args->n_segments, 128, 0,
-                                              emo_cuda_stream(exec), *args, (double *)losses),
+    EMO_CUDA_TRY(emo_cuda_now(exec, &values, sizeof values, &device, err));
+    const emo_total_now *now = (const emo_total_now *)device;
+    if (now != NULL) {
+        a.n_segments = emo_cuda_capacity(exec, EMO_CUDA_CAPACITY_DOCUMENTS, a.n_segments);
+        a.scale = 0.0;
+    }
+    EMO_CUDA_TRY(emo_cuda_scratch(exec, (size_t)a.n_segments * sizeof(double), &losses, err));
+    EMO_CUDA_TRY(emo_cuda_launched(EMO_LAUNCH((balance_documents_kernel), (unsigned)a.n_segments, 128, 0,
+                                              emo_cuda_stream(exec), a, now, (double *)losses),
                                    "balance_documents", err));
     if (args->loss == NULL)
         return EMO_OK;
-    return emo_cuda_total(exec, (const double *)losses, args->n_segments, args->scale, args->loss, err);
+    return emo_cuda_total(exec, (const double *)losses, a.n_segments, a.scale, now, args->loss, err);
 }

@@ -98,7 +98,7 @@ static emo_status ints(emo_exec *exec, int64_t count, int32_t **out, emo_error *
 emo_status emo_cuda_embed_backward(emo_exec *exec, const emo_embed_args *args, emo_error *err) {
     int64_t tokens = args->tokens;
     int32_t *digits, *offsets, *by_digit, *inverse, *order[2], *sorted;
-    cudaStream_t stream = emo_cuda_stream(exec);
+    emo_queue stream = emo_cuda_stream(exec);
     if (tokens <= 0 || args->hidden <= 0)
         return EMO_OK;
     if (tokens > INT32_MAX)

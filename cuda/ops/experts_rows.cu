@@ -125,7 +125,7 @@ __global__ static void __launch_bounds__(BLOCK)
 emo_status emo_cuda_experts_combine(emo_exec *exec, const emo_experts_args *args, const float *weights, const void *src,
                                     int narrow, int64_t stride, float *y, int32_t accumulate, emo_error *err) {
     unsigned blocks = (unsigned)(args->tokens * emo_ceil_div(args->hidden, 4 * BLOCK));
-    cudaStream_t stream = emo_cuda_stream(exec);
+    emo_queue stream = emo_cuda_stream(exec);
     cudaError_t launched = narrow ? EMO_LAUNCH((combine_k<__nv_bfloat16>), blocks, BLOCK, 0, stream, *args, weights,
                                                (const __nv_bfloat16 *)src, stride, y, accumulate)
                                   : EMO_LAUNCH((combine_k<float>), blocks, BLOCK, 0, stream, *args, weights,
@@ -154,7 +154,7 @@ __global__ static void __launch_bounds__(BLOCK) norms_k(emo_experts_args a, cons
 emo_status emo_cuda_experts_norms(emo_exec *exec, const emo_experts_args *args, const void *src, int narrow,
                                   int64_t stride, emo_error *err) {
     unsigned blocks = (unsigned)emo_ceil_div(args->tokens * args->k_total, BLOCK / 32);
-    cudaStream_t stream = emo_cuda_stream(exec);
+    emo_queue stream = emo_cuda_stream(exec);
     cudaError_t launched =
         narrow
             ? EMO_LAUNCH((norms_k<__nv_bfloat16>), blocks, BLOCK, 0, stream, *args, (const __nv_bfloat16 *)src, stride)

@@ -15,13 +15,13 @@ static inline int64_t emo_x_blocks(const emo_cuda_experts_shape *s, int kind, in
 }
 
 template <int KIND, class S, bool FAST>
-static cudaError_t emo_x_launch(const emo_experts_job<__nv_bfloat16> &job, dim3 grid, cudaStream_t stream) {
+static cudaError_t emo_x_launch(const emo_experts_job<__nv_bfloat16> &job, dim3 grid, const emo_queue &stream) {
     return EMO_LAUNCH_WIDE((experts_bf16_k<KIND, S, FAST>), grid, S::THREADS, S::SHARED, stream, job);
 }
 
 template <int KIND>
 static cudaError_t emo_x_run(const emo_experts_job<__nv_bfloat16> &job, const emo_cuda_experts_shape *s, dim3 grid,
-                             cudaStream_t stream) {
+                             const emo_queue &stream) {
     constexpr bool GRADIENT = KIND == EMO_X_WEIGHT_UP || KIND == EMO_X_WEIGHT_DOWN;
     if (s->fast || GRADIENT) /* gradients read no weights */
         return s->large ? emo_x_launch<KIND, emo_x_large, true>(job, grid, stream)
@@ -32,7 +32,7 @@ static cudaError_t emo_x_run(const emo_experts_job<__nv_bfloat16> &job, const em
 
 template <int KIND>
 static cudaError_t emo_x_run(const emo_experts_job<float> &job, const emo_cuda_experts_shape *s, dim3 grid,
-                             cudaStream_t stream) {
+                             const emo_queue &stream) {
     (void)s;
     return EMO_LAUNCH((experts_f32_k<KIND>), grid, EMO_TILE_BLOCK, 0, stream, job);
 }

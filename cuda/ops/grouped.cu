@@ -95,7 +95,7 @@ __global__ static void __launch_bounds__(EMO_TILE_BLOCK, 1)
 }
 
 emo_status emo_cuda_grouped_gemm(emo_exec *exec, const emo_grouped_gemm_args *args, emo_error *err) {
-    cudaStream_t stream = emo_cuda_stream(exec);
+    emo_queue stream = emo_cuda_stream(exec);
     const emo_cuda_table *table = emo_cuda_table_of(&args->table);
     if (args->groups <= 0 || args->max_rows <= 0)
         return EMO_OK;

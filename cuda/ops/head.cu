@@ -11,9 +11,18 @@
 enum { BLOCK = 512, CHUNK_LEAST = 128, CHUNK_MOST = 4096 };
 #define CHUNK_FLOATS ((int64_t)48 << 20) /* 192 MB of logits: large enough for full products, small beside a model */
 
+/* What changes from step to step. */
+typedef struct head_now {
+    float ce_scale, z_scale;
+} head_now;
+
 /* A block per row: one pass for the logsumexp, one more that leaves the gradient. */
 __global__ static void __launch_bounds__(BLOCK)
-    rows_k(emo_head_args a, int64_t first, int64_t vocab, float *logits, float *loss, float *lse) {
+    rows_k(emo_head_args a, const head_now *now, int64_t first, int64_t vocab, float *logits, float *loss, float *lse) {
+    if (now != NULL) {
+        a.ce_scale = now->ce_scale;
+        a.z_scale = now->z_scale;
+    }
     EMO_SHARED(float, room, 32);
     int64_t token = first + blockIdx.x;
     float *row = logits + (int64_t)blockIdx.x * vocab;
@@ -89,13 +98,13 @@ static emo_status product(emo_exec *exec, int64_t rows, int64_t hidden, const fl
     return emo_cuda_linear_forward(exec, &l, err);
 }
 
-static emo_status chunk(emo_exec *exec, const emo_head_args *a, int64_t first, int64_t rows, float *logits, float *loss,
-                        float *lse, emo_error *err) {
+static emo_status chunk(emo_exec *exec, const emo_head_args *a, const head_now *now, int64_t first, int64_t rows,
+                        float *logits, float *loss, float *lse, emo_error *err) {
     const float *x = a->x + first * a->hidden;
     int64_t vocab = a->weight.rows;
     EMO_CUDA_TRY(product(exec, rows, a->hidden, x, &a->weight, logits, err));
     EMO_CUDA_TRY(emo_cuda_launched(
-        EMO_LAUNCH(rows_k, (unsigned)rows, BLOCK, 0, emo_cuda_stream(exec), *a, first, vocab, logits, loss, lse),
+        EMO_LAUNCH(rows_k, (unsigned)rows, BLOCK, 0, emo_cuda_stream(exec), *a, now, first, vocab, logits, loss, lse),
         "head: rows", err));
     if (a->dx == NULL)
         return EMO_OK;
@@ -122,19 +131,26 @@ emo_status emo_cuda_head_loss(emo_exec *exec, const emo_head_args *args, emo_err
     step = step < args->tokens ? step : args->tokens;
     if (args->tokens == 0)
         return EMO_OK;
+    emo_head_args a = *args;
+    head_now values = {a.ce_scale, a.z_scale};
+    void *now;
+    EMO_CUDA_TRY(emo_cuda_now(exec, &values, sizeof values, &now, err));
+    if (now != NULL)
+        a.ce_scale = a.z_scale = 0.0f;
     EMO_CUDA_TRY(emo_cuda_scratch(exec, (size_t)(step * vocab) * sizeof(float), &logits, err));
     EMO_CUDA_TRY(emo_cuda_scratch(exec, (size_t)(2 * args->tokens) * sizeof(float), &room, err));
     float *loss = (float *)room, *lse = loss + args->tokens;
     emo_cuda_mark before = emo_cuda_scratch_mark(exec);
     for (int64_t first = 0; first < args->tokens; first += step) {
         int64_t left = args->tokens - first;
-        EMO_CUDA_TRY(chunk(exec, args, first, left < step ? left : step, (float *)logits, loss, lse, err));
+        EMO_CUDA_TRY(
+            chunk(exec, &a, (const head_now *)now, first, left < step ? left : step, (float *)logits, loss, lse, err));
         emo_cuda_scratch_release(exec, before);
     }
     if (args->ce_sum == NULL && args->z_sum == NULL)
         return EMO_OK;
     return emo_cuda_launched(
-        EMO_LAUNCH(totals_k, 1, BLOCK, 0, emo_cuda_stream(exec), *args, (const float *)loss, (const float *)lse),
+        EMO_LAUNCH(totals_k, 1, BLOCK, 0, emo_cuda_stream(exec), a, (const float *)loss, (const float *)lse),
         "head: sums", err);
 }
 

@@ -89,7 +89,7 @@ emo_status emo_cuda_add_parts(emo_exec *exec, const float *parts, int64_t n_part
 
 emo_status emo_cuda_norm_backward(emo_exec *exec, const emo_norm_args *args, emo_error *err) {
     EMO_CUDA_TRY(check_weight(&args->weight, err));
-    cudaStream_t stream = emo_cuda_stream(exec);
+    emo_queue stream = emo_cuda_stream(exec);
     int64_t n = args->hidden, parts = emo_ceil_div(args->tokens, ROWS_PER_PART);
     void *sums;
     if (args->tokens <= 0 || n <= 0)

@@ -49,7 +49,7 @@ emo_status emo_cuda_sumsq(emo_exec *exec, const emo_sumsq_args *args, emo_error 
     EMO_CUDA_TRY(emo_cuda_launched(
         EMO_LAUNCH((sumsq_kernel), blocks, THREADS, 0, emo_cuda_stream(exec), args->x, args->count, (double *)parts),
         "sumsq", err));
-    return emo_cuda_total(exec, (const double *)parts, blocks, 1.0, args->out, err);
+    return emo_cuda_total(exec, (const double *)parts, blocks, 1.0, NULL, args->out, err);
 }
 
 __global__ static void clip_kernel(float max_norm, emo_step_scalars *s) {

@@ -144,7 +144,7 @@ __global__ static void __launch_bounds__(WARPS * 32) plan_small_k(emo_plan_args 
 emo_status emo_cuda_plan(emo_exec *exec, const emo_plan_args *args, emo_error *err) {
     int64_t all = args->tokens * args->k_total, pieces = emo_ceil_div(all, PIECE);
     size_t shared = WARPS * (size_t)args->experts * sizeof(int32_t);
-    cudaStream_t stream = emo_cuda_stream(exec);
+    emo_queue stream = emo_cuda_stream(exec);
     if (args->experts < 1 || args->experts > MOST_EXPERTS || all > INT32_MAX)
         return emo_cuda_unsupported(err, "plan this: it sorts up to 2^31 - 1 assignments to 1 to 1024 experts");
     if (pieces <= 1)

@@ -125,7 +125,8 @@ __global__ static void __launch_bounds__(WARPS * 32, 1) product_bf16_k(emo_gemm_
 /* ---- launching ---- */
 
 template <bool TRANS_A, bool TRANS_B>
-static cudaError_t launch(const emo_gemm_args &g, emo_dtype a_dtype, int bf16, unsigned blocks, cudaStream_t stream) {
+static cudaError_t launch(const emo_gemm_args &g, emo_dtype a_dtype, int bf16, unsigned blocks,
+                          const emo_queue &stream) {
     return bf16 ? EMO_LAUNCH((product_bf16_k<TRANS_A, TRANS_B>), blocks, WARPS * 32, 0, stream, g, a_dtype)
                 : EMO_LAUNCH((product_f32_k<TRANS_A, TRANS_B>), blocks, EMO_TILE_BLOCK, 0, stream, g);
 }
@@ -133,7 +134,7 @@ static cudaError_t launch(const emo_gemm_args &g, emo_dtype a_dtype, int bf16, u
 emo_status emo_cuda_product(emo_exec *exec, const emo_gemm_args *args, emo_dtype a_dtype, int bf16, emo_error *err) {
     static_assert((int)SIDE == (int)EMO_TILE, "both kernels cut C the same way");
     int64_t rows = emo_ceil_div(args->m, EMO_TILE), columns = emo_ceil_div(args->n, EMO_TILE);
-    cudaStream_t stream = emo_cuda_stream(exec);
+    emo_queue stream = emo_cuda_stream(exec);
     if (rows > INT32_MAX / columns)
         return emo_cuda_unsupported(err, "launch this many blocks of a product at once: the limit is 2^31 - 1");
     unsigned blocks = (unsigned)(rows * columns);

@@ -16,8 +16,9 @@ __device__ static inline void noise_of(const emo_route_args &a, int64_t token, i
 }
 
 /* to[t - first] (+)= from[t - skip] * noise[t], a thread per four elements */
-__global__ static void __launch_bounds__(256)
-    jitter_k(emo_route_args a, int64_t first, int64_t last, const float *from, float *to, int32_t accumulate) {
+__global__ static void __launch_bounds__(256) jitter_k(emo_route_args a, const emo_route_now *now, int64_t first,
+                                                       int64_t last, const float *from, float *to, int32_t accumulate) {
+    emo_route_take(a, now);
     int64_t blocks = (a.hidden + 3) / 4, i = (int64_t)blockIdx.x * 256 + threadIdx.x;
     if (i >= (last - first) * blocks)
         return;
@@ -31,37 +32,58 @@ __global__ static void __launch_bounds__(256)
     }
 }
 
-static emo_status jitter(emo_exec *exec, const emo_route_args *a, int64_t first, int64_t last, const float *from,
-                         float *to, int32_t accumulate, emo_error *err) {
+static emo_status jitter(emo_exec *exec, const emo_route_args *a, const emo_route_now *now, int64_t first, int64_t last,
+                         const float *from, float *to, int32_t accumulate, emo_error *err) {
     int64_t threads = (last - first) * ((a->hidden + 3) / 4);
     return emo_cuda_launched(EMO_LAUNCH(jitter_k, (unsigned)emo_ceil_div(threads, 256), 256, 0, emo_cuda_stream(exec),
-                                        *a, first, last, from, to, accumulate),
+                                        *a, now, first, last, from, to, accumulate),
                              "route: jitter", err);
 }
 
-emo_status emo_cuda_route_jitter(emo_exec *exec, const emo_route_args *a, int64_t first, int64_t last, const float **x,
-                                 emo_error *err) {
+emo_status emo_cuda_route_now(emo_exec *exec, const emo_route_args *args, emo_route_args *out,
+                              const emo_route_now **now, emo_error *err) {
+    emo_route_now values = {args->n_segments, args->first_token, args->step,
+                            args->z_scale,    args->pool_mass,   args->pool_min,
+                            args->pool_max,   args->forced,      0};
+    void *device;
+    *out = *args;
+    EMO_CUDA_TRY(emo_cuda_now(exec, &values, sizeof values, &device, err));
+    *now = (const emo_route_now *)device;
+    if (device == NULL)
+        return EMO_OK;
+    out->n_segments = emo_cuda_capacity(exec, EMO_CUDA_CAPACITY_DOCUMENTS, args->n_segments);
+    out->first_token = 0;
+    out->step = 0;
+    out->z_scale = 0.0f;
+    out->pool_mass = 0.0f;
+    out->pool_min = out->pool_max = out->forced = 0;
+    return EMO_OK;
+}
+
+emo_status emo_cuda_route_jitter(emo_exec *exec, const emo_route_args *a, const emo_route_now *now, int64_t first,
+                                 int64_t last, const float **x, emo_error *err) {
     void *out;
     *x = a->x + first * a->hidden;
     if (!(a->jitter > 0.0f) || last <= first)
         return EMO_OK;
     EMO_CUDA_TRY(emo_cuda_scratch(exec, (size_t)((last - first) * a->hidden) * sizeof(float), &out, err));
-    EMO_CUDA_TRY(jitter(exec, a, first, last, *x, (float *)out, 0, err));
+    EMO_CUDA_TRY(jitter(exec, a, now, first, last, *x, (float *)out, 0, err));
     *x = (const float *)out;
     return EMO_OK;
 }
 
-emo_status emo_cuda_route_unjitter(emo_exec *exec, const emo_route_args *a, const float *dxj, emo_error *err) {
-    return jitter(exec, a, 0, a->tokens, dxj, a->dx, 1, err);
+emo_status emo_cuda_route_unjitter(emo_exec *exec, const emo_route_args *a, const emo_route_now *now, const float *dxj,
+                                   emo_error *err) {
+    return jitter(exec, a, now, 0, a->tokens, dxj, a->dx, 1, err);
 }
 
 /* IEEE f32 whatever the exec computes in: a choice between experts must not hang on bf16 rounding. */
-static emo_status logits_phase(emo_exec *exec, const emo_route_args *a, emo_error *err) {
+static emo_status logits_phase(emo_exec *exec, const emo_route_args *a, const emo_route_now *now, emo_error *err) {
     if (a->last <= a->first)
         return EMO_OK;
     emo_gemm_args g;
     memset(&g, 0, sizeof g);
-    EMO_CUDA_TRY(emo_cuda_route_jitter(exec, a, a->first, a->last, &g.a, err));
+    EMO_CUDA_TRY(emo_cuda_route_jitter(exec, a, now, a->first, a->last, &g.a, err));
     g.trans_b = 1;
     g.m = a->last - a->first;
     g.n = a->columns;
@@ -126,7 +148,10 @@ __device__ static inline int protects(const emo_route_args &a, int32_t e) {
 
 /* One block per segment. */
 __global__ static void __launch_bounds__(EMO_ROUTE_BLOCK)
-    pool_k(emo_route_args a, const int32_t *piece_of, const float *sums) {
+    pool_k(emo_route_args a, const emo_route_now *now, const int32_t *piece_of, const float *sums) {
+    emo_route_take(a, now);
+    if ((int64_t)blockIdx.x >= a.n_segments)
+        return;
     EMO_DYN_SHARED(uint64_t, keys); /* behind them [n] usages, [n] states */
     EMO_SHARED(int32_t, room, 33);
     EMO_SHARED(int64_t, wanted, 1);
@@ -160,8 +185,9 @@ __global__ static void __launch_bounds__(EMO_ROUTE_BLOCK)
     emo_pool_narrow(usage, state, n, rule, keys, room, wanted, a.allowed + at);
 }
 
-static emo_status pool_phase(emo_exec *exec, const emo_route_args *a, const emo_cuda_tiles *pieces, emo_error *err) {
-    cudaStream_t stream = emo_cuda_stream(exec);
+static emo_status pool_phase(emo_exec *exec, const emo_route_args *a, const emo_route_now *now,
+                             const emo_cuda_tiles *pieces, emo_error *err) {
+    emo_queue stream = emo_cuda_stream(exec);
     size_t row = (size_t)a->experts * sizeof(float);
     void *sums = NULL;
     if (a->usage != NULL) {
@@ -173,23 +199,26 @@ static emo_status pool_phase(emo_exec *exec, const emo_route_args *a, const emo_
         EMO_CUDA_TRY(emo_cuda_launched(launched, "route: usage", err));
     }
     return emo_cuda_launched(EMO_LAUNCH(pool_k, (unsigned)a->n_segments, EMO_ROUTE_BLOCK, emo_pool_bytes(a->experts),
-                                        stream, *a, (const int32_t *)pieces->of_group, (const float *)sums),
+                                        stream, *a, now, (const int32_t *)pieces->of_group, (const float *)sums),
                              "route: pool", err);
 }
 
 emo_status emo_cuda_route_forward(emo_exec *exec, const emo_route_args *args, emo_error *err) {
     if (args->experts < 1 || args->experts > EMO_ROUTE_MOST)
         return emo_cuda_unsupported(err, "route to this many experts: it can to 1 to 1024");
+    emo_route_args a;
+    const emo_route_now *now;
+    EMO_CUDA_TRY(emo_cuda_route_now(exec, args, &a, &now, err));
     if ((args->phases & EMO_ROUTE_LOGITS) != 0)
-        EMO_CUDA_TRY(logits_phase(exec, args, err));
+        EMO_CUDA_TRY(logits_phase(exec, &a, now, err));
     if ((args->phases & (EMO_ROUTE_POOL | EMO_ROUTE_SELECT)) == 0 || args->tokens == 0)
         return EMO_OK;
     emo_cuda_tiles pieces;
-    EMO_CUDA_TRY(
-        emo_cuda_tiles_make(exec, args->segment_begin, args->n_segments, args->tokens, EMO_ROUTE_PIECE, &pieces, err));
+    EMO_CUDA_TRY(emo_cuda_tiles_make(exec, a.segment_begin, a.n_segments, now != NULL ? &now->n_segments : NULL,
+                                     a.tokens, EMO_ROUTE_PIECE, &pieces, err));
     if ((args->phases & EMO_ROUTE_POOL) != 0)
-        EMO_CUDA_TRY(pool_phase(exec, args, &pieces, err));
+        EMO_CUDA_TRY(pool_phase(exec, &a, now, &pieces, err));
     if ((args->phases & EMO_ROUTE_SELECT) != 0)
-        EMO_CUDA_TRY(emo_cuda_route_select(exec, args, &pieces, err));
+        EMO_CUDA_TRY(emo_cuda_route_select(exec, &a, now, &pieces, err));
     return EMO_OK;
 }

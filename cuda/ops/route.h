@@ -15,6 +15,31 @@ enum {
     EMO_ROUTE_BLOCK = 32 * EMO_ROUTE_WARPS,
     EMO_ROUTE_MOST = 1024 /* experts */
 };
+/* What changes from step to step among the router's arguments, where it is read from device memory. */
+typedef struct emo_route_now {
+    int64_t n_segments;
+    int64_t first_token;
+    uint64_t step;
+    float z_scale;
+    float pool_mass;
+    int32_t pool_min, pool_max, forced;
+    int32_t reserved;
+} emo_route_now;
+
+/* now NULL: the arguments are as they are. */
+__device__ static inline void emo_route_take(emo_route_args &a, const emo_route_now *now) {
+    if (now == NULL)
+        return;
+    a.n_segments = now->n_segments;
+    a.first_token = now->first_token;
+    a.step = now->step;
+    a.z_scale = now->z_scale;
+    a.pool_mass = now->pool_mass;
+    a.pool_min = now->pool_min;
+    a.pool_max = now->pool_max;
+    a.forced = now->forced;
+}
+
 #define EMO_ROUTE_FLOOR 1e-7f /* added to a sigmoid score */
 
 /* Runs `statement` with PER, the registers a lane needs for n experts, as a constant. */
@@ -82,11 +107,17 @@ __device__ static inline float emo_route_softmax(const float *logits, uint32_t b
 }
 
 /* x of the rows [first, last) times their noise in scratch; x itself without jitter. */
-emo_status emo_cuda_route_jitter(emo_exec *exec, const emo_route_args *a, int64_t first, int64_t last, const float **x,
-                                 emo_error *err);
+emo_status emo_cuda_route_jitter(emo_exec *exec, const emo_route_args *a, const emo_route_now *now, int64_t first,
+                                 int64_t last, const float **x, emo_error *err);
 /* dx += dxj * noise, on all rows. */
-emo_status emo_cuda_route_unjitter(emo_exec *exec, const emo_route_args *a, const float *dxj, emo_error *err);
+emo_status emo_cuda_route_unjitter(emo_exec *exec, const emo_route_args *a, const emo_route_now *now, const float *dxj,
+                                   emo_error *err);
 
-emo_status emo_cuda_route_select(emo_exec *exec, const emo_route_args *a, const emo_cuda_tiles *pieces, emo_error *err);
+emo_status emo_cuda_route_select(emo_exec *exec, const emo_route_args *a, const emo_route_now *now,
+                                 const emo_cuda_tiles *pieces, emo_error *err);
+/* The arguments to launch with: where work is held back, what changes goes into *now, and the documents are as many as
+ * a grid has to cover. */
+emo_status emo_cuda_route_now(emo_exec *exec, const emo_route_args *args, emo_route_args *out,
+                              const emo_route_now **now, emo_error *err);
 
 #endif

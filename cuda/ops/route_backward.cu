@@ -66,7 +66,8 @@ __device__ static inline void weights_to_scores(const emo_route_args &a, const f
 }
 
 template <int PER>
-__global__ static void __launch_bounds__(EMO_ROUTE_BLOCK, 1) d_logits_k(emo_route_args a) {
+__global__ static void __launch_bounds__(EMO_ROUTE_BLOCK, 1) d_logits_k(emo_route_args a, const emo_route_now *now) {
+    emo_route_take(a, now);
     EMO_DYN_SHARED(float, all_ds); /* [warps, n] */
     int lane = (int)(threadIdx.x & 31u), warp = (int)(threadIdx.x >> 5);
     int64_t token = (int64_t)blockIdx.x * EMO_ROUTE_WARPS + warp;
@@ -136,7 +137,7 @@ __global__ static void __launch_bounds__(EMO_ROUTE_BLOCK, 1) d_logits_k(emo_rout
 }
 
 /* dx += d_logits W and d_weight += d_logits^T x, through the noise of the forward pass */
-static emo_status through_weight(emo_exec *exec, const emo_route_args *a, emo_error *err) {
+static emo_status through_weight(emo_exec *exec, const emo_route_args *a, const emo_route_now *now, emo_error *err) {
     const float *x;
     void *dxj = NULL;
     emo_gemm_args g;
@@ -158,11 +159,11 @@ static emo_status through_weight(emo_exec *exec, const emo_route_args *a, emo_er
         g.ldc = a->hidden;
         EMO_CUDA_TRY(emo_cuda_gemm_f32(exec, &g, err));
         if (dxj != NULL)
-            EMO_CUDA_TRY(emo_cuda_route_unjitter(exec, a, (const float *)dxj, err));
+            EMO_CUDA_TRY(emo_cuda_route_unjitter(exec, a, now, (const float *)dxj, err));
     }
     if (a->d_weight == NULL)
         return EMO_OK;
-    EMO_CUDA_TRY(emo_cuda_route_jitter(exec, a, 0, a->tokens, &x, err));
+    EMO_CUDA_TRY(emo_cuda_route_jitter(exec, a, now, 0, a->tokens, &x, err));
     g.trans_a = 1;
     g.m = a->columns;
     g.n = a->hidden;
@@ -181,11 +182,14 @@ emo_status emo_cuda_route_backward(emo_exec *exec, const emo_route_args *args, e
         return emo_cuda_unsupported(err, "route to this many experts: it can to 1 to 1024");
     if (args->tokens == 0)
         return EMO_OK;
+    emo_route_args a;
+    const emo_route_now *now;
+    EMO_CUDA_TRY(emo_cuda_route_now(exec, args, &a, &now, err));
     size_t shared = EMO_ROUTE_WARPS * (size_t)args->experts * sizeof(float);
     cudaError_t launched = cudaSuccess;
     EMO_ROUTE_PER(args->experts,
                   launched = EMO_LAUNCH((d_logits_k<PER>), (unsigned)emo_ceil_div(args->tokens, EMO_ROUTE_WARPS),
-                                        EMO_ROUTE_BLOCK, shared, emo_cuda_stream(exec), *args));
+                                        EMO_ROUTE_BLOCK, shared, emo_cuda_stream(exec), a, now));
     EMO_CUDA_TRY(emo_cuda_launched(launched, "route: gradient", err));
-    return through_weight(exec, args, err);
+    return through_weight(exec, &a, now, err);
 }

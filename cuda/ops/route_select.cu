@@ -201,7 +201,10 @@ __device__ static inline T column_sum(const T *from, int32_t begin, int32_t end,
 
 /* Segment blockIdx.y: what its pieces say, into the segment's statistics and into `by_segment`. */
 __global__ static void __launch_bounds__(EMO_ROUTE_BLOCK)
-    segments_k(emo_route_args a, const int32_t *piece_of, sums in, sums by_segment) {
+    segments_k(emo_route_args a, const emo_route_now *now, const int32_t *piece_of, sums in, sums by_segment) {
+    emo_route_take(a, now);
+    if ((int64_t)blockIdx.y >= a.n_segments)
+        return;
     EMO_SHARED(float, floats, EMO_ROUTE_BLOCK);
     EMO_SHARED(int32_t, ints, EMO_ROUTE_BLOCK);
     int32_t s = (int32_t)blockIdx.y, n = a.experts, begin = piece_of[s], end = piece_of[s + 1];
@@ -218,7 +221,9 @@ __global__ static void __launch_bounds__(EMO_ROUTE_BLOCK)
     }
 }
 
-__global__ static void __launch_bounds__(EMO_ROUTE_BLOCK) totals_k(emo_route_args a, sums by_segment) {
+__global__ static void __launch_bounds__(EMO_ROUTE_BLOCK)
+    totals_k(emo_route_args a, const emo_route_now *now, sums by_segment) {
+    emo_route_take(a, now);
     EMO_SHARED(float, floats, EMO_ROUTE_BLOCK);
     EMO_SHARED(int32_t, ints, EMO_ROUTE_BLOCK);
     int32_t n = a.experts, segments = (int32_t)a.n_segments, e = (int32_t)(blockIdx.x * 32u + threadIdx.x);
@@ -248,9 +253,9 @@ __global__ static void __launch_bounds__(EMO_ROUTE_BLOCK)
         a.z_sum[0] += sum;
 }
 
-emo_status emo_cuda_route_select(emo_exec *exec, const emo_route_args *a, const emo_cuda_tiles *pieces,
-                                 emo_error *err) {
-    cudaStream_t stream = emo_cuda_stream(exec);
+emo_status emo_cuda_route_select(emo_exec *exec, const emo_route_args *a, const emo_route_now *now,
+                                 const emo_cuda_tiles *pieces, emo_error *err) {
+    emo_queue stream = emo_cuda_stream(exec);
     size_t row = (size_t)a->experts * sizeof(float), shared = 2 * EMO_ROUTE_WARPS * row;
     int wanted = a->counts != NULL || a->segment_counts != NULL || a->score_sum != NULL || a->segment_score_sum != NULL;
     sums in = {NULL, NULL, NULL}, by_segment = {NULL, NULL, NULL};
@@ -275,10 +280,11 @@ emo_status emo_cuda_route_select(emo_exec *exec, const emo_route_args *a, const 
     EMO_CUDA_TRY(emo_cuda_launched(launched, "route: select", err));
     if (wanted) {
         unsigned columns = (unsigned)emo_ceil_div(a->experts, 32);
-        EMO_CUDA_TRY(emo_cuda_launched(EMO_LAUNCH(segments_k, dim3(columns, (unsigned)a->n_segments), EMO_ROUTE_BLOCK,
-                                                  0, stream, *a, (const int32_t *)pieces->of_group, in, by_segment),
-                                       "route: sums of documents", err));
-        EMO_CUDA_TRY(emo_cuda_launched(EMO_LAUNCH(totals_k, columns, EMO_ROUTE_BLOCK, 0, stream, *a, by_segment),
+        EMO_CUDA_TRY(
+            emo_cuda_launched(EMO_LAUNCH(segments_k, dim3(columns, (unsigned)a->n_segments), EMO_ROUTE_BLOCK, 0, stream,
+                                         *a, now, (const int32_t *)pieces->of_group, in, by_segment),
+                              "route: sums of documents", err));
+        EMO_CUDA_TRY(emo_cuda_launched(EMO_LAUNCH(totals_k, columns, EMO_ROUTE_BLOCK, 0, stream, *a, now, by_segment),
                                        "route: sums", err));
     }
     if (a->z_sum != NULL)

@@ -65,8 +65,13 @@ __global__ static void row_dot_kernel(emo_row_dot_args a, double *sums) {
 }
 
 /* out[0] += scale * the sum of all, by one block. */
-__global__ static void total_kernel(const double *values, int64_t n, double scale, double *out) {
+__global__ static void total_kernel(const double *values, int64_t n, double scale, const emo_total_now *now,
+                                    double *out) {
     EMO_SHARED(double, room, 32);
+    if (now != NULL) {
+        n = now->n;
+        scale = now->scale;
+    }
     double sum = 0.0;
     for (int64_t i = threadIdx.x; i < n; i += blockDim.x)
         sum += values[i];
@@ -75,9 +80,10 @@ __global__ static void total_kernel(const double *values, int64_t n, double scal
         *out += scale * sum;
 }
 
-emo_status emo_cuda_total(emo_exec *exec, const double *values, int64_t n, double scale, double *out, emo_error *err) {
-    return emo_cuda_launched(EMO_LAUNCH((total_kernel), 1, THREADS, 0, emo_cuda_stream(exec), values, n, scale, out),
-                             "total", err);
+emo_status emo_cuda_total(emo_exec *exec, const double *values, int64_t n, double scale, const emo_total_now *now,
+                          double *out, emo_error *err) {
+    return emo_cuda_launched(
+        EMO_LAUNCH((total_kernel), 1, THREADS, 0, emo_cuda_stream(exec), values, n, scale, now, out), "total", err);
 }
 
 emo_status emo_cuda_row_dot(emo_exec *exec, const emo_row_dot_args *args, emo_error *err) {
@@ -89,7 +95,7 @@ emo_status emo_cuda_row_dot(emo_exec *exec, const emo_row_dot_args *args, emo_er
     EMO_CUDA_TRY(emo_cuda_launched(EMO_LAUNCH((row_dot_kernel), emo_blocks(args->rows * 32, THREADS), THREADS, 0,
                                               emo_cuda_stream(exec), *args, (double *)sums),
                                    "row_dot", err));
-    return sums != NULL ? emo_cuda_total(exec, (const double *)sums, args->rows, 1.0, args->total, err) : EMO_OK;
+    return sums != NULL ? emo_cuda_total(exec, (const double *)sums, args->rows, 1.0, NULL, args->total, err) : EMO_OK;
 }
 
 /* ---- pick ---- */
@@ -119,7 +125,7 @@ __global__ static void pick_add_kernel(emo_pick_args a) {
 }
 
 emo_status emo_cuda_pick(emo_exec *exec, const emo_pick_args *args, emo_error *err) {
-    cudaStream_t stream = emo_cuda_stream(exec);
+    emo_queue stream = emo_cuda_stream(exec);
     if (args->rows <= 0 || args->k <= 0)
         return EMO_OK;
     if (args->add)
@@ -177,7 +183,7 @@ __global__ static void combine_dot_kernel(emo_combine_args a) {
 }
 
 emo_status emo_cuda_combine(emo_exec *exec, const emo_combine_args *args, emo_error *err) {
-    cudaStream_t stream = emo_cuda_stream(exec);
+    emo_queue stream = emo_cuda_stream(exec);
     if (args->dst != NULL && args->tokens * args->width > 0)
         EMO_CUDA_TRY(emo_cuda_launched(
             EMO_LAUNCH((combine_kernel), emo_blocks(args->tokens * args->width, THREADS), THREADS, 0, stream, *args),

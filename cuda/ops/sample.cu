@@ -305,15 +305,17 @@ static emo_status stage_rows(emo_exec *exec, const emo_sample_args *args, const 
 emo_status emo_cuda_sample(emo_exec *exec, const emo_sample_args *args, emo_error *err) {
     const row_how *how = NULL;
     const int32_t *history = NULL;
+    emo_sample_args a = *args;
     void *v;
     if (args->rows == 0)
         return EMO_OK;
     if (args->vocab < 1 || args->vocab > INT32_MAX)
         return emo_cuda_fail(err, EMO_E_INVALID_ARGUMENT, "cannot sample from a vocabulary of %lld",
                              (long long)args->vocab);
+    a.how = NULL; /* the host's */
     EMO_CUDA_TRY(stage_rows(exec, args, &how, &history, err));
     EMO_CUDA_TRY(emo_cuda_scratch(exec, (size_t)(args->rows * args->vocab) * sizeof(float), &v, err));
     return emo_cuda_launched(EMO_LAUNCH(sample_k, (unsigned)args->rows, BLOCK, BLOCK * sizeof(double),
-                                        emo_cuda_stream(exec), *args, how, history, (float *)v),
+                                        emo_cuda_stream(exec), a, how, history, (float *)v),
                              "sample", err);
 }

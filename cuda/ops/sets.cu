@@ -172,7 +172,7 @@ __global__ static void __launch_bounds__(COLUMNS)
 
 emo_status emo_cuda_segment_sum(emo_exec *exec, const emo_segment_sum_args *args, emo_error *err) {
     void *sums, *ends;
-    cudaStream_t stream = emo_cuda_stream(exec);
+    emo_queue stream = emo_cuda_stream(exec);
     if (args->rows <= 0 || args->cols <= 0)
         return EMO_OK;
     if (args->rows > INT32_MAX || args->cols > (int64_t)65535 * COLUMNS)

@@ -4,9 +4,9 @@
 enum { TILES_BLOCK = 256 };
 
 __global__ static void __launch_bounds__(TILES_BLOCK)
-    tiles_k(const int32_t *offsets, int32_t groups, int32_t step, emo_cuda_tiles tiles) {
+    tiles_k(const int32_t *offsets, int32_t groups, const int64_t *live, int32_t step, emo_cuda_tiles tiles) {
     EMO_SHARED(int32_t, room, 33);
-    emo_cuda_tiles_fill(offsets, groups, step, tiles, room);
+    emo_cuda_tiles_fill(offsets, live != NULL ? (int32_t)*live : groups, step, tiles, room);
 }
 
 emo_status emo_cuda_tiles_room(emo_exec *exec, int64_t groups, int64_t max_rows, int32_t step, emo_cuda_tiles *out,
@@ -24,10 +24,10 @@ emo_status emo_cuda_tiles_room(emo_exec *exec, int64_t groups, int64_t max_rows,
     return EMO_OK;
 }
 
-emo_status emo_cuda_tiles_make(emo_exec *exec, const int32_t *offsets, int64_t groups, int64_t max_rows, int32_t step,
-                               emo_cuda_tiles *out, emo_error *err) {
+emo_status emo_cuda_tiles_make(emo_exec *exec, const int32_t *offsets, int64_t groups, const int64_t *live,
+                               int64_t max_rows, int32_t step, emo_cuda_tiles *out, emo_error *err) {
     EMO_CUDA_TRY(emo_cuda_tiles_room(exec, groups, max_rows, step, out, err));
     return emo_cuda_launched(
-        EMO_LAUNCH(tiles_k, 1, TILES_BLOCK, 0, emo_cuda_stream(exec), offsets, (int32_t)groups, step, *out), "tiles",
-        err);
+        EMO_LAUNCH(tiles_k, 1, TILES_BLOCK, 0, emo_cuda_stream(exec), offsets, (int32_t)groups, live, step, *out),
+        "tiles", err);
 }

@@ -23,9 +23,10 @@ typedef struct emo_cuda_tiles {
 /* Room for the tiles of `groups` groups with at most max_rows rows, as scratch. */
 emo_status emo_cuda_tiles_room(emo_exec *exec, int64_t groups, int64_t max_rows, int32_t step, emo_cuda_tiles *out,
                                emo_error *err);
-/* And filled. offsets: [groups + 1] on the device, ascending, at most max_rows. Groups may be empty. */
-emo_status emo_cuda_tiles_make(emo_exec *exec, const int32_t *offsets, int64_t groups, int64_t max_rows, int32_t step,
-                               emo_cuda_tiles *out, emo_error *err);
+/* And filled. offsets: [groups + 1] on the device, ascending, at most max_rows. Groups may be empty. live: NULL, or the
+ * number of groups there are, on the device, of which `groups` is the most. */
+emo_status emo_cuda_tiles_make(emo_exec *exec, const int32_t *offsets, int64_t groups, const int64_t *live,
+                               int64_t max_rows, int32_t step, emo_cuda_tiles *out, emo_error *err);
 
 /* Exclusive prefix sum over a block of at most 1024 threads; *total gets the sum. room: 33 elements of shared memory,
  * which may be used again at once. Every thread of the block calls it. */

@@ -122,6 +122,8 @@ int cmd_generate(int argc, char **argv) {
          1000, 0, 0},
         {"seed", OPTION_SEED, &options.seed, "N", "of the sampling", "0", 0, 0, 0, 0},
         {"stop", OPTION_REPEAT, &stop, "STR", "end before this text", NULL, 0, 0, 0, 0},
+        {"no-graph", OPTION_FLAG, &options.no_graph, NULL,
+         "launch every token anew, also on a device that could replay it", NULL, 0, 0, 0, 0},
         {"ignore-eos", OPTION_FLAG, &options.ignore_eos, NULL, "go on after the end-of-text token", NULL, 0, 0, 0, 0},
         OPTION_END};
     cli c;

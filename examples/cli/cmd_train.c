@@ -468,6 +468,8 @@ int cmd_train(int argc, char **argv) {
         {"seed", OPTION_SEED, &o->seed, "N", "of the weights, the order and the pools", "0", 0, 0, 0, 0},
         {"checkpoint-every", OPTION_INT64, &o->checkpoint_every, "N", "steps; 0: at the end only", "0", 0, big, 0, 0},
         {"valid-every", OPTION_INT64, &o->valid_every, "N", "steps; 0: at the end only", "0", 0, big, 0, 0},
+        {"no-graph", OPTION_FLAG, &o->no_graph, NULL, "launch every step anew, also on a device that could replay it",
+         NULL, 0, 0, 0, 0},
         {"profile", OPTION_FLAG, &o->profile, NULL, "say at the end where the time went", NULL, 0, 0, 0, 0},
         {"resume", OPTION_FLAG, &o->resume, NULL, "go on with the run in --out, if there is one", NULL, 0, 0, 0, 0},
         OPTION_END};

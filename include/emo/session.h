@@ -102,7 +102,7 @@ typedef struct emo_session_options {
     int32_t share_prefix;  /**< 1: without a pool policy, a sequence that begins like another one, and may use the same
                               experts, reads that one's pages as far as they are full (default) */
     int32_t count_experts; /**< 1: the statistics count the experts that batches read; 0 */
-    int32_t reserved;      /**< 0 */
+    int32_t no_graph;      /**< 1: a device launches every batch anew, also where it could replay a graph of it; 0 */
     uint64_t cache_bytes;  /**< bytes of all pages; no sequence gets longer than they hold. Sequences wait for pages;
                               those that came last give theirs back, when older ones need them, and are computed anew
                               later. 0: as many as all sequences need at most (grown on demand) */
@@ -197,6 +197,10 @@ EMO_API EMO_MUST_CHECK emo_status emo_session_advance(emo_session *session, cons
 EMO_API const char *emo_session_text(const emo_session *session);
 /** The same for any sequence; "" outside. */
 EMO_API const char *emo_session_text_of(const emo_session *session, int32_t sequence);
+
+/** How many batches of tokens a device replayed from graphs that it had recorded of earlier ones; 0 on the CPU, with
+ * options.no_graph, and for NULL. */
+EMO_API int64_t emo_session_replayed(const emo_session *session);
 
 /** Tokens generated since the session began or was reset (eos included), and their log-probabilities under the model
  *  (with its mask and pool, before temperature, penalty and filters). Views, valid until the next non-const call;

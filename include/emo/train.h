@@ -150,12 +150,14 @@ typedef struct emo_train_options {
                                   (the reference: 32) */
     int32_t repetition_period; /**< 13 */
     emo_recompute recompute;   /**< EMO_RECOMPUTE_NONE */
+    int32_t no_graph;          /**< 1: a device launches every step anew, also where it could replay a graph of it; 0 */
+    int32_t reserved;          /**< 0 */
 } emo_train_options;
 #define EMO_TRAIN_OPTIONS_INIT                                                                                         \
     {                                                                                                                  \
         sizeof(emo_train_options), EMO_SCHEDULE_COSINE, 0, EMO_BALANCE_BATCH, 30, 0.1f, 0.001f, 1e-5f, 4e-3f, 0.9f,    \
             0.95f, 1e-8f, 0.1f, 1.0f, 0.1f, 0.0f, 0.0f, -1, -1, 0, 0, 0.0, 12, 1, 256, EMO_TRAIN_ALL, 0, 0, 2, 0, 0,   \
-            0, 0, 0, 0, 0, 0, {0, 0}, 0, 0, -1, 0.0f, 0.0f, 0, 13, 0                                                   \
+            0, 0, 0, 0, 0, 0, {0, 0}, 0, 0, -1, 0.0f, 0.0f, 0, 13, 0, 0, 0                                             \
     }
 
 /** Fills in the defaults, as the macro does: see emo_struct_init(). */
@@ -174,7 +176,9 @@ EMO_API EMO_MUST_CHECK emo_status emo_trainer_create(emo_model *model, const emo
                                                      const emo_train_options *options, emo_trainer **out,
                                                      emo_error *err);
 /**
- * Trains until the end. EMO_E_CANCELLED leaves everything usable: checkpoint, run again, or release. So do EMO_E_IO (a
+ * Trains until the end. On a device that works while the host goes on, a step is enqueued before the one ahead of it is
+ * read: options.on_step hears of every step in its order, but one more may be under way, and is told of, when it asks
+ * for the end. EMO_E_CANCELLED leaves everything usable: checkpoint, run again, or release. So do EMO_E_IO (a
  * full disk, say; the last checkpoint is as it was) and EMO_E_NOT_FOUND (`out` was removed, moved or replaced under the
  * run; nothing is written into what is there now): run again once the reason is gone.
  */
@@ -188,6 +192,9 @@ EMO_API EMO_MUST_CHECK emo_status emo_trainer_checkpoint(emo_trainer *trainer, e
 EMO_API int64_t emo_trainer_at(const emo_trainer *trainer);
 /** The planned number of steps, 0 if not known yet. */
 EMO_API int64_t emo_trainer_steps(const emo_trainer *trainer);
+/** How many of the steps made so far a device replayed from graphs that it had recorded of earlier ones; 0 on the CPU,
+ * with options.no_graph, and for NULL. */
+EMO_API int64_t emo_trainer_replayed(const emo_trainer *trainer);
 /** What planning is for; see emo_train_plan_json(). */
 typedef struct emo_train_plan_options {
     uint32_t struct_size;

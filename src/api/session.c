@@ -129,6 +129,8 @@ const char *emo_session_text_of(const emo_session *session, int32_t sequence) {
     return text;
 }
 
+int64_t emo_session_replayed(const emo_session *session) { return session != NULL ? session->replayed : 0; }
+
 size_t emo_session_generated(const emo_session *session, int32_t sequence, const int32_t **tokens,
                              const float **logprobs) {
     if (tokens != NULL)

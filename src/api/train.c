@@ -94,7 +94,7 @@ static emo_status make_plan(emo_runtime *rt, const emo__config *config, const em
     emo_backend_memory memory = {0};
     emo_status status = open_planner(rt, o, &device, &planner, err);
     if (status == EMO_OK)
-        status = emo__train_plan(rt, planner->backend, config, o->compute, options, plan, err);
+        status = emo__train_plan(rt, planner->backend, config, o->compute, options, plan, NULL, err);
     if (status == EMO_OK && device != NULL)
         status = device->ops->memory(device, &memory, err);
     if (status == EMO_OK && memory.total_bytes > 0) {
@@ -135,6 +135,7 @@ done:
 }
 
 int64_t emo_trainer_at(const emo_trainer *trainer) { return trainer != NULL ? trainer->step : 0; }
+int64_t emo_trainer_replayed(const emo_trainer *trainer) { return trainer != NULL ? trainer->replayed : 0; }
 int64_t emo_trainer_steps(const emo_trainer *trainer) { return trainer != NULL ? trainer->steps : 0; }
 
 const char *emo_train_part_name(emo_train_part part) {

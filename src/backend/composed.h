@@ -72,6 +72,7 @@ emo_status emo__composed_experts_forward(emo_exec *exec, const emo_experts_args 
 emo_status emo__composed_experts_backward(emo_exec *exec, const emo_experts_args *a, emo_error *err);
 emo_status emo__composed_attention_forward(emo_exec *exec, const emo_attention_args *a, emo_error *err);
 emo_status emo__composed_attention_backward(emo_exec *exec, const emo_attention_args *a, emo_error *err);
+emo_status emo__composed_store_kv(emo_exec *exec, const emo_store_kv_args *a, emo_error *err);
 emo_status emo__composed_head_loss(emo_exec *exec, const emo_head_args *a, emo_error *err);
 emo_status emo__composed_head_logits(emo_exec *exec, const emo_head_logits_args *a, emo_error *err);
 emo_status emo__composed_route_forward(emo_exec *exec, const emo_route_args *a, emo_error *err);

@@ -132,8 +132,11 @@ struct emo_session {
     emo__roster roster;
     emo_session_statistics did;
     uint64_t arrivals;
-    bool in_flight;  /* a batch has begun */
-    bool keep_texts; /* the last advance failed: its texts are still unseen */
+    bool in_flight;   /* a batch has begun */
+    bool keep_texts;  /* the last advance failed: its texts are still unseen */
+    bool piece;       /* the batch's work is one piece for the device */
+    int64_t misses;   /* pieces that were not replayed, before it */
+    int64_t replayed; /* batches that were */
 };
 
 /* ---- session.c ---- */
@@ -207,8 +210,13 @@ EMO_MUST_CHECK emo_status emo__sequence_check(const emo_sequence_options *option
 
 EMO_MUST_CHECK emo_status emo__session_batch_create(emo_session *session, emo_error *err);
 void emo__session_batch_free(emo_session *session);
-/* Makes a batch of pending tokens and begins its pass. *work false: nothing is pending. */
-EMO_MUST_CHECK emo_status emo__session_begin(emo_session *session, bool *work, emo_error *err);
+/* Makes a batch of pending tokens and begins its pass. *work false: nothing is pending. at_once: no budget will stop
+ * the pass, so that a device may take a token's work as one piece: it ends in session_draw, or by session_interrupt.
+ */
+EMO_MUST_CHECK emo_status emo__session_begin(emo_session *session, bool at_once, bool *work, emo_error *err);
+
+/* The pass stopped before its end, or failed: what it has done so far goes to the device. */
+EMO_MUST_CHECK emo_status emo__session_interrupt(emo_session *session, emo_status status, emo_error *err);
 
 /* ---- session_finish.c ---- */
 

@@ -99,7 +99,7 @@ static emo_status run(emo_session *s, spent *u, emo_state *state, emo_error *err
         }
         if (!s->in_flight) {
             bool work = false;
-            status = emo__session_begin(s, &work, err);
+            status = emo__session_begin(s, u->budget->ns == 0 && u->budget->steps == 0, &work, err);
             if (status != EMO_OK)
                 return status;
             if (!work) {
@@ -108,6 +108,8 @@ static emo_status run(emo_session *s, spent *u, emo_state *state, emo_error *err
             }
         }
         status = work_on(s, u, &ready, err);
+        if (status != EMO_OK || !ready || used_up(u))
+            status = emo__session_interrupt(s, status, err);
         if (status == EMO_OK && ready && !used_up(u))
             status = take_results(s, u, err);
         if (status != EMO_OK)

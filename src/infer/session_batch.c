@@ -2,6 +2,7 @@
 /* Batches of pending tokens. */
 #include <string.h>
 
+#include "backend/replay.h"
 #include "base/status.h"
 #include "infer/session.h"
 
@@ -287,7 +288,17 @@ static emo_status place_parts(emo_session *s, emo_error *err) {
     return status;
 }
 
-emo_status emo__session_begin(emo_session *s, bool *work, emo_error *err) {
+emo_status emo__session_interrupt(emo_session *s, emo_status status, emo_error *err) {
+    if (!s->piece)
+        return status;
+    emo_exec *exec = emo__pass_exec(s->pass);
+    s->piece = false;
+    status = emo__replay_end(exec, status, err);
+    s->replayed += status == EMO_OK && emo__works_ahead(exec) && emo__replay_misses(exec) == s->misses ? 1 : 0;
+    return status;
+}
+
+emo_status emo__session_begin(emo_session *s, bool at_once, bool *work, emo_error *err) {
     emo__session_batch *b = &s->b;
     size_t total = 0;
     emo_status status;
@@ -313,9 +324,18 @@ emo_status emo__session_begin(emo_session *s, bool *work, emo_error *err) {
     restrict_experts(s);
     if (b->chooses_pools)
         EMO_TRY(status = choose_pools(s, err));
+    /* Batches of prompts are all of different sizes, and a cache of experts asks the host in every layer. */
+    if (at_once && s->model->cache == NULL && s->opt.no_graph == 0 && total == (size_t)b->n_parts &&
+        !b->chooses_pools) {
+        s->misses = emo__replay_misses(emo__pass_exec(s->pass));
+        EMO_TRY(status = emo__replay_begin(emo__pass_exec(s->pass), EMO__PIECE_TOKEN, err));
+        s->piece = true;
+    }
     status = emo__pass_begin(s->pass, &b->batch, err);
     b->n_drawn = 0;
     s->in_flight = status == EMO_OK;
+    if (status != EMO_OK)
+        status = emo__session_interrupt(s, status, err);
     if (s->in_flight)
         emo__roster_begun(s);
 done:

@@ -63,21 +63,25 @@ emo_status emo__session_draw(emo_session *s, int32_t rows, emo_error *err) {
         const emo__part *part = &b->parts[i];
         if (part->logit_row < b->n_drawn || part->logit_row >= last)
             continue;
-        if (emo__session_same(s, part))
-            EMO_TRY(status = ops->download(exec, s->sequences[part->sequence].logits,
-                                           logits + (size_t)part->logit_row * vocab, vocab * sizeof(float), err));
         how_to_draw(s, part, &b->how[part->logit_row]);
         any = any || wants(s, part);
     }
+    emo_sample_args args = {0};
+    args.rows = (int64_t)count;
+    args.vocab = (int64_t)vocab;
+    args.logits = logits + first * vocab;
+    args.how = b->how + first;
+    args.ids = (int32_t *)b->device_drawn + first;
+    args.logprobs = (float *)b->device_logprobs + first;
+    status = any ? ops->sample(exec, &args, err) : EMO_OK;
+    EMO_TRY(status = emo__session_interrupt(s, status, err)); /* what is downloaded is not part of a token's piece */
+    for (int32_t i = 0; i < b->n_parts; i++) {
+        const emo__part *part = &b->parts[i];
+        if (part->logit_row >= b->n_drawn && part->logit_row < last && emo__session_same(s, part))
+            EMO_TRY(status = ops->download(exec, s->sequences[part->sequence].logits,
+                                           logits + (size_t)part->logit_row * vocab, vocab * sizeof(float), err));
+    }
     if (any) {
-        emo_sample_args args = {0};
-        args.rows = (int64_t)count;
-        args.vocab = (int64_t)vocab;
-        args.logits = logits + first * vocab;
-        args.how = b->how + first;
-        args.ids = (int32_t *)b->device_drawn + first;
-        args.logprobs = (float *)b->device_logprobs + first;
-        EMO_TRY(status = ops->sample(exec, &args, err));
         EMO_TRY(status = ops->download(exec, b->drawn + first, args.ids, count * sizeof *b->drawn, err));
         EMO_TRY(status = ops->download(exec, b->logprobs + first, args.logprobs, count * sizeof *b->logprobs, err));
     }

@@ -50,7 +50,7 @@ static emo_status check_batches(const char *of, const emo_session_options *o, em
     EMO_TRY(status = check_range(of, "page_tokens", o->page_tokens, 1, 4096, err));
     EMO_TRY(status = check_range(of, "share_prefix", o->share_prefix, 0, 1, err));
     EMO_TRY(status = check_range(of, "count_experts", o->count_experts, 0, 1, err));
-    EMO_TRY(status = emo__options_reserved(o->reserved, of, err));
+    EMO_TRY(status = check_range(of, "no_graph", o->no_graph, 0, 1, err));
     if ((o->page_tokens & (o->page_tokens - 1)) != 0)
         status =
             emo__fail(err, EMO_E_RANGE, "%s.page_tokens is %d; it must be a power of two", of, (int)o->page_tokens);

@@ -146,39 +146,21 @@ static emo_status qkv(emo__pass *p, int32_t l, int64_t first, int64_t last, emo_
     return status;
 }
 
-/* Row of the cache that holds a key of a segment; *run: how many of its next `most` keys follow there. */
-static int64_t cache_row(const emo__kv_view *kv, const emo_attention_segment *g, int64_t key, int64_t most,
-                         int64_t *run) {
-    *run = most;
-    if (kv->page_rows == 0)
-        return g->k_begin + key;
-    int64_t inside = key % kv->page_rows;
-    *run = most < kv->page_rows - inside ? most : kv->page_rows - inside;
-    return kv->pages[g->k_begin + key / kv->page_rows] * kv->page_rows + inside;
-}
-
-/* The new keys and values of a segment go to the last q_count of its k_count cache rows. */
 static emo_status store_kv(emo__pass *p, int32_t l, int64_t first, int64_t last, emo_error *err) {
     const emo__config *c = &p->model->config;
-    const emo__layer_state *s = &p->layers[l];
-    int64_t kd = (int64_t)c->kv_heads * c->head_dim;
-    float *k = p->batch.kv.k + l * p->batch.kv.layer_stride;
-    float *v = p->batch.kv.v + l * p->batch.kv.layer_stride;
-    emo_status status = EMO_OK;
-    for (int64_t i = 0; status == EMO_OK && i < p->batch.n_attention; i++) {
-        const emo_attention_segment *g = &p->batch.attention[i];
-        int64_t from = g->q_begin > first ? g->q_begin : first;
-        int64_t to = g->q_begin + g->q_count < last ? g->q_begin + g->q_count : last;
-        for (int64_t run = 0; status == EMO_OK && from < to; from += run) {
-            int64_t key = g->k_count - g->q_count + (from - g->q_begin);
-            int64_t row = cache_row(&p->batch.kv, g, key, to - from, &run);
-            size_t bytes = (size_t)(run * kd) * sizeof(float);
-            status = p->ops->copy(p->exec, k + row * kd, s->k + from * kd, bytes, err);
-            if (status == EMO_OK)
-                status = p->ops->copy(p->exec, v + row * kd, s->v + from * kd, bytes, err);
-        }
-    }
-    return status;
+    emo_store_kv_args a = {0};
+    a.n_segments = p->batch.n_attention;
+    a.segments = p->batch.attention;
+    a.first = first;
+    a.last = last;
+    a.width = (int64_t)c->kv_heads * c->head_dim;
+    a.k = p->layers[l].k;
+    a.v = p->layers[l].v;
+    a.cache_k = p->batch.kv.k + l * p->batch.kv.layer_stride;
+    a.cache_v = p->batch.kv.v + l * p->batch.kv.layer_stride;
+    a.page_rows = p->batch.kv.page_rows;
+    a.pages = p->batch.kv.pages;
+    return p->ops->store_kv(p->exec, &a, err);
 }
 
 static emo_status rope(emo__pass *p, int32_t l, int64_t first, int64_t last, emo_error *err) {

@@ -184,6 +184,10 @@ int32_t *emo__balance_counts(emo__balance *balance, int32_t layer, int32_t micro
     return b->now + (size_t)microbatch * total(b) + b->offset[layer];
 }
 
+const int32_t *emo__balance_step_counts(const emo__balance *balance) { return balance->now; }
+
+void emo__balance_assume_full(emo__balance *balance) { balance->held = balance->ring; }
+
 static void add_source(emo__balance *b, int32_t *count, const void *source, emo_dtype dtype, double coef) {
     b->sources[*count] = source;
     b->dtypes[*count] = dtype;

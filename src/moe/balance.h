@@ -42,6 +42,12 @@ EMO_MUST_CHECK emo_status emo__balance_begin_step(emo__balance *balance, emo_exe
 /* [E] i32 counts of a layer in a micro-batch: what emo_route_args.counts points to. NULL for a dense layer. */
 int32_t *emo__balance_counts(emo__balance *balance, int32_t layer, int32_t microbatch);
 
+/* The counts of all micro-batches of the step and all layers, one block: micro-batch by micro-batch, layer by layer. */
+const int32_t *emo__balance_step_counts(const emo__balance *balance);
+
+/* As after a whole window of steps, for counting what that takes: nothing looks at the counts. */
+void emo__balance_assume_full(emo__balance *balance);
+
 /* Fills experts, n_sources, sources, dtypes, coef and scale of a `balance` call; the arrays are valid until the next
  * call on `balance`. k: chosen per token; tokens: T_m. Not for EMO_BALANCE_DOCUMENT. */
 void emo__balance_args(emo__balance *balance, int32_t layer, int32_t microbatch, int32_t k, double tokens,

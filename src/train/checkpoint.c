@@ -208,13 +208,8 @@ done:
     return status;
 }
 
-emo_status emo__metrics_record(emo_trainer *t, emo_error *err) {
-    const emo_step_metrics *m = &t->unrecorded;
-    if (m->step == 0)
-        return EMO_OK;
-    emo_status status = emo__run_check(t, err);
-    if (status != EMO_OK)
-        return status;
+static emo_status record(const emo_trainer *t, const emo_step_metrics *m, emo_error *err) {
+    emo_status status;
     emo__buf text;
     emo__buf path;
     emo__buf_init(&text, &t->rt->mem);
@@ -249,9 +244,19 @@ emo_status emo__metrics_record(emo_trainer *t, emo_error *err) {
         status = emo__path_join(&path, t->out, "metrics.jsonl", err);
     if (status == EMO_OK)
         status = emo__file_append(path.data, text.data, text.size, err);
-    if (status == EMO_OK)
-        t->unrecorded.step = 0;
     emo__buf_free(&text);
     emo__buf_free(&path);
+    return status;
+}
+
+emo_status emo__metrics_record(emo_trainer *t, emo_error *err) {
+    emo_status status = t->n_unrecorded > 0 ? emo__run_check(t, err) : EMO_OK;
+    while (status == EMO_OK && t->n_unrecorded > 0) {
+        status = record(t, &t->unrecorded[0], err);
+        if (status == EMO_OK) {
+            t->unrecorded[0] = t->unrecorded[1];
+            t->n_unrecorded--;
+        }
+    }
     return status;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The bounds of every training option, each refused by its name. */
+#include "base/options.h"
 #include "base/status.h"
 #include "train/trainer.h"
 
@@ -64,6 +65,7 @@ static emo_status check_ints(const emo_train_options *o, emo_error *err) {
         {"profile", o->profile, 0, 1},
         {"optimizer_on", o->optimizer_on, 0, EMO_OPTIMIZER_HOST},
         {"recompute", o->recompute, 0, EMO_RECOMPUTE_LAYER},
+        {"no_graph", o->no_graph, 0, 1},
     };
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
         if (fields[i].value < fields[i].min || fields[i].value > fields[i].max)
@@ -76,7 +78,9 @@ static emo_status check_ints(const emo_train_options *o, emo_error *err) {
 }
 
 emo_status emo__train_options_check(const emo_train_options *options, emo_error *err) {
-    emo_status status = check_ints(options, err);
+    emo_status status = emo__options_reserved(options->reserved, "emo_train_options", err);
+    if (status == EMO_OK)
+        status = check_ints(options, err);
     if (status == EMO_OK)
         status = check_floats(options, err);
     if (status == EMO_OK && options->score_bias_rate > 0.0f && options->train_only == EMO_TRAIN_EXPERTS)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The memory of training, known before any of it is allocated: a trainer is made, and makes two steps, on a device that
+/* The memory of training, known before any of it is allocated: a trainer is made, and makes a few steps, on a device that
  * only counts. Its rows are the two extremes: every token a document, and each row one. */
 #include <stdio.h>
 #include <string.h>
@@ -60,22 +60,40 @@ static emo_status count_steps(emo_trainer *t, emo_error *err) {
     emo_train_plan *plan = t->planning->out;
     emo_status status = EMO_OK;
     int64_t most = 0;
+    int32_t no_graph = t->opt.no_graph;
     t->rows.ctx = t;
     t->rows.row = planned_row;
     t->profile.scratch = plan->workspaces;
-    t->opt.accumulate = 1; /* one micro-batch is like another */
-    t->rank_rows = t->micro_rows;
-    for (int i = 0; status == EMO_OK && i < 2; i++) {
-        t->planning->one_document = i == 1;
+    emo__balance_assume_full(t->balance);
+    for (int i = 0; status == EMO_OK && i < 4; i++) { /* work that is replayed, and that which cannot be */
+        t->planning->one_document = i % 2 == 1;
+        t->opt.no_graph = no_graph || i >= 2;
         status = emo__trainer_step(t, false, NULL, err);
     }
     for (int i = 0; i < EMO__PROFILE_PARTS; i++)
         most = plan->workspaces[i] > most ? plan->workspaces[i] : most;
+    emo_replay_counts counts = {0};
+    if (t->ops->replay_counts != NULL)
+        t->ops->replay_counts(t->exec, &counts);
+    /* Twice: other rows have more lists, each shorter than the longest of these. */
+    emo__step_room room = {most, 2 * counts.bytes}, arrays = {0, room.arrays}, scratch = {most, 0};
+    t->planning->room = room;
+    if (status == EMO_OK)
+        status = emo__trainer_reserve(t, &arrays, err);
     if (status == EMO_OK)
         status = emo__planning_note(t, &plan->tables, err);
-    if (status == EMO_OK && most > 0)
-        status = t->ops->exec_reserve(t->exec, (size_t)most, err);
+    if (status == EMO_OK)
+        status = emo__trainer_reserve(t, &scratch, err);
     return status == EMO_OK ? emo__planning_note(t, &plan->workspace, err) : status;
+}
+
+emo_status emo__trainer_reserve(emo_trainer *t, const emo__step_room *room, emo_error *err) {
+    emo_status status = EMO_OK;
+    if (room->arrays > 0)
+        status = t->ops->replay_reserve(t->exec, (size_t)room->arrays, err);
+    if (status == EMO_OK && room->scratch > 0)
+        status = t->ops->exec_reserve(t->exec, (size_t)room->scratch, err);
+    return status;
 }
 
 static emo_status sum_up(emo_trainer *t, emo_error *err) {
@@ -102,14 +120,15 @@ static emo_status sum_up(emo_trainer *t, emo_error *err) {
 }
 
 emo_status emo__train_plan(emo_runtime *rt, emo_backend *planner, const emo__config *config, emo_dtype compute,
-                           const emo_train_options *options, emo_train_plan *out, emo_error *err) {
+                           const emo_train_options *options, emo_train_plan *out, emo__step_room *room,
+                           emo_error *err) {
     static const emo_train_plan empty = EMO_TRAIN_PLAN_INIT;
     _Static_assert(sizeof empty.workspaces / sizeof empty.workspaces[0] >= EMO__PROFILE_PARTS, "a place for each part");
     emo_train_options o = *options;
     emo_model *model = NULL;
     emo_trainer *t = NULL;
     int32_t ranks = emo_comm_size(o.comm);
-    emo__planning planning = {out, 0, false};
+    emo__planning planning = {.out = out};
     *out = empty;
     if (ranks > 1 && o.batch_rows % ranks != 0)
         return emo__fail(err, EMO_E_RANGE, "batch_rows %d is no multiple of the %d ranks", (int)o.batch_rows,
@@ -123,6 +142,7 @@ emo_status emo__train_plan(emo_runtime *rt, emo_backend *planner, const emo__con
     o.valid = NULL;
     o.out = NULL;
     o.resume = 0;
+    o.no_graph = o.no_graph || o.profile || ranks > 1; /* what steps do then is not replayed */
     o.profile = 1;
     o.progress = (emo_progress){0};
     o.on_step = NULL;
@@ -136,6 +156,8 @@ emo_status emo__train_plan(emo_runtime *rt, emo_backend *planner, const emo__con
     if (t != NULL)
         emo__trainer_destroy(t);
     emo_model_release(model);
+    if (room != NULL)
+        *room = planning.room;
     return status;
 }
 
@@ -185,29 +207,29 @@ static int64_t weights_there(const emo_model *m) {
     return bytes;
 }
 
-emo_status emo__trainer_check_memory(emo_trainer *t, int64_t *workspace, emo_error *err) {
+emo_status emo__trainer_check_memory(emo_trainer *t, emo__step_room *room, emo_error *err) {
     emo_backend *device = t->model->backend;
     emo__device *planner = NULL;
     emo_backend_memory memory = {0};
     emo_train_plan plan;
     char largest[160];
-    *workspace = 0;
+    *room = (emo__step_room){0, 0};
     if (t->planning != NULL || emo__model_on_host(t->model) || device->ops->planner == NULL)
         return EMO_OK;
     emo_status status = emo__planner_of(t->rt, device, &planner, err);
     if (status == EMO_OK)
-        status = emo__train_plan(t->rt, planner->backend, &t->model->config, t->model->compute, &t->opt, &plan, err);
+        status =
+            emo__train_plan(t->rt, planner->backend, &t->model->config, t->model->compute, &t->opt, &plan, room, err);
     if (status == EMO_OK)
         status = device->ops->memory(device, &memory, err);
     emo__device_close(t->rt, planner);
     if (status != EMO_OK)
         return status;
-    *workspace = plan.workspace;
-    int64_t room = (int64_t)memory.free_bytes + weights_there(t->model);
-    if (memory.total_bytes == 0 || plan.total <= room)
+    int64_t free_bytes = (int64_t)memory.free_bytes + weights_there(t->model);
+    if (memory.total_bytes == 0 || plan.total <= free_bytes)
         return EMO_OK;
     name_largest(&plan, largest, sizeof largest);
     return emo__fail(err, EMO_E_OUT_OF_MEMORY,
                      "training takes %.2f GiB and the device has room for %.2f GiB: %s. What helps: %s",
-                     (double)plan.total / 0x1p30, (double)room / 0x1p30, largest, what_helps(&plan, &t->opt));
+                     (double)plan.total / 0x1p30, (double)free_bytes / 0x1p30, largest, what_helps(&plan, &t->opt));
 }

@@ -79,27 +79,31 @@ static bool due(int64_t every, int64_t step, int64_t steps) {
     return step == steps || (every > 0 && step % every == 0);
 }
 
-/* One step with all that follows it. */
-emo_status emo__trainer_advance(emo_trainer *t, emo_step_metrics *metrics, emo_error *err) {
+static bool folder_due(const emo_trainer *t, int64_t step) {
+    return t->out != NULL && t->rank == 0 && due(t->opt.checkpoint_every, step, t->steps);
+}
+static bool validation_due(const emo_trainer *t, int64_t step) {
+    return t->valid != NULL && due(t->opt.valid_every, step, t->steps);
+}
+
+/* All that follows a step once it has been read. */
+static emo_status follow(emo_trainer *t, emo_step_metrics *metrics, emo_error *err) {
     emo_status status;
     bool stop = false;
-    bool folder = t->out != NULL && t->rank == 0;
-    if (folder) /* what could not be written after the last step must be on record before another one is made */
-        EMO_TRY(status = emo__metrics_record(t, err));
-    EMO_TRY(status = emo__trainer_step(t, false, metrics, err));
-    t->unrecorded = *metrics;
-    if (t->valid != NULL && due(t->opt.valid_every, t->step, t->steps)) {
+    emo_step_metrics *record = &t->unrecorded[t->n_unrecorded < 2 ? t->n_unrecorded++ : 1];
+    *record = *metrics;
+    if (validation_due(t, t->step)) {
         status = validate(t, &metrics->valid_loss, err);
         emo__trainer_lap(t, EMO_TRAIN_PART_VALIDATION);
         stop = status == EMO_E_CANCELLED; /* the step itself is done and goes on record */
         if (status != EMO_OK && !stop)
             goto done;
-        t->unrecorded = *metrics;
+        *record = *metrics;
     }
-    if (folder) {
+    if (t->out != NULL && t->rank == 0) {
         EMO_TRY(status = emo__metrics_record(t, err));
         emo__trainer_lap(t, EMO_TRAIN_PART_OTHER);
-        if (due(t->opt.checkpoint_every, t->step, t->steps)) {
+        if (folder_due(t, t->step)) {
             /* with several ranks, leaving must be agreed on: the checkpoint is finished first */
             emo__note note = {&t->opt.progress, 0};
             emo_progress noting = {&note, emo__note_report};
@@ -121,11 +125,51 @@ done:
     return status;
 }
 
+/* What could not be written after the last step must be on record before another one is made. */
+static emo_status record_first(emo_trainer *t, emo_error *err) {
+    return t->out != NULL && t->rank == 0 ? emo__metrics_record(t, err) : EMO_OK;
+}
+
+emo_status emo__trainer_advance(emo_trainer *t, emo_step_metrics *metrics, emo_error *err) {
+    emo_status status = record_first(t, err);
+    if (status == EMO_OK)
+        status = emo__trainer_step(t, false, metrics, err);
+    return status == EMO_OK ? follow(t, metrics, err) : status;
+}
+
+static emo_status read_and_follow(emo_trainer *t, emo_error *err) {
+    emo_step_metrics metrics;
+    emo_status status = emo__trainer_collect(t, &metrics, err);
+    return status == EMO_OK ? follow(t, &metrics, err) : status;
+}
+
+/* The oldest step that is under way, read after the next one was enqueued, so that the device has work meanwhile. What
+ * looks at the weights or ends the run finds no step ahead. */
+static emo_status advance_ahead(emo_trainer *t, emo_error *err) {
+    emo_status status = record_first(t, err);
+    if (status == EMO_OK && t->ahead == 0)
+        status = emo__trainer_enqueue(t, err);
+    int64_t reading = t->step + 1;
+    if (status == EMO_OK && reading < t->steps && !validation_due(t, reading) && !folder_due(t, reading))
+        status = emo__trainer_enqueue(t, err);
+    return status == EMO_OK ? read_and_follow(t, err) : status;
+}
+
 emo_status emo__trainer_run(emo_trainer *t, emo_error *err) {
     emo_status status = emo__trainer_plan(t, err);
+    bool ahead = emo__trainer_works_ahead(t);
     while (status == EMO_OK && t->step < t->steps) {
         emo_step_metrics metrics;
-        status = emo__trainer_advance(t, &metrics, err);
+        status = ahead ? advance_ahead(t, err) : emo__trainer_advance(t, &metrics, err);
+    }
+    while (t->ahead > 0) { /* a run that ends early: what is under way is made, and told */
+        emo_error other = EMO_ERROR_INIT;
+        emo_status last = read_and_follow(t, &other);
+        if (status == EMO_OK || (status == EMO_E_CANCELLED && last == EMO_E_CANCELLED)) { /* a later step's number */
+            status = last;
+            if (err != NULL && last != EMO_OK)
+                *err = other;
+        }
     }
     if (status == EMO_OK && t->out != NULL && t->rank == 0)
         status = emo__checkpoint_write(t, t->ranks > 1 ? NULL : &t->opt.progress,

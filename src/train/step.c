@@ -1,22 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One optimizer step: micro-batches forward and backward, sums over ranks, clipping, AdamW, metrics. */
+/* One optimizer step: micro-batches forward and backward, sums over ranks, clipping, AdamW. What it gave is read in
+ * collect.c. */
 #include <math.h>
 #include <string.h>
 
+#include "backend/replay.h"
 #include "base/clock.h"
 #include "base/status.h"
 #include "train/trainer.h"
 
 /* N: the labels of the step over all ranks, never 0 while a step is made. */
 static double label_count(const emo_trainer *t) { return (double)t->data.all_labels; }
-
-/* Places in t->sums. */
-static double *sum_ce(const emo_trainer *t, double *sums, int32_t m) { return sums + 2 * m; }
-static double *sum_balance(const emo_trainer *t, double *sums, int32_t l) { return sums + 2 * t->opt.accumulate + l; }
-static double *sum_z(const emo_trainer *t, double *sums, int32_t m, int32_t l) {
-    int32_t layers = t->model->config.layers;
-    return sums + 2 * t->opt.accumulate + layers + m * layers + l;
-}
 
 static emo_status reduce(emo_trainer *t, void *data, size_t count, emo_dtype dtype, emo_error *err) {
     return t->ranks > 1 ? emo_comm_all_reduce_sum(t->comm, data, count, dtype, err) : EMO_OK;
@@ -28,7 +22,7 @@ static emo_status balance_layer(emo_trainer *t, int32_t m, int32_t l, emo_error 
     const emo__route_view *r = emo__pass_route(t->pass, l);
     int32_t k = t->choose[l] > 0 ? t->choose[l] : 1; /* without experts to choose from there are no counts */
     double weight = (double)t->opt.balance_weight / c->layers;
-    double *loss = sum_balance(t, t->sums, l);
+    double *loss = emo__sum_balance(t, t->sums, l);
     t->route[l].balance = t->layer_grad[l];
     if (t->opt.balance_scope == EMO_BALANCE_DOCUMENT) {
         emo_balance_documents_args a = {0};
@@ -70,9 +64,14 @@ static emo_status keep_counts(emo_trainer *t, int32_t m, emo_error *err) {
         if (status == EMO_OK)
             status = reduce(t, counts, experts, EMO_DTYPE_I32, err);
         if (status == EMO_OK)
-            status = t->ops->copy(t->exec, sum_z(t, t->sums, m, l), r->z_sum, sizeof(double), err);
+            status = t->ops->copy(t->exec, emo__sum_z(t, t->sums, m, l), r->z_sum, sizeof(double), err);
     }
     return status;
+}
+
+/* Sums over ranks and laps of a profile wait for the device in the middle of a step. Planning knows of both. */
+static bool replays(const emo_trainer *t) {
+    return !t->opt.no_graph && (t->planning != NULL || (t->ranks == 1 && !t->opt.profile));
 }
 
 static emo_status micro_step(emo_trainer *t, int64_t step, int32_t m, emo_error *err) {
@@ -87,6 +86,8 @@ static emo_status micro_step(emo_trainer *t, int64_t step, int32_t m, emo_error 
     emo_status status;
     EMO_TRY(status = emo__micro_prepare(t, step, m, &batch, err));
     emo__trainer_lap(t, EMO_TRAIN_PART_ROUTING); /* sizes of the documents' pools */
+    if (replays(t))
+        EMO_TRY(status = emo__replay_begin(t->exec, EMO__PIECE_MICROBATCH, err));
     EMO_TRY(status = emo__pass_begin(t->pass, &batch, err));
     emo__trainer_lap(t, EMO_TRAIN_PART_OTHER);
     EMO_TRY(status = emo__pass_advance(t->pass, &limit, &done, err));
@@ -94,10 +95,11 @@ static emo_status micro_step(emo_trainer *t, int64_t step, int32_t m, emo_error 
         EMO_TRY(status = emo__ranks_stop(t, note.wanted != 0, &stop, err));
         emo__trainer_lap(t, EMO_TRAIN_PART_RANKS);
         if (stop)
-            return emo__fail(err, EMO_E_CANCELLED, "cancelled by the progress hook of a rank");
+            EMO_TRY(status = emo__fail(err, EMO_E_CANCELLED, "cancelled by the progress hook of a rank"));
     }
     EMO_TRY(status = keep_counts(t, m, err));
-    EMO_TRY(status = t->ops->copy(t->exec, sum_ce(t, t->sums, m), emo__pass_ce_sum(t->pass), 2 * sizeof(double), err));
+    EMO_TRY(status =
+                t->ops->copy(t->exec, emo__sum_ce(t->sums, m), emo__pass_ce_sum(t->pass), 2 * sizeof(double), err));
     for (int32_t l = 0; l < t->model->config.layers; l++) {
         if (emo__pass_route(t->pass, l) == NULL)
             continue;
@@ -107,7 +109,7 @@ static emo_status micro_step(emo_trainer *t, int64_t step, int32_t m, emo_error 
     emo__trainer_lap(t, EMO_TRAIN_PART_ROUTING);
     status = emo__pass_backward(t->pass, &t->grads, t->route, err);
 done:
-    return status;
+    return emo__replay_end(t->exec, status, err);
 }
 
 static emo_status update(emo_trainer *t, int64_t step, double lr, emo_error *err) {
@@ -119,6 +121,8 @@ static emo_status update(emo_trainer *t, int64_t step, double lr, emo_error *err
     EMO_TRY(status = reduce(t, t->g, (size_t)t->grad_count, EMO_DTYPE_F32, err));
     if (t->ranks > 1)
         emo__trainer_lap(t, EMO_TRAIN_PART_RANKS);
+    if (replays(t) && t->offload == NULL) /* moments beside the device come and go on other execs */
+        EMO_TRY(status = emo__replay_begin(t->exec, EMO__PIECE_UPDATE, err));
     EMO_TRY(status = t->ops->upload(t->exec, t->scalars, &s, sizeof s, err));
     emo_sumsq_args sumsq = {t->grad_count, t->g, &t->scalars->sumsq};
     EMO_TRY(status = t->ops->sumsq(t->exec, &sumsq, err));
@@ -141,133 +145,40 @@ static emo_status update(emo_trainer *t, int64_t step, double lr, emo_error *err
     }
     emo__trainer_lap(t, EMO_TRAIN_PART_OPTIMIZER);
 done:
-    return status;
+    return emo__replay_end(t->exec, status, err);
 }
 
-/* t->load: tokens per routed expert of a layer in the step, all micro-batches and ranks; *all their sum. */
-static emo_status load_of(emo_trainer *t, int32_t l, double *all, emo_error *err) {
-    size_t routed = (size_t)emo__config_routed(&t->model->config, l);
-    *all = 0.0;
-    memset(t->load, 0, routed * sizeof *t->load);
-    for (int32_t m = 0; m < t->opt.accumulate; m++) {
-        emo_status status = t->ops->download(t->exec, t->host_counts, emo__balance_counts(t->balance, l, m),
-                                             routed * sizeof *t->host_counts, err);
-        if (status == EMO_OK)
-            status = t->ops->synchronize(t->exec, err);
-        if (status != EMO_OK)
-            return status;
-        for (size_t e = 0; e < routed; e++) {
-            t->load[e] += t->host_counts[e];
-            *all += t->host_counts[e];
-        }
-    }
-    return EMO_OK;
-}
-
-/* bias += rate * sign(mean - load), over the experts that may be chosen. The same on every rank: so are the counts. */
-static emo_status move_bias(emo_trainer *t, int32_t l, double all, emo_error *err) {
-    int32_t routed = emo__config_routed(&t->model->config, l);
-    const uint8_t *keep = t->keep != NULL ? t->keep[l] : NULL;
-    float *bias = (float *)(uintptr_t)t->model->layers[l].w[EMO__W_SCORE_BIAS].data;
-    size_t bytes = (size_t)routed * sizeof *bias;
-    int32_t kept = 0;
-    emo_status status = t->ops->download(t->exec, t->host_bias, bias, bytes, err);
-    if (status == EMO_OK)
-        status = t->ops->synchronize(t->exec, err);
-    if (status != EMO_OK)
-        return status;
-    for (int32_t e = 0; e < routed; e++)
-        kept += keep == NULL || keep[e] != 0 ? 1 : 0;
-    for (int32_t e = 0; e < routed; e++) {
-        double under = all - t->load[e] * kept; /* whole numbers: a tie is exact */
-        if (keep != NULL && keep[e] == 0)
-            continue;
-        t->host_bias[e] += under > 0.0 ? t->opt.score_bias_rate : under < 0.0 ? -t->opt.score_bias_rate : 0.0f;
-    }
-    status = t->ops->upload(t->exec, bias, t->host_bias, bytes, err);
-    return status == EMO_OK ? t->ops->synchronize(t->exec, err) : status; /* host_bias is used again */
-}
-
-/* Largest load of an expert over its fair share, over the layers of the step; and what the loads do to the biases. */
-static emo_status look_at_loads(emo_trainer *t, bool skipped, double *worst, emo_error *err) {
-    const emo__config *c = &t->model->config;
-    *worst = 0.0;
-    for (int32_t l = 0; l < c->layers; l++) {
-        int32_t routed = emo__config_routed(c, l);
-        double all = 0.0;
-        if (c->layer[l].experts == 0)
-            continue;
-        emo_status status = load_of(t, l, &all, err);
-        if (status == EMO_OK && !skipped && t->opt.score_bias_rate > 0.0f)
-            status = move_bias(t, l, all, err);
-        if (status != EMO_OK)
-            return status;
-        for (int32_t e = 0; e < routed; e++) {
-            double share = all > 0 ? t->load[e] * routed / all : 0.0;
-            *worst = share > *worst ? share : *worst;
-        }
-    }
-    return EMO_OK;
-}
-
-/* Sums over micro-batches, layers and ranks; one download per step. */
-static emo_status collect(emo_trainer *t, emo_step_metrics *out, emo_error *err) {
-    const emo__config *c = &t->model->config;
-    emo_step_scalars s;
-    double *sums = t->host_sums;
+/* Begins to bring to the host what the step gave. */
+static emo_status fetch(emo_trainer *t, emo__made_step *made, emo_error *err) {
     emo_status status;
-    EMO_TRY(status = t->ops->download(t->exec, sums, t->sums, t->n_sums * sizeof *sums, err));
-    EMO_TRY(status = t->ops->download(t->exec, &s, t->scalars, sizeof s, err));
-    EMO_TRY(status = t->ops->synchronize(t->exec, err));
-    double n = label_count(t);
-    double lb = 0.0;
-    double z = 0.0;
-    int32_t moe = 0;
-    out->loss = 0.0;
-    out->lm_z_loss = 0.0;
-    for (int32_t m = 0; m < t->opt.accumulate; m++) {
-        out->loss += sum_ce(t, sums, m)[0] / n;
-        out->lm_z_loss += sum_ce(t, sums, m)[1] / n * (double)t->opt.lm_z_weight;
-    }
-    for (int32_t l = 0; l < c->layers; l++) {
-        if (c->layer[l].experts == 0)
-            continue;
-        moe++;
-        lb += *sum_balance(t, sums, l);
-        for (int32_t m = 0; m < t->opt.accumulate; m++)
-            z += *sum_z(t, sums, m, l) / n;
-    }
-    double values[4] = {out->loss, out->lm_z_loss, lb, z};
-    EMO_TRY(status = emo__ranks_sum(t, values, 4, err));
-    out->loss = values[0];
-    out->lm_z_loss = values[1];
-    lb = values[2];
-    z = values[3];
-    out->total_loss = out->loss + out->lm_z_loss + (double)t->opt.balance_weight / c->layers * lb +
-                      (double)t->opt.z_weight / c->layers * z;
-    out->balance_loss = moe > 0 ? lb / moe : 0.0;
-    out->router_z_loss = moe > 0 ? z / moe : 0.0;
-    out->grad_norm = (double)s.grad_norm;
-    out->skipped = s.skip;
-    out->filtered_rows = t->data.all_filtered;
-    status = look_at_loads(t, s.skip != 0, &out->max_load, err);
+    EMO_TRY(status = t->ops->download(t->exec, made->sums, t->sums, t->n_sums * sizeof *made->sums, err));
+    EMO_TRY(status = t->ops->download(t->exec, &made->scalars, t->scalars, sizeof made->scalars, err));
+    if (t->n_counts > 0)
+        EMO_TRY(status = t->ops->download(t->exec, made->counts, emo__balance_step_counts(t->balance),
+                                          t->n_counts * sizeof *made->counts, err));
+    EMO_TRY(status = emo__balance_end_step(t->balance, t->exec, err));
+    if (emo__works_ahead(t->exec))
+        status = t->ops->mark(t->exec, &made->mark, err);
+    made->fetched = status == EMO_OK;
 done:
     return status;
 }
 
-void emo__trainer_layer_losses(const emo_trainer *t, int32_t layer, double *balance, double *z) {
-    *balance = *sum_balance(t, t->host_sums, layer);
-    *z = 0.0;
-    for (int32_t m = 0; m < t->opt.accumulate; m++)
-        *z += *sum_z(t, t->host_sums, m, layer) / label_count(t);
+bool emo__trainer_works_ahead(const emo_trainer *t) {
+    return emo__works_ahead(t->exec) && t->ranks == 1 && !t->opt.profile && !(t->opt.score_bias_rate > 0.0f);
 }
 
-emo_status emo__trainer_step(emo_trainer *t, bool dry, emo_step_metrics *metrics, emo_error *err) {
-    uint64_t begin = emo__now_ns();
-    int64_t step = t->step + 1;
-    emo_step_metrics out = {0};
-    out.struct_size = sizeof out;
+/* A dry one ends after the gradients. */
+static emo_status enqueue(emo_trainer *t, bool dry, emo_error *err) {
+    int64_t step = t->step + t->ahead + 1;
+    int64_t misses = emo__replay_misses(t->exec);
+    emo__made_step *made = &t->queue[step % 2];
+    emo_step_metrics *out = &made->metrics;
     emo_status status;
+    memset(out, 0, sizeof *out);
+    made->begin_ns = emo__now_ns();
+    made->fetched = false;
+    made->replayed = false;
     emo__profile_start(emo__trainer_profile(t));
     EMO_TRY(status = emo__step_data_load(t, step, err));
     emo__trainer_lap(t, EMO_TRAIN_PART_DATA);
@@ -277,13 +188,12 @@ emo_status emo__trainer_step(emo_trainer *t, bool dry, emo_step_metrics *metrics
     t->data.all_documents = (int64_t)all[1];
     t->data.all_filtered = (int64_t)all[2];
     double n_all = all[0];
+    made->n_labels = n_all;
+    out->filtered_rows = t->data.all_filtered;
     if (!(n_all > 0.0)) {
         emo__log(t->rt, EMO_LOG_WARNING, "no token of step %lld counts for the loss: it is left out", (long long)step);
-        out.loss = (double)NAN;
-        out.skipped = 1;
-        out.filtered_rows = t->data.all_filtered;
-        t->step = dry ? t->step : step;
-        goto finish;
+        t->ahead += dry ? 0 : 1;
+        goto done;
     }
     if (t->ranks > 1)
         emo__trainer_lap(t, EMO_TRAIN_PART_RANKS);
@@ -292,29 +202,42 @@ emo_status emo__trainer_step(emo_trainer *t, bool dry, emo_step_metrics *metrics
     EMO_TRY(status = t->ops->zero(t->exec, t->sums, t->n_sums * sizeof(double), err));
     EMO_TRY(status = emo__balance_begin_step(t->balance, t->exec, t->opt.accumulate, n_all,
                                              (double)(t->rank_rows * t->opt.seq_len), err));
-    for (int32_t m = 0; m < t->opt.accumulate; m++)
+    for (int32_t m = t->planning != NULL ? t->opt.accumulate - 1 : 0; m < t->opt.accumulate; m++)
         EMO_TRY(status = micro_step(t, step, m, err));
-    if (!dry) {
-        int64_t planned = step < t->steps ? step : t->steps; /* steps past the end keep the last rate */
-        out.lr = emo__schedule_lr(&t->opt, t->steps, t->warmup, t->decay, planned);
-        EMO_TRY(status = update(t, step, out.lr, err));
-        t->step = step; /* from here on it must not be made again, whatever fails */
-        t->tokens += (int64_t)t->opt.batch_rows * t->opt.seq_len;
-        EMO_TRY(status = collect(t, &out, err));
-        EMO_TRY(status = emo__balance_end_step(t->balance, t->exec, err));
-    }
-finish:
-    emo__trainer_lap(t, EMO_TRAIN_PART_OTHER);
-    out.step = t->step;
-    out.steps = t->steps;
-    out.tokens = t->tokens;
-    out.seconds = (double)(emo__now_ns() - begin) * 1e-9;
-    out.tokens_per_second = (double)t->opt.batch_rows * t->opt.seq_len / (out.seconds > 0 ? out.seconds : 1e-9);
-    out.valid_loss = (double)NAN;
-    if (!dry)
-        t->seconds_done += out.seconds;
-    if (metrics != NULL)
-        *metrics = out;
+    if (dry)
+        goto done;
+    int64_t planned = step < t->steps ? step : t->steps; /* steps past the end keep the last rate */
+    out->lr = emo__schedule_lr(&t->opt, t->steps, t->warmup, t->decay, planned);
+    EMO_TRY(status = update(t, step, out->lr, err));
+    t->ahead++; /* from here on it must not be made again, whatever fails */
+    made->replayed = replays(t) && emo__works_ahead(t->exec) && emo__replay_misses(t->exec) == misses;
+    status = fetch(t, made, err);
 done:
+    return status;
+}
+
+emo_status emo__trainer_enqueue(emo_trainer *t, emo_error *err) { return enqueue(t, false, err); }
+
+static emo_status dry_step(emo_trainer *t, emo_step_metrics *metrics, emo_error *err) {
+    emo_status status = enqueue(t, true, err);
+    if (status == EMO_OK)
+        status = t->ops->synchronize(t->exec, err);
+    if (metrics == NULL || status != EMO_OK)
+        return status;
+    const emo__made_step *made = &t->queue[(t->step + 1) % 2];
+    *metrics = made->metrics;
+    metrics->struct_size = sizeof *metrics;
+    metrics->seconds = (double)(emo__now_ns() - made->begin_ns) * 1e-9;
+    return EMO_OK;
+}
+
+emo_status emo__trainer_step(emo_trainer *t, bool dry, emo_step_metrics *metrics, emo_error *err) {
+    if (dry)
+        return dry_step(t, metrics, err);
+    emo_status status = enqueue(t, false, err);
+    if (status == EMO_OK)
+        return emo__trainer_collect(t, metrics, err);
+    if (t->ahead > 0)
+        emo__trainer_count(t);
     return status;
 }

@@ -133,8 +133,10 @@ static emo_status create_balance_buffers(emo_trainer *t, int64_t documents, emo_
     t->route = emo__calloc(mem, layers, sizeof *t->route);
     if (t->layer_grad == NULL || t->route == NULL)
         return emo__fail_memory(err, layers * sizeof *t->route);
-    for (int32_t l = 0; l < c->layers; l++)
+    for (int32_t l = 0; l < c->layers; l++) {
         floats += c->layer[l].experts > 0 ? sets * emo__config_routed(c, l) : 0;
+        t->n_counts += (size_t)c->layer[l].experts;
+    }
     emo_status status = device_block(t, (size_t)(floats + 1) * sizeof(float), &t->balance_grads, err);
     float *at = t->balance_grads;
     for (int32_t l = 0; status == EMO_OK && l < c->layers; l++) {
@@ -143,13 +145,16 @@ static emo_status create_balance_buffers(emo_trainer *t, int64_t documents, emo_
         t->layer_grad[l] = at;
         at += sets * emo__config_routed(c, l);
     }
-    t->host_counts = emo__malloc_array(mem, widest, sizeof *t->host_counts);
     t->load = emo__malloc_array(mem, widest, sizeof *t->load);
     t->host_bias = emo__malloc_array(mem, widest, sizeof *t->host_bias);
-    t->host_sums = emo__malloc_array(mem, t->n_sums, sizeof *t->host_sums);
-    if (status == EMO_OK && (t->host_counts == NULL || t->load == NULL || t->host_bias == NULL || t->host_sums == NULL))
-        status = emo__fail_memory(err, t->n_sums * sizeof *t->host_sums);
-    return status;
+    bool ok = t->load != NULL && t->host_bias != NULL;
+    t->n_counts *= (size_t)t->opt.accumulate;
+    for (int i = 0; i < 2; i++) {
+        t->queue[i].sums = emo__calloc(mem, t->n_sums, sizeof *t->queue[i].sums);
+        t->queue[i].counts = emo__calloc(mem, t->n_counts + 1, sizeof *t->queue[i].counts);
+        ok = ok && t->queue[i].sums != NULL && t->queue[i].counts != NULL;
+    }
+    return status == EMO_OK && !ok ? emo__fail_memory(err, (t->n_sums + t->n_counts) * sizeof(double)) : status;
 }
 
 static emo_status create_balance(emo_trainer *t, emo_error *err) {
@@ -198,8 +203,8 @@ static emo_status create_compute(emo_trainer *t, emo_error *err) {
                          "made from, or load with a float type to train what is left of them",
                          name, emo_dtype_name(quantised->view->dtype));
     }
-    int64_t workspace = 0;
-    status = emo__trainer_check_memory(t, &workspace, err);
+    emo__step_room room = {0, 0};
+    status = emo__trainer_check_memory(t, &room, err);
     if (status != EMO_OK)
         return status;
     int64_t *offsets = emo__malloc_array(&t->rt->mem, m->n_params, sizeof *offsets);
@@ -248,8 +253,7 @@ static emo_status create_compute(emo_trainer *t, emo_error *err) {
     EMO_TRY(status = create_balance(t, err));
     EMO_TRY(status = emo__balance_reserve(t->balance, t->opt.accumulate, err));
     EMO_TRY(status = create_balance_buffers(t, documents, err));
-    if (workspace > 0) /* from here on steps allocate nothing */
-        status = t->ops->exec_reserve(t->exec, (size_t)workspace, err);
+    status = emo__trainer_reserve(t, &room, err); /* from here on steps allocate nothing */
 done:
     return status;
 }
@@ -374,8 +378,10 @@ void emo__trainer_destroy(emo_trainer *t) {
     emo__free(mem, t->runs);
     emo__free(mem, t->layer_grad);
     emo__free(mem, t->route);
-    emo__free(mem, t->host_sums);
-    emo__free(mem, t->host_counts);
+    for (int i = 0; i < 2; i++) {
+        emo__free(mem, t->queue[i].sums);
+        emo__free(mem, t->queue[i].counts);
+    }
     emo__free(mem, t->load);
     emo__free(mem, t->host_bias);
     emo__free(mem, t->out);

@@ -55,12 +55,32 @@ typedef struct emo__micro_data {
     int32_t *cut;        /* scratch: attention documents */
 } emo__micro_data;
 
+/* What steps take of an exec: reserved before the first one. */
+typedef struct emo__step_room {
+    int64_t scratch;
+    int64_t arrays; /* host arrays of work that is replayed */
+} emo__step_room;
+
 /* A trainer that is made to be counted (plan.c): its device is a planner. */
 typedef struct emo__planning {
     emo_train_plan *out;
     int64_t live;      /* bytes noted so far */
     bool one_document; /* rows are one document each, else every token is one */
+    emo__step_room room;
 } emo__planning;
+
+/* A step whose work is enqueued, and what of it comes to the host: read when it is waited for. */
+typedef struct emo__made_step {
+    emo_step_metrics metrics; /* what is known without the device */
+    double n_labels;          /* of the step, all ranks */
+    uint64_t begin_ns;
+    uint64_t mark; /* of the work */
+    bool fetched;  /* what follows is on its way, or here */
+    bool replayed; /* its pieces all ran by graphs that were there */
+    emo_step_scalars scalars;
+    double *sums;    /* [n_sums] */
+    int32_t *counts; /* [n_counts] of every micro-batch and layer */
+} emo__made_step;
 
 /* Moments beside the device (offload.c). */
 typedef struct emo__offload emo__offload;
@@ -104,9 +124,10 @@ struct emo_trainer {
     int64_t tokens;      /* trained, all ranks */
     double seconds_done; /* of training in earlier processes and this one */
 
-    emo_step_metrics unrecorded; /* of the last step; its step is 0 once they are in metrics.jsonl */
-    int64_t saved;               /* step of the newest complete checkpoint, -1: none */
-    float *flat;                 /* the weights, as one block */
+    emo_step_metrics unrecorded[2]; /* of the last steps, not in metrics.jsonl yet; the earlier one first */
+    int32_t n_unrecorded;
+    int64_t saved; /* step of the newest complete checkpoint, -1: none */
+    float *flat;   /* the weights, as one block */
     int64_t flat_count;
     int64_t *grad_offset; /* [n_params], -1: frozen */
     int64_t grad_count;
@@ -127,10 +148,13 @@ struct emo_trainer {
     emo__route_gradient *route;
     emo__step_data data;
     emo__micro_data micro;
-    double *host_sums;
-    int32_t *host_counts; /* [widest layer] */
-    double *load;         /* [widest layer] tokens per expert in the step */
-    float *host_bias;     /* [widest layer] */
+    emo__made_step queue[2]; /* step s is queue[s % 2] */
+    int64_t ahead;           /* enqueued steps that are not in `step` yet: 0, 1, or 2 for a moment */
+    size_t n_counts;
+    int64_t replayed; /* steps */
+    uint64_t last_ns; /* when the last step was read */
+    double *load;     /* [widest layer] tokens per expert in the step */
+    float *host_bias; /* [widest layer] */
 };
 
 /* Bounds of every option (options.c). */
@@ -153,6 +177,24 @@ EMO_MUST_CHECK emo_status emo__micro_prepare(emo_trainer *t, int64_t step, int32
 
 /* One step (step.c). With `dry`, the compute alone: no weights, no state change. */
 EMO_MUST_CHECK emo_status emo__trainer_step(emo_trainer *t, bool dry, emo_step_metrics *metrics, emo_error *err);
+/* The same in two halves, for a device that works while the host goes on: the next step is enqueued (at most two are
+ * ahead), and the oldest one is waited for and counts from then on, whatever fails. */
+EMO_MUST_CHECK emo_status emo__trainer_enqueue(emo_trainer *t, emo_error *err);
+EMO_MUST_CHECK emo_status emo__trainer_collect(emo_trainer *t, emo_step_metrics *metrics, emo_error *err);
+/* The oldest enqueued step is made, whatever it gave. */
+void emo__trainer_count(emo_trainer *t);
+/* Whether a step may be enqueued while the one before it has not been read. */
+bool emo__trainer_works_ahead(const emo_trainer *t);
+
+/* Places in the sums of a step. */
+static inline double *emo__sum_ce(const double *sums, int32_t m) { return (double *)(uintptr_t)sums + 2 * m; }
+static inline double *emo__sum_balance(const emo_trainer *t, const double *sums, int32_t l) {
+    return (double *)(uintptr_t)sums + 2 * t->opt.accumulate + l;
+}
+static inline double *emo__sum_z(const emo_trainer *t, const double *sums, int32_t m, int32_t l) {
+    int32_t layers = t->model->config.layers;
+    return (double *)(uintptr_t)sums + 2 * t->opt.accumulate + layers + m * layers + l;
+}
 
 /* Unscaled router losses of a MoE layer in the last step, summed over micro-batches, this rank. */
 void emo__trainer_layer_losses(const emo_trainer *t, int32_t layer, double *balance, double *z);
@@ -180,7 +222,7 @@ EMO_MUST_CHECK emo_status emo__run_hash(emo_trainer *t, uint64_t *hash, emo_erro
 EMO_MUST_CHECK emo_status emo__run_store_plan(emo_trainer *t, emo_error *err);
 /* EMO_E_NOT_FOUND when the folder that was opened is no longer the one at its path: nothing may be written then. */
 EMO_MUST_CHECK emo_status emo__run_check(emo_trainer *t, emo_error *err);
-/* Appends t->unrecorded to metrics.jsonl, if there is something; what could not be written is tried again next time. */
+/* Appends what is in t->unrecorded to metrics.jsonl; what could not be written is tried again next time. */
 EMO_MUST_CHECK emo_status emo__metrics_record(emo_trainer *t, emo_error *err);
 
 /* The loop (run.c). */
@@ -198,15 +240,16 @@ EMO_MUST_CHECK emo_status emo__offload_adamw(emo_trainer *t, const emo_adamw_arg
 EMO_MUST_CHECK emo_status emo__offload_settle(emo_trainer *t, emo_error *err);
 
 /* Memory (plan.c). */
-/* What a trainer of this shape takes on the devices that `planner` stands for. */
+/* What a trainer of this shape takes on the devices that `planner` stands for; room nullable. */
 EMO_MUST_CHECK emo_status emo__train_plan(emo_runtime *rt, emo_backend *planner, const emo__config *config,
                                           emo_dtype compute, const emo_train_options *options, emo_train_plan *out,
-                                          emo_error *err);
+                                          emo__step_room *room, emo_error *err);
 /* What the planner has handed out since the last note belongs to *field. */
 EMO_MUST_CHECK emo_status emo__planning_note(emo_trainer *t, int64_t *field, emo_error *err);
-/* Plans, and refuses what the model's device has no room for. *workspace: the scratch to reserve. On the host, and
- * where the back end cannot say: 0. */
-EMO_MUST_CHECK emo_status emo__trainer_check_memory(emo_trainer *t, int64_t *workspace, emo_error *err);
+/* Plans, and refuses what the model's device has no room for. *room: what to reserve for steps. On the host, and where
+ * the back end cannot say: 0. */
+EMO_MUST_CHECK emo_status emo__trainer_check_memory(emo_trainer *t, emo__step_room *room, emo_error *err);
+EMO_MUST_CHECK emo_status emo__trainer_reserve(emo_trainer *t, const emo__step_room *room, emo_error *err);
 
 /* The trainer's profile; NULL when it keeps none. */
 static inline emo__profile *emo__trainer_profile(emo_trainer *t) { return t->opt.profile ? &t->profile : NULL; }

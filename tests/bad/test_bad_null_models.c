@@ -178,6 +178,7 @@ static void evaluation_and_sessions(const things *t) {
     assert_string_equal(emo_session_text_of(NULL, 0), "");
     assert_string_equal(emo_session_text_of(t->session, 99), "");
     assert_int_equal(emo_session_generated(NULL, 0, &tokens, &logprobs), 0);
+    assert_int_equal(emo_session_replayed(NULL), 0);
     assert_true(tokens == NULL && logprobs == NULL);
     assert_int_equal(emo_session_generated(t->session, 0, NULL, NULL), 0);
     assert_int_equal(emo_session_stop_reason(NULL, 0), EMO_STOP_NONE);
@@ -263,6 +264,7 @@ static void training(const things *t) {
     assert_null(emo_train_part_name(EMO_TRAIN_PART_OTHER + 1));
     assert_int_equal(emo_trainer_at(NULL), 0);
     assert_int_equal(emo_trainer_steps(NULL), 0);
+    assert_int_equal(emo_trainer_replayed(NULL), 0);
     emo_train_options_init(NULL);
     emo_trainer_release(NULL);
     assert_null(trainer);

@@ -61,18 +61,25 @@ static void map_rope(mirror_call *c, emo_rope_args *a) {
     OUT(x, strided(a->tokens, a->heads * a->head_dim, a->stride));
 }
 
-static void map_attention(mirror_call *c, emo_attention_args *a) {
-    int64_t queries = 0, keys = 0, width = a->heads * a->head_dim, kv_width = a->kv_heads * a->head_dim;
-    for (int64_t i = 0; i < a->n_segments; i++) {
-        const emo_attention_segment *s = &a->segments[i];
-        queries = s->q_begin + s->q_count > queries ? s->q_begin + s->q_count : queries;
-        for (int64_t j = 0; a->page_rows > 0 && j < s->k_count; j += a->page_rows) {
-            int64_t last = (a->pages[s->k_begin + j / a->page_rows] + 1) * a->page_rows;
-            keys = last > keys ? last : keys;
+/* Rows of queries and keys that the segments reach; the keys in pages of page_rows, if that is not 0. */
+static void reach(int64_t n, const emo_attention_segment *segments, int64_t page_rows, const int32_t *pages,
+                  int64_t *queries, int64_t *keys) {
+    *queries = *keys = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const emo_attention_segment *s = &segments[i];
+        *queries = s->q_begin + s->q_count > *queries ? s->q_begin + s->q_count : *queries;
+        for (int64_t j = 0; page_rows > 0 && j < s->k_count; j += page_rows) {
+            int64_t last = (pages[s->k_begin + j / page_rows] + 1) * page_rows;
+            *keys = last > *keys ? last : *keys;
         }
-        if (a->page_rows == 0)
-            keys = s->k_begin + s->k_count > keys ? s->k_begin + s->k_count : keys;
+        if (page_rows == 0)
+            *keys = s->k_begin + s->k_count > *keys ? s->k_begin + s->k_count : *keys;
     }
+}
+
+static void map_attention(mirror_call *c, emo_attention_args *a) {
+    int64_t queries, keys, width = a->heads * a->head_dim, kv_width = a->kv_heads * a->head_dim;
+    reach(a->n_segments, a->segments, a->page_rows, a->pages, &queries, &keys);
     IN(q, strided(queries, width, a->q_stride));
     IN(k, strided(keys, kv_width, a->kv_stride));
     IN(v, strided(keys, kv_width, a->kv_stride));
@@ -84,6 +91,15 @@ static void map_attention(mirror_call *c, emo_attention_args *a) {
     OUT(dq, strided(queries, width, a->q_stride));
     OUT(dk, strided(keys, kv_width, a->kv_stride));
     OUT(dv, strided(keys, kv_width, a->kv_stride));
+}
+
+static void map_store_kv(mirror_call *c, emo_store_kv_args *a) {
+    int64_t rows, cached;
+    reach(a->n_segments, a->segments, a->page_rows, a->pages, &rows, &cached);
+    IN(k, rows * a->width);
+    IN(v, rows * a->width);
+    OUT(cache_k, cached * a->width);
+    OUT(cache_v, cached * a->width);
 }
 
 static void map_route(mirror_call *c, emo_route_args *a) {

@@ -338,7 +338,7 @@ STRUCTS: Dict[str, Tuple[Tuple[str, str, str], ...]] = {
         ("page_tokens", "int32_t", "tokens of a page of the cache, a power of two, 1..4096; 64"),
         ("share_prefix", "int32_t", "1: without a pool policy, a sequence that begins like another one, and may use the same experts, reads that one's pages as far as they are full (default)"),
         ("count_experts", "int32_t", "1: the statistics count the experts that batches read; 0"),
-        ("reserved", "int32_t", "0"),
+        ("no_graph", "int32_t", "1: a device launches every batch anew, also where it could replay a graph of it; 0"),
         ("cache_bytes", "uint64_t", "bytes of all pages; no sequence gets longer than they hold. Sequences wait for pages; those that came last give theirs back, when older ones need them, and are computed anew later. 0: as many as all sequences need at most (grown on demand)"),
     ),
     "emo_sequence_options": (
@@ -557,6 +557,8 @@ STRUCTS: Dict[str, Tuple[Tuple[str, str, str], ...]] = {
         ("repetition_count", "int32_t", "a row that holds some span of up to repetition_period tokens so often in a row is left out of the loss, though its tokens count as trained; 0: no filter, else 2 or more (the reference: 32)"),
         ("repetition_period", "int32_t", "13"),
         ("recompute", "emo_recompute", "EMO_RECOMPUTE_NONE"),
+        ("no_graph", "int32_t", "1: a device launches every step anew, also where it could replay a graph of it; 0"),
+        ("reserved", "int32_t", "0"),
     ),
     "emo_train_plan_options": (
         ("struct_size", "uint32_t", ""),

@@ -204,6 +204,7 @@ class SessionOptions(TypedDict, total=False):
     page_tokens: int  # tokens of a page of the cache, a power of two, 1..4096; 64
     share_prefix: int  # 1: without a pool policy, a sequence that begins like another one, and may use the same experts, reads that one's pages as far as they are full (default)
     count_experts: int  # 1: the statistics count the experts that batches read; 0
+    no_graph: int  # 1: a device launches every batch anew, also where it could replay a graph of it; 0
     cache_bytes: int  # bytes of all pages; no sequence gets longer than they hold. Sequences wait for pages; those that came last give theirs back, when older ones need them, and are computed anew later. 0: as many as all sequences need at most (grown on demand)
 
 
@@ -327,6 +328,7 @@ class TrainOptions(TypedDict, total=False):
     repetition_count: int  # a row that holds some span of up to repetition_period tokens so often in a row is left out of the loss, though its tokens count as trained; 0: no filter, else 2 or more (the reference: 32)
     repetition_period: int  # 13
     recompute: Union[int, str]  # EMO_RECOMPUTE_NONE
+    no_graph: int  # 1: a device launches every step anew, also where it could replay a graph of it; 0
 
 
 class TrainPlanOptions(TypedDict, total=False):

@@ -192,6 +192,11 @@ class Session(Handle):
         """Tokens generated so far, eos included."""
         return int(get("emo_session_generated", self, integer("int32_t", sequence, "sequence"), None, None))
 
+    @property
+    def replayed(self) -> int:
+        """Batches of tokens that a device replayed from graphs of earlier ones; 0 on the CPU."""
+        return int(get("emo_session_replayed", self))
+
     def generated(self, sequence: int = 0) -> List[int]:
         """Tokens generated since the session began or was reset, eos included."""
         tokens = ctypes.c_void_p()

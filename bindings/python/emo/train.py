@@ -116,6 +116,11 @@ class Trainer(Handle):
         """The planned number of steps; 0 while it is not known."""
         return int(get("emo_trainer_steps", self))
 
+    @property
+    def replayed(self) -> int:
+        """Steps that a device replayed from graphs of earlier ones; 0 on the CPU."""
+        return int(get("emo_trainer_replayed", self))
+
     def step(self) -> StepMetrics:
         """One optimizer step, with what belongs to it: validation, metrics, checkpoints, on_step."""
         struct = library().new("emo_step_metrics")

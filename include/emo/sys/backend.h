@@ -21,7 +21,7 @@
 extern "C" {
 #endif
 
-#define EMO_BACKEND_ABI 1
+#define EMO_BACKEND_ABI 2
 
 typedef struct emo_backend emo_backend; /**< one opened device; the struct below */
 typedef struct emo_exec emo_exec;       /**< a stream with its scratch memory; the back end's own */
@@ -157,6 +157,21 @@ typedef struct emo_attention_args {
     int64_t page_rows;    /**< a power of two; 0: the keys of a segment are rows one after the other */
     const int32_t *pages; /**< host memory */
 } emo_attention_args;
+
+/** New keys and values into a cache: row q_begin + i of a segment goes to row k_begin + k_count - q_count + i. */
+typedef struct emo_store_kv_args {
+    int64_t n_segments;
+    const emo_attention_segment *segments; /**< host memory */
+    int64_t first;                         /**< only the rows [first, last) */
+    int64_t last;
+    int64_t width;  /**< floats of a row */
+    const float *k; /**< dense rows of the batch */
+    const float *v;
+    float *cache_k; /**< dense rows of the cache */
+    float *cache_v;
+    int64_t page_rows;    /**< 0: rows k_begin + ... ; else through pages, as in emo_attention_args */
+    const int32_t *pages; /**< host memory */
+} emo_store_kv_args;
 
 enum { EMO_GATING_SOFTMAX = 0, EMO_GATING_SIGMOID = 1 };
 /** Weight of shared experts: 1 each (training), or a softmax over their own logits (the HF inference model). */
@@ -720,7 +735,17 @@ typedef struct emo_backend_memory {
     PRIMITIVE(keep_top, emo_keep_top_args)                                                                             \
     PRIMITIVE(segment_ids, emo_segment_ids_args)                                                                       \
     PRIMITIVE(segment_sum, emo_segment_sum_args)                                                                       \
-    PRIMITIVE(count, emo_count_args)
+    PRIMITIVE(count, emo_count_args)                                                                                   \
+    COMPOSED(store_kv, emo_store_kv_args)
+
+/** What became of the pieces between replay_begin and replay_end. */
+typedef struct emo_replay_counts {
+    int64_t pieces;
+    int64_t plain;    /**< operator by operator */
+    int64_t recorded; /**< into a graph, which then ran */
+    int64_t replayed; /**< by a graph that was there */
+    int64_t bytes;    /**< device memory for the host arrays of a piece, the most so far */
+} emo_replay_counts;
 
 typedef struct emo_backend_ops {
     uint32_t struct_size;
@@ -800,6 +825,25 @@ typedef struct emo_backend_ops {
     /** Like table_sync for a table that no other exec uses: nothing is allocated when its size is what it was. NULL:
      *  table_sync does. */
     emo_status (*table_update)(emo_exec *exec, emo_expert_table *table, emo_error *err);
+
+    /** A piece of work that comes again and again, such as a micro-batch or a generated token: between the two calls
+     *  the back end may hold back what is enqueued and hand it to the device as a whole, which it keeps for the next
+     *  piece of that key that is the same but for host arrays and numbers. A download or a wait in between is
+     *  allowed, and ends the holding. What holds without a piece holds with one. NULL: every operator is enqueued at
+     *  its call. */
+    emo_status (*replay_begin)(emo_exec *exec, uint64_t key, emo_error *err);
+    emo_status (*replay_end)(emo_exec *exec, emo_error *err);
+    /** Adds nothing, overwrites; the caller zeroes it. NULL as the two above. */
+    void (*replay_counts)(const emo_exec *exec, emo_replay_counts *out);
+    /** Device memory for the host arrays of pieces, now: no piece takes more from here on, and one that would need more
+     *  is enqueued operator by operator. Without it, there is as much as was needed so far. NULL as the ones above. */
+    emo_status (*replay_reserve)(emo_exec *exec, size_t bytes, emo_error *err);
+
+    /** A mark in the exec's work, and waiting for it: all that was enqueued before the mark is done and its downloads
+     *  have landed, while what came later may go on. At most 8 marks are waited for at a time, the oldest first.
+     *  NULL: work is done when its call returns. */
+    emo_status (*mark)(emo_exec *exec, uint64_t *out, emo_error *err);
+    emo_status (*wait)(emo_exec *exec, uint64_t mark, emo_error *err);
 } emo_backend_ops;
 
 /** What every back end instance and exec begins with; the back end's own fields follow. */

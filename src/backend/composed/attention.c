@@ -172,3 +172,32 @@ emo_status emo__composed_attention_forward(emo_exec *exec, const emo_attention_a
 emo_status emo__composed_attention_backward(emo_exec *exec, const emo_attention_args *a, emo_error *err) {
     return run(exec, a, 1, err);
 }
+
+/* Row of the cache that holds a key of a segment; *run: how many of its next `most` keys follow there. */
+static int64_t cache_row(const emo_store_kv_args *a, const emo_attention_segment *s, int64_t key, int64_t most,
+                         int64_t *run) {
+    *run = most;
+    if (a->page_rows == 0)
+        return s->k_begin + key;
+    int64_t inside = key % a->page_rows;
+    *run = most < a->page_rows - inside ? most : a->page_rows - inside;
+    return a->pages[s->k_begin + key / a->page_rows] * a->page_rows + inside;
+}
+
+emo_status emo__composed_store_kv(emo_exec *exec, const emo_store_kv_args *a, emo_error *err) {
+    const emo_backend_ops *ops = exec->backend->ops;
+    emo_status status = EMO_OK;
+    for (int64_t i = 0; status == EMO_OK && i < a->n_segments; i++) {
+        const emo_attention_segment *s = &a->segments[i];
+        int64_t from = s->q_begin > a->first ? s->q_begin : a->first;
+        int64_t to = s->q_begin + s->q_count < a->last ? s->q_begin + s->q_count : a->last;
+        for (int64_t run = 0; status == EMO_OK && from < to; from += run) {
+            int64_t row = cache_row(a, s, s->k_count - s->q_count + (from - s->q_begin), to - from, &run);
+            size_t bytes = (size_t)(run * a->width) * sizeof(float);
+            status = ops->copy(exec, a->cache_k + row * a->width, a->k + from * a->width, bytes, err);
+            if (status == EMO_OK)
+                status = ops->copy(exec, a->cache_v + row * a->width, a->v + from * a->width, bytes, err);
+        }
+    }
+    return status;
+}

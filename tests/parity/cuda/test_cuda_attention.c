@@ -135,8 +135,60 @@ static void rows_do_not_depend_on_others(void **state) {
     }
 }
 
+/* New keys and values, all of them or a slice, into dense rows and into pages; what is beside them stays. */
+static void new_keys_are_stored(void **state) {
+    (void)state;
+    emo_error err = EMO_ERROR_INIT;
+    uint64_t rng = 5;
+    sides side = sides_open(EMO_DTYPE_F32);
+    for (int round = 0; round < 8; round++) {
+        int64_t n = parity_draw(&rng, 1, SEGMENTS), queries = 0, keys = 0, width = parity_draw(&rng, 1, 40);
+        emo_attention_segment segments[SEGMENTS];
+        for (int64_t i = 0; i < n; i++) {
+            int64_t k = parity_draw(&rng, 1, 90), q = i == 0 ? 1 : parity_draw(&rng, 1, k);
+            segments[i] = (emo_attention_segment){queries, q, keys, k};
+            queries += q;
+            keys += k;
+        }
+        emo_attention_args a = {.n_segments = n, .segments = segments, .kv_heads = 1, .head_dim = (int32_t)width};
+        a.kv_stride = width;
+        float *k = test_floats((size_t)(queries * width), 1, 1.0f),
+              *v = test_floats((size_t)(queries * width), 2, 1.0f);
+        float *old = test_floats((size_t)(keys * width), 3, 1.0f);
+        test_pages pages = {0};
+        if (round % 2 == 1) {
+            pages = test_pages_make(&a, old, old, round % 4 == 1 ? 4 : 32);
+            a.segments = pages.segments;
+        }
+        int64_t floats = round % 2 == 1 ? pages.floats : keys * width;
+        sides_out cache_k = sides_floats(floats, 4), cache_v = sides_floats(floats, 5);
+        for (side.side = 0; side.side < SIDES_COUNT; side.side++) {
+            emo_store_kv_args s = {.n_segments = n,
+                                   .segments = a.segments,
+                                   .first = round % 3 == 2 ? queries / 3 : 0,
+                                   .last = round % 3 == 2 ? queries * 2 / 3 : queries,
+                                   .width = width,
+                                   .page_rows = a.page_rows,
+                                   .pages = a.pages};
+            s.k = sides_in(&side, k, (size_t)(queries * width) * 4);
+            s.v = sides_in(&side, v, (size_t)(queries * width) * 4);
+            s.cache_k = sides_io(&side, &cache_k), s.cache_v = sides_io(&side, &cache_v);
+            SIDES_RUN(&side, store_kv, &s);
+            sides_finish(&side, "store_kv");
+        }
+        if (round % 6 == 0) /* dense, all of them: the last key of the last segment is the last new one */
+            assert_memory_equal(cache_k.of[0] + (keys - 1) * width, k + (queries - 1) * width, (size_t)width * 4);
+        sides_close_enough("store_kv k", cache_k, 0.0);
+        sides_close_enough("store_kv v", cache_v, 0.0);
+        test_pages_free(&pages);
+        free(k), free(v), free(old);
+    }
+    sides_close(&side);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(attention_f32), cmocka_unit_test(attention_bf16),
+                                       cmocka_unit_test(new_keys_are_stored),
                                        cmocka_unit_test(rows_do_not_depend_on_others)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -173,6 +173,8 @@ static void bad_options_are_named(void **state) {
     REFUSED(optimizer_on, 2);
     REFUSED(recompute, 3);
     REFUSED(recompute, -1);
+    REFUSED(no_graph, 2);
+    REFUSED(reserved, 1);
     REFUSED(gating, 2);
     REFUSED(gating, -2);
     REFUSED(score_bias_rate, -0.001f);

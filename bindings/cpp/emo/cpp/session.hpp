@@ -91,6 +91,7 @@ class session : public handle<emo_session, emo_session_release> {
         const std::size_t n = emo_session_generated(get(), sequence, &tokens, &logprobs);
         return {{tokens, n}, {logprobs, n}};
     }
+    std::int64_t replayed() const noexcept { return emo_session_replayed(get()); }
     emo_stop_reason stop_reason(std::int32_t sequence = 0) const noexcept {
         return emo_session_stop_reason(get(), sequence);
     }

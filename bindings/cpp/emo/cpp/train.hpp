@@ -71,6 +71,7 @@ class trainer : public handle<emo_trainer, emo_trainer_release> {
     }
     std::int64_t at() const noexcept { return emo_trainer_at(get()); }
     std::int64_t steps() const noexcept { return emo_trainer_steps(get()); }
+    std::int64_t replayed() const noexcept { return emo_trainer_replayed(get()); }
     /** Where the time went, with train_options.profile. */
     [[nodiscard]] outcome<std::vector<train_profile_entry>> profile() const {
         return detail::fill(std::vector<train_profile_entry>(),
