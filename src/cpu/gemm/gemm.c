@@ -3,6 +3,7 @@
 #include "cpu/gemm/gemm.h"
 
 #include "base/checked.h"
+#include "cpu/gemm/gemm_quant.h"
 #include "tensor/dtype.h"
 #include "tensor/quant.h"
 
@@ -80,6 +81,8 @@ void emo__gemm_cut(const emo__gemm_kernels *kernels, int64_t m, int64_t n, int64
 
 int64_t emo__gemm_rows_once(const emo__gemm_kernels *kernels, emo_dtype weight, int64_t k) {
     int64_t rows = weight == EMO_DTYPE_BF16 && k > 0 ? kernels->packs / k : 0;
+    if (kernels->packs > 0 && emo__dtype_quantised(weight))
+        rows = emo__gemm_quant_rows(k, A_FLOATS, EMO__GEMM_QUANT_GROUP, EMO__GEMM_QUANT_GROUP);
     return rows > 0 && rows < EMO__GEMM_MT ? rows : 0;
 }
 

@@ -91,7 +91,7 @@ typedef struct emo__gemm_kernels {
      * end; `floats`: how many `work` has room for. */
     int (*direct)(const emo__gemm *g, int64_t m0, int64_t m1, int64_t n0, int64_t n1, float *work, size_t floats);
     /* Elements of A that direct packs at a time where B is bf16: tiles with no more of them read B once, and their
-     * packed rows serve calls with `again`. 0: it does not. */
+     * packed rows serve calls with `again`, as do those for quantised B. 0: it does not. */
     int64_t packs;
 } emo__gemm_kernels;
 

@@ -353,7 +353,7 @@ static void many_rows(const column_block *c, emo_dtype dtype, stored_rows from, 
 
 int emo__gemm_amx_quantised(const emo__gemm *g, int64_t m0, int64_t m1, int64_t n0, int64_t n1, float *work,
                             size_t floats) {
-    int64_t blocks = g->k / BLOCK, most = chunk_rows(g->k, floats, VL);
+    int64_t blocks = g->k / BLOCK, most = chunk_rows(g->k, floats, EMO__GEMM_QUANT_GROUP);
     if (!emo__gemm_plain(g, BLOCK) || most == 0)
         return 0;
     if (m1 - m0 <= FEW_ROWS)
@@ -374,7 +374,8 @@ int emo__gemm_amx_quantised(const emo__gemm *g, int64_t m0, int64_t m1, int64_t 
         uint8_t *spare = take(&at, count * VL * EMO__Q8_0_BYTES);
         /* sixteen rows at a time, before weights need the room */
         byte_rows bytes = {w.room, w.scale, w.offset, blocks};
-        for (int64_t i = 0; i < rows; i++) {
+        const int there = g->again && most >= m1 - m0;
+        for (int64_t i = 0; i < rows && !there; i++) {
             quantise_row(&g->a[0], begin + i, i % VL, &bytes, sums);
             if (i % VL == VL - 1 || i == rows - 1)
                 group_rows(&bytes, i % VL + 1, i / VL, &x, sums);

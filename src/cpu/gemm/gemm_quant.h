@@ -17,6 +17,22 @@
 #include "tensor/quant.h"
 #include "tensor/quant_blocks.h"
 
+enum { EMO__GEMM_QUANT_GROUP = 16 }; /* rows of A, and of the weight, that AMX takes together */
+
+/* Rows of A at a time, a multiple of `unit`, that fit with `lanes` rows of the weight, their spare copy and what lines
+ * are not full; 0: none. */
+static inline int64_t emo__gemm_quant_rows(int64_t k, size_t floats, int lanes, int unit) {
+    enum { BLOCK_FLOATS = 2 * sizeof(float), MOST = 256 };
+    const size_t blocks = (size_t)(k / EMO__Q_SMALL), room = floats * sizeof(float);
+    const size_t fixed =
+        blocks * (size_t)lanes * (EMO__Q_SMALL + BLOCK_FLOATS + EMO__Q8_0_BYTES) + 8 * (size_t)EMO__ALIGN;
+    const size_t row = blocks * (EMO__Q_SMALL + BLOCK_FLOATS);
+    if (row == 0 || room < fixed + (size_t)unit * row)
+        return 0;
+    const size_t rows = (room - fixed) / row / (size_t)unit * (size_t)unit;
+    return rows < MOST ? (int64_t)rows : MOST;
+}
+
 /* As emo__gemm_kernels.direct; 0 where B is not quantised, or the product has a form that generation does not need.
  * What they say depends on g alone, not on the rows. */
 int emo__gemm_quant_avx2(const emo__gemm *g, int64_t m0, int64_t m1, int64_t n0, int64_t n1, float *work,

@@ -5,11 +5,7 @@
 
 #include "cpu/gemm/gemm_quant.h"
 
-enum {
-    BLOCK = EMO__Q_SMALL,
-    WORDS = BLOCK / 4,
-    MOST_CHUNK = 256 /* rows of A whose bytes are kept */
-};
+enum { BLOCK = EMO__Q_SMALL, WORDS = BLOCK / 4 };
 
 /* VL rows of the weight as they are stored, `pitch` bytes apart. */
 typedef struct stored_rows {
@@ -50,17 +46,8 @@ INLINE void q4_k_scales(stored_rows rows, int64_t at, float s[][VL], float t[][V
     }
 }
 
-/* Rows of A, a multiple of `unit`, that fit with VL rows of the weight, their spare copy and what lines are not full;
- * 0: none. */
-INLINE int64_t chunk_rows(int64_t k, size_t floats, int unit) {
-    const size_t blocks = (size_t)(k / BLOCK), room = floats * sizeof(float);
-    const size_t fixed = blocks * VL * (BLOCK + 2 * sizeof(float) + EMO__Q8_0_BYTES) + 8 * (size_t)EMO__ALIGN;
-    const size_t row = blocks * (BLOCK + 2 * sizeof(float));
-    if (room < fixed + (size_t)unit * row)
-        return 0;
-    const size_t rows = (room - fixed) / row / (size_t)unit * (size_t)unit;
-    return rows < MOST_CHUNK ? (int64_t)rows : MOST_CHUNK;
-}
+/* Rows of A at a time. */
+INLINE int64_t chunk_rows(int64_t k, size_t floats, int unit) { return emo__gemm_quant_rows(k, floats, VL, unit); }
 
 /* The next `bytes` of a call's memory, in whole lines. */
 INLINE void *take(char **at, size_t bytes) {

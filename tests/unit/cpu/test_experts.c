@@ -6,6 +6,7 @@
 #include "cpu/cpu.h"
 #include "support/support.h"
 #include "tensor/dtype.h"
+#include "tensor/quant.h"
 
 enum { EXPERTS = 5, K = 3, HIDDEN = 37, INNER = 21, TOKENS = 45 };
 enum { W = INNER * HIDDEN };
@@ -379,26 +380,25 @@ static void test_token_alone(void **state) {
     free(p);
 }
 
-/* With weights in bf16 on AMX, tasks take more columns than one part of gate and up has. */
-static void test_wide_in_bf16(void **state) {
-    (void)state;
-    enum { T = 150, H = 64, I = 600, N = I * H };
-    if (!test_has_isa(EMO_ISA_AMX))
-        skip();
+/* With weights of this type on AMX, tasks take more columns than one part of gate and up has. */
+static void wide(emo_dtype dtype) {
+    enum { T = 150, H = 64, I = 608, N = I * H };
     emo_error err = EMO_ERROR_INIT;
     emo_runtime *rt = test_runtime(2, EMO_ISA_AMX);
     emo_exec *exec = NULL;
     emo_exec_options options = {.struct_size = sizeof options, .compute = EMO_DTYPE_BF16};
     EXPECT_OK(rt->cpu->ops->exec_create(rt->cpu, &options, &exec, &err));
     float *x = calloc(T * H, sizeof *x), *y = calloc(2 * T * H, sizeof *y), *w = calloc(3 * N, sizeof *w);
-    uint16_t *half = calloc(3 * N, sizeof *half);
+    const size_t bytes = emo__dtype_quantised(dtype) ? emo__dtype_run(dtype, N) : N * emo__dtype_size(dtype);
+    char *half = calloc(3, bytes);
     assert_true(x != NULL && y != NULL && w != NULL && half != NULL);
     test_fill(x, T * H, 1, 1.0f);
     test_fill(w, 3 * N, 2, 0.5f);
-    assert_true(emo__convert(half, EMO_DTYPE_BF16, w, EMO_DTYPE_F32, 3 * N));
-    emo_expert_slot slot = {.gate = {half, NULL, EMO_DTYPE_BF16, 0, I, H, H},
-                            .up = {half + N, NULL, EMO_DTYPE_BF16, 0, I, H, H},
-                            .down = {half + 2 * N, NULL, EMO_DTYPE_BF16, 0, H, I, I}};
+    assert_true(emo__dtype_quantised(dtype) ? emo__quantise(half, dtype, w, 3 * N)
+                                            : emo__convert(half, dtype, w, EMO_DTYPE_F32, 3 * N));
+    emo_expert_slot slot = {.gate = {half, NULL, dtype, 0, I, H, H},
+                            .up = {half + bytes, NULL, dtype, 0, I, H, H},
+                            .down = {half + 2 * bytes, NULL, dtype, 0, H, I, I}};
     int32_t place[T];
     float ones[T];
     for (int32_t t = 0; t < T; t++) {
@@ -423,7 +423,7 @@ static void test_wide_in_bf16(void **state) {
             EXPECT_OK(rt->cpu->ops->experts_forward(exec, &args, &err));
         }
     assert_memory_equal(y, y + T * H, T * H * sizeof *y);
-    double want = 0.0; /* of the last token's first output; h has 600 terms that were rounded to 8 bits */
+    double want = 0.0; /* of the last token's first output; h has 608 terms that were rounded to 8 bits */
     for (int i = 0; i < I; i++) {
         double g = 0.0, u = 0.0;
         for (int c = 0; c < H; c++) {
@@ -439,6 +439,14 @@ static void test_wide_in_bf16(void **state) {
     free(y);
     free(w);
     free(half);
+}
+
+static void test_wide(void **state) {
+    (void)state;
+    if (!test_has_isa(EMO_ISA_AMX))
+        skip();
+    wide(EMO_DTYPE_BF16);
+    wide(EMO_DTYPE_Q8_0);
 }
 
 static void test_not_loaded_and_frozen(void **state) {
@@ -481,7 +489,7 @@ int main(void) {
                                        cmocka_unit_test(test_threads),
                                        cmocka_unit_test(test_primitives),
                                        cmocka_unit_test(test_token_alone),
-                                       cmocka_unit_test(test_wide_in_bf16),
+                                       cmocka_unit_test(test_wide),
                                        cmocka_unit_test(test_not_loaded_and_frozen)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
