@@ -77,7 +77,7 @@ static void usage_piece(void *task, size_t index, size_t worker) {
     int32_t n = a->experts;
     float *sum = t->sums + index * (size_t)n;
     size_t m = emo__route_allowed(emo__route_set(t->sets, piece->segment, n), n, s.ids);
-    if (m < (size_t)n)
+    if (n > 0 && m < (size_t)n)
         memset(sum, 0, (size_t)n * sizeof *sum);
     if (m == 0)
         return;
