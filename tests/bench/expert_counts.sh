@@ -3,6 +3,7 @@
 # What the number of experts costs at the same active size: generation, and forward and backward of a training step in which
 # every expert gets 128 tokens on average, by turns. usage: expert_counts.sh BUILD_DIR [RESULTS.json]
 #   ROUNDS=5 EXPERTS="32 128 512" THREADS=2 COMPUTE=f32     routed experts; each model has a shared one too
+#   INNER=128 LAYERS=2                                      the experts' inner size, and how many layers
 set -eu
 build=${1:?usage: expert_counts.sh BUILD_DIR [RESULTS.json]}
 here=$(cd "$(dirname "$0")" && pwd)
@@ -19,7 +20,7 @@ rows=$(((most * 128 / 3 + 511) / 512)) # three routed experts a token
 sides=()
 for n in $counts; do
     cat >"$work/$n.json" <<END
-{"model_type": "emo", "vocab_size": 2048, "hidden_size": 256, "intermediate_size": 128, "num_hidden_layers": 2,
+{"model_type": "emo", "vocab_size": 2048, "hidden_size": 256, "intermediate_size": ${INNER:-128}, "num_hidden_layers": ${LAYERS:-2},
  "num_attention_heads": 8, "num_experts": $((n + 1)), "num_shared_experts": 1, "num_experts_per_tok": 4,
  "max_position_embeddings": 1024, "eos_token_id": 1}
 END
