@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The memory of training, known before any of it is allocated: a trainer is made, and makes a few steps, on a device that
- * only counts. Its rows are the two extremes: every token a document, and each row one. */
+/* The memory of training, known before any of it is allocated: a trainer is made, and makes a few steps, on a device
+ * that only counts. Its rows are the two extremes: every token a document, and each row one. */
 #include <stdio.h>
 #include <string.h>
 
