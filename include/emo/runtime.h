@@ -30,7 +30,7 @@ enum {
     EMO_ISA_AVX512 = 48,
     EMO_ISA_AVX512_VNNI = 52, /**< with whole numbers of 8 bits */
     EMO_ISA_AVX512_BF16 = 56, /**< with that and bf16; chosen by itself where it is faster than AVX-512 without */
-    EMO_ISA_AMX = 64          /**< reserved */
+    EMO_ISA_AMX = 64          /**< AMX tiles, where the system lets the process have them */
 };
 
 /** Options of emo_runtime_create(). Zeroed hooks mean the library's own. */

@@ -183,7 +183,7 @@ class Isa(enum.IntEnum):
     AVX512 = 48
     AVX512_VNNI = 52  # with whole numbers of 8 bits
     AVX512_BF16 = 56  # with that and bf16; chosen by itself where it is faster than AVX-512 without
-    AMX = 64  # reserved
+    AMX = 64  # AMX tiles, where the system lets the process have them
 
 
 class SelectMethod(enum.IntEnum):
