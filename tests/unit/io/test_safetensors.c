@@ -220,16 +220,7 @@ static void paths_and_memory(void **state) {
     emo_runtime_release(rt);
 }
 
-static int setup(void **state) {
-    (void)state;
-    (void)test_folder();
-    return 0;
-}
-static int teardown(void **state) {
-    (void)state;
-    test_folder_remove();
-    return 0;
-}
+TEST_FOLDER
 
 int main(void) {
     const struct CMUnitTest tests[] = {
