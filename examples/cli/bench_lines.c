@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#define _GNU_SOURCE /* the size of a cache */
+#define _GNU_SOURCE /* the sizes of caches and of memory */
 #include "bench_lines.h"
 
 #include <stdarg.h>
@@ -25,6 +25,17 @@ bench_spread bench_spread_of(double *numbers, int32_t count) {
     return s;
 }
 
+/* So much that a shared cache of hundreds of megabytes, which hosts of virtual machines have, holds little of it; of
+ * the memory that is free a quarter at the most. */
+static uint64_t reading_bytes(uint64_t least) {
+    const uint64_t unit = UINT64_C(32) << 20;
+    long cache = sysconf(_SC_LEVEL3_CACHE_SIZE), pages = sysconf(_SC_AVPHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    uint64_t wanted = cache > 0 ? 4 * (uint64_t)cache : 0;
+    uint64_t most = pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page / 4 : 0;
+    wanted = (wanted < most ? wanted : most) / unit * unit;
+    return wanted > least ? wanted : least;
+}
+
 emo_status bench_begin(cli *c, bench_table *table, int32_t rounds, int quantised) {
     long cache = sysconf(_SC_LEVEL2_CACHE_SIZE);
     memset(table, 0, sizeof(*table));
@@ -36,6 +47,8 @@ emo_status bench_begin(cli *c, bench_table *table, int32_t rounds, int quantised
             continue;
         emo_bench_options options = EMO_BENCH_OPTIONS_INIT;
         options.kind = i == LIMIT_READ ? EMO_BENCH_READ : i == LIMIT_INT8 ? EMO_BENCH_PEAK_INT8 : EMO_BENCH_PEAK;
+        if (i == LIMIT_READ)
+            options.bytes = reading_bytes(options.bytes);
         options.compute = i >= LIMIT_BF16 ? EMO_DTYPE_BF16 : EMO_DTYPE_F32;
         emo_status status = emo_bench_create(c->rt, &options, &table->limits[i], &c->err);
         if (status == EMO_E_UNSUPPORTED && i == LIMIT_INT8) { /* such products are made in floats then */

@@ -170,7 +170,7 @@ static void columns(float *c, int64_t ldc, int cols, int64_t rows, int from_c, s
                 memcpy(part[r], c + (first + r) * ldc, (size_t)cols * sizeof(float));
             sums[r] = V_LOAD(part[r]);
         }
-        if (MANY_ROWS > ROWS && count == MANY_ROWS)
+        if (count > ROWS)
             some_rows(sums, NULL, w, x, first, MANY_ROWS, dtype);
         else if (count == ROWS)
             some_rows(sums, stored, w, x, first, ROWS, dtype);
