@@ -238,7 +238,8 @@ static void sessions_share_the_places(void **state) {
     emo_pool_policy_release(pool);
 }
 
-int main(void) {
+/* With a name: that test alone. */
+int main(int argc, char **argv) {
     if (mirror_plugin() == NULL)
         return 77;
     const struct CMUnitTest tests[] = {
@@ -248,5 +249,7 @@ int main(void) {
         cmocka_unit_test(copies_beside_the_work),
         cmocka_unit_test(sessions_share_the_places),
     };
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests(tests, setup, teardown);
 }

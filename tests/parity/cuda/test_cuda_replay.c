@@ -346,7 +346,8 @@ static void nothing_was_found(void **state) {
     mirror_expect_clean(mirror_plugin());
 }
 
-int main(void) {
+/* With a name: that test alone. */
+int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(steps_are_replayed),
         cmocka_unit_test(a_step_waits_for_nothing),
@@ -356,5 +357,7 @@ int main(void) {
         cmocka_unit_test(out_of_memory_while_generating),
         cmocka_unit_test(nothing_was_found),
     };
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
