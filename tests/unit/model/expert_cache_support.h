@@ -50,6 +50,26 @@ static inline outcome finish(emo_session *session) {
     return take(session);
 }
 
+/* A report of progress that cancels every third time; ctx: an int that counts. */
+static inline int32_t cancel_often(void *ctx, const emo_progress_info *info) {
+    (void)info;
+    return ++*(int *)ctx % 3 == 0;
+}
+
+/* The same for a session whose progress is cancelled often, and must have been. */
+static inline outcome finish_though_cancelled(emo_session *session) {
+    emo_error err = EMO_ERROR_INIT;
+    emo_state state = EMO_STATE_PENDING;
+    int cancelled = 0;
+    while (state != EMO_STATE_DONE) {
+        emo_status status = emo_session_advance(session, NULL, &state, &err);
+        assert_true(status == EMO_OK || status == EMO_E_CANCELLED);
+        cancelled += status == EMO_E_CANCELLED;
+    }
+    assert_true(cancelled > 3);
+    return take(session);
+}
+
 static inline void expect_same(const outcome *a, const outcome *b) { assert_memory_equal(a, b, sizeof *a); }
 
 #endif
