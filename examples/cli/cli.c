@@ -242,6 +242,7 @@ emo_status cli_load_within(cli *c, const char *folder, const emo_mask *subset, c
     }
     options.subset = subset;
     options.progress = cli_progress(c);
+    options.no_map = c->common.no_map;
     if (c->common.compute != NULL)
         options.compute = cli_compute(c);
     emo_status status = emo_model_load_path(c->rt, folder, &options, out, &c->err);

@@ -35,7 +35,7 @@ static void print_help(FILE *file) {
         fprintf(file, "  %-10s %s\n", commands[i].name, commands[i].summary);
     fprintf(file,
             "\n'emo COMMAND --help' explains a command. Every command takes --threads N, --isa NAME, --compute TYPE,\n"
-            "--device NAME, --backend FILE, --cuda-libraries DIR, --json, --quiet.\n"
+            "--device NAME, --backend FILE, --cuda-libraries DIR, --no-map, --json, --quiet.\n"
             "'emo --version' prints the version.\n\n"
             "Exit codes:\n"
             "  0    success\n"

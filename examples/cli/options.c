@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LONGEST_WORD = 64, COMMON_COUNT = 9, HELP_COLUMN = 30, HELP_WIDTH = 110 };
+enum { LONGEST_WORD = 64, COMMON_COUNT = 10, HELP_COLUMN = 30, HELP_WIDTH = 110 };
 
 int usage_error(const command_text *text, const char *format, ...) {
     fprintf(stderr, "%s: ", text->name);
@@ -205,6 +205,8 @@ static void fill_common(option rows[COMMON_COUNT + 1], common_options *common) {
         {"compute", OPTION_CHOICE, &common->compute, "f32|bf16",
          "what matrix products are computed in; bf16 is rounded, and faster where the processor multiplies it",
          "f32; bf16 for quantised files", 0, 0, 0, 0},
+        {"no-map", OPTION_FLAG, &common->no_map, NULL,
+         "read weights into memory of the program instead of using the mapped file", NULL, 0, 0, 0, 0},
         {"device", OPTION_STRING, &common->device, "NAME", "where models are: cpu, cuda, cuda:1", "cpu", 0, 0, 0, 0},
         {"backend", OPTION_STRING, &common->backend, "FILE", "the plug-in that brings the device",
          "libemo_NAME.so beside the program", 0, 0, 0, 0},

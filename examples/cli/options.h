@@ -66,6 +66,7 @@ typedef struct common_options {
     const char *device;
     const char *backend;
     const char *libraries;
+    int32_t no_map;
     int32_t json;
     int32_t quiet;
     int32_t help;

@@ -303,6 +303,8 @@ must "$EMO" generate --model model --prompt 'the river' --tokens 6 --ignore-eos
 cp out folder.text
 must "$EMO" generate --model model.gguf --prompt 'the river' --tokens 6 --ignore-eos
 cmp -s out folder.text || fail 'a GGUF file in f32 generates another text than the folder'
+must "$EMO" generate --model model.gguf --prompt 'the river' --tokens 6 --ignore-eos --no-map
+cmp -s out folder.text || fail 'weights read into memory generate another text than mapped ones'
 # Under a memory budget: the same text, with what the cache did; a budget that is no size or too small is a usage error.
 for budget in 12KiB '20KiB --cache-policy lfu --no-prefetch' '0.03MiB --cache-policy lru --drop-source'; do
     # shellcheck disable=SC2086
