@@ -27,7 +27,7 @@ typedef struct forward_task {
 } forward_task;
 
 static float *work_of(const forward_task *t, size_t worker) {
-    return (float *)(void *)(t->work + worker * emo__gemm_work_bytes());
+    return (float *)(void *)(t->work + worker * emo__gemm_work_bytes(t->gemm));
 }
 
 /* out = h W_down^T on the tile's rows and the columns [n0, n1) */
@@ -198,7 +198,7 @@ emo_status emo__cpu_experts_forward(emo_exec *exec, const emo_experts_args *args
         !emo__scratch_add(&total, whole ? assignments : 0, (size_t)args->hidden * sizeof(float), &out_at) ||
         !emo__scratch_add(&total, args->saved != NULL ? 0 : cpu->workers, TEMP_ROWS * 2 * TEMP_COLS * sizeof(float),
                           &temp_at) ||
-        !emo__scratch_add(&total, cpu->workers, emo__gemm_work_bytes(), &work_at))
+        !emo__scratch_add(&total, cpu->workers, emo__gemm_work_bytes(cpu->gemm), &work_at))
         return emo__fail_memory(err, SIZE_MAX);
     char *base = emo__cpu_scratch(cpu, total, err);
     if (base == NULL)

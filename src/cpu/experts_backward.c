@@ -111,7 +111,7 @@ static emo__gemm product_of(const backward_task *t, const block *b, int32_t kind
 }
 
 static float *work_of(const backward_task *t, size_t worker) {
-    return (float *)(void *)(t->work + worker * emo__gemm_work_bytes());
+    return (float *)(void *)(t->work + worker * emo__gemm_work_bytes(t->gemm));
 }
 
 /* Most rows of a tile; 0: the engine's own limit. */
@@ -271,7 +271,7 @@ emo_status emo__cpu_experts_backward(emo_exec *exec, const emo_experts_args *arg
         !emo__scratch_add(&total, rows, inner_bytes, &h_at) ||
         !emo__scratch_add(&total, rows, 2 * inner_bytes, &pre_at) ||
         !emo__scratch_add(&total, args->dx != NULL ? assignments : 0, hidden_bytes, &rows_at) ||
-        !emo__scratch_add(&total, cpu->workers, emo__gemm_work_bytes(), &work_at))
+        !emo__scratch_add(&total, cpu->workers, emo__gemm_work_bytes(cpu->gemm), &work_at))
         return emo__fail_memory(err, SIZE_MAX);
     char *base = emo__cpu_scratch(cpu, total, err);
     if (base == NULL)

@@ -123,7 +123,7 @@ static void grouped_tile(void *arg, size_t index, size_t worker) {
         g.ldc = args->ldc;
     }
     emo__gemm_tile(task->kernels, &g, tile->m0, tile->m1, tile->n0, tile->n1,
-                   (float *)(void *)(task->work + worker * emo__gemm_work_bytes()));
+                   (float *)(void *)(task->work + worker * emo__gemm_work_bytes(task->kernels)));
 }
 
 static void list_groups(const emo__cpu_exec *cpu, const emo_grouped_gemm_args *args, const emo__gemm_kernels *kernels,
@@ -155,7 +155,7 @@ static emo_status grouped_gemm(emo_exec *exec, const emo_grouped_gemm_args *args
     list_groups(cpu, args, kernels, &list);
     size_t total = 0, tiles_at, work_at;
     if (!emo__scratch_add(&total, list.count, sizeof(emo__tile), &tiles_at) ||
-        !emo__scratch_add(&total, cpu->workers, emo__gemm_work_bytes(), &work_at))
+        !emo__scratch_add(&total, cpu->workers, emo__gemm_work_bytes(cpu->gemm), &work_at))
         return emo__fail_memory(err, SIZE_MAX);
     char *base = emo__cpu_scratch(cpu, total, err);
     if (base == NULL)

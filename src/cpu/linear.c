@@ -5,7 +5,7 @@
 
 static void *work_memory(emo__cpu_exec *cpu, emo_error *err) {
     size_t total = 0, at;
-    if (!emo__scratch_add(&total, cpu->workers, emo__gemm_work_bytes(), &at)) {
+    if (!emo__scratch_add(&total, cpu->workers, emo__gemm_work_bytes(cpu->gemm), &at)) {
         (void)emo__fail_memory(err, SIZE_MAX);
         return NULL;
     }

@@ -103,8 +103,8 @@ class WithNvcc(unittest.TestCase):
             source.parent.mkdir()
             source.write_text(text)
             root, gate.ROOT = gate.ROOT, pathlib.Path(folder)
-            for name in ("include", "cuda/emo_gpu.h"):
-                (pathlib.Path(folder) / name).symlink_to(ROOT / name)
+            for path in (ROOT / "include", *(ROOT / "cuda").glob("*.h")):
+                (pathlib.Path(folder) / path.relative_to(ROOT)).symlink_to(path)
             try:
                 return gate.compile_one(NVCC, source, arch, pathlib.Path(folder))
             finally:

@@ -38,12 +38,14 @@ const emo__gemm_kernels *emo__gemm_kernels_of(emo_isa isa, emo_dtype compute) {
 }
 
 /* packed A, packed B, and rows of B that were blocks */
-/* packed A, packed B, and rows of B that were blocks */
 #define PACKED_FLOATS (A_FLOATS + 2 * B_FLOATS + 3 * SPARE)
-/* For direct products: the rows of A, and a copy of B's and of what is summed up so far (gemm_amx_staged.c) */
+/* For direct products that pack: the rows of A, and a copy of B's and of what is summed up so far (gemm_amx_staged.c)
+ */
 #define DIRECT_FLOATS (EMO__GEMM_DIRECT / 2 + (1 << 16))
-#define WORK_FLOATS (PACKED_FLOATS > DIRECT_FLOATS ? PACKED_FLOATS : DIRECT_FLOATS)
-size_t emo__gemm_work_bytes(void) { return WORK_FLOATS * sizeof(float); }
+static size_t work_floats(const emo__gemm_kernels *kernels) {
+    return kernels->packs > 0 && DIRECT_FLOATS > PACKED_FLOATS ? DIRECT_FLOATS : PACKED_FLOATS;
+}
+size_t emo__gemm_work_bytes(const emo__gemm_kernels *kernels) { return work_floats(kernels) * sizeof(float); }
 
 int emo__scratch_add(size_t *total, size_t count, size_t item, size_t *offset) {
     size_t bytes;
@@ -201,7 +203,7 @@ void emo__gemm_tile(const emo__gemm_kernels *kernels, const emo__gemm *g, int64_
         kernels->begin(before);
     if (g->k == 0) {
         scale_only(g, m0, m1, n0, n1);
-    } else if (kernels->direct != NULL && kernels->direct(g, m0, m1, n0, n1, packed_a, WORK_FLOATS)) {
+    } else if (kernels->direct != NULL && kernels->direct(g, m0, m1, n0, n1, packed_a, work_floats(kernels))) {
         /* done: few rows against weights that lie well as they are */
     } else if (packs_whole(kernels, g, rows)) {
         /* few rows: pack them once over all of k, then stream B, each panel over all of k */
@@ -247,7 +249,8 @@ static void run_tile(void *arg, size_t index, size_t worker) {
     int64_t j = (int64_t)index / t->down * t->tile_cols;
     int64_t m1 = i + t->tile_rows < t->g->m ? i + t->tile_rows : t->g->m;
     int64_t n1 = j + t->tile_cols < t->g->n ? j + t->tile_cols : t->g->n;
-    emo__gemm_tile(t->kernels, t->g, i, m1, j, n1, (float *)(void *)(t->work + worker * emo__gemm_work_bytes()));
+    emo__gemm_tile(t->kernels, t->g, i, m1, j, n1,
+                   (float *)(void *)(t->work + worker * emo__gemm_work_bytes(t->kernels)));
 }
 
 void emo__gemm_run(emo__cpu_exec *cpu, const emo__gemm *g, void *work) {

@@ -115,8 +115,9 @@ int64_t emo__gemm_rows_once(const emo__gemm_kernels *kernels, emo_dtype weight, 
 /* The kernels of a level for products in f32 or bf16. */
 const emo__gemm_kernels *emo__gemm_kernels_of(emo_isa isa, emo_dtype compute);
 
-/* Bytes of packing memory for one worker (a multiple of 64). */
-size_t emo__gemm_work_bytes(void);
+/* Bytes of packing memory for one worker (a multiple of 64); what serves products that are rounded serves exact ones.
+ */
+size_t emo__gemm_work_bytes(const emo__gemm_kernels *kernels);
 
 /* Tile sizes, multiples of the kernel's, that cut an m x n product into `want` tiles or more where that is sensible; a
  * tile has at most max_rows and max_cols (0: the engine's own limits). Speed alone depends on them. */
