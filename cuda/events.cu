@@ -32,30 +32,18 @@ void emo_cuda_event_destroy(emo_backend *backend, emo_event *event) {
 
 emo_status emo_cuda_event_record(emo_exec *exec, emo_event *event, emo_error *err) {
     emo_cuda_exec *e = emo_cuda_of(exec);
-    const emo_cuda_device *device = e->device;
-    int previous;
-    if (device->planning)
+    if (emo_cuda_planning(e))
         return EMO_OK;
-    EMO_CUDA_TRY(emo_cuda_enter(device, &previous, err));
-    emo_status status = emo_cuda_tape_issue(e, "an event", err);
-    if (status == EMO_OK)
-        status = emo_cuda_check(cudaEventRecord(event_of(event), e->stream), "cudaEventRecord", err);
-    emo_cuda_leave(device, previous);
-    return status;
+    EMO_CUDA_TRY(emo_cuda_tape_issue(e, "an event", err));
+    return emo_cuda_check(cudaEventRecord(event_of(event), e->stream), "cudaEventRecord", err);
 }
 
 emo_status emo_cuda_event_order(emo_exec *exec, emo_event *event, emo_error *err) {
     emo_cuda_exec *e = emo_cuda_of(exec);
-    const emo_cuda_device *device = e->device;
-    int previous;
-    if (device->planning)
+    if (emo_cuda_planning(e))
         return EMO_OK;
-    EMO_CUDA_TRY(emo_cuda_enter(device, &previous, err));
-    emo_status status = emo_cuda_tape_issue(e, "it waits for an event", err);
-    if (status == EMO_OK)
-        status = emo_cuda_check(cudaStreamWaitEvent(e->stream, event_of(event), 0), "cudaStreamWaitEvent", err);
-    emo_cuda_leave(device, previous);
-    return status;
+    EMO_CUDA_TRY(emo_cuda_tape_issue(e, "it waits for an event", err));
+    return emo_cuda_check(cudaStreamWaitEvent(e->stream, event_of(event), 0), "cudaStreamWaitEvent", err);
 }
 
 emo_status emo_cuda_event_wait(emo_backend *backend, emo_event *event, emo_error *err) {

@@ -63,6 +63,15 @@ static emo_status fill(emo_cuda_exec *e, const emo_exec_options *options, emo_er
     return emo_cuda_plans_create(e, err);
 }
 
+emo_status emo_cuda_host_zeroed(const emo_cuda_exec *exec, size_t bytes, void **out, emo_error *err) {
+    const emo_backend_services *services = &exec->device->services;
+    *out = services->alloc(services->ctx, bytes);
+    if (*out == NULL)
+        return emo_cuda_fail(err, EMO_E_OUT_OF_MEMORY, "out of host memory for %zu bytes", bytes);
+    memset(*out, 0, bytes);
+    return EMO_OK;
+}
+
 emo_status emo_cuda_exec_create(emo_backend *backend, const emo_exec_options *options, emo_exec **out, emo_error *err) {
     emo_cuda_device *device = emo_cuda_device_of(backend);
     int previous;

@@ -161,6 +161,9 @@ emo_status emo_cuda_send(emo_exec *exec, void *device, const void *host, size_t 
 emo_status emo_cuda_stage(emo_exec *exec, const void *host, size_t bytes, void **device, emo_error *err);
 emo_status emo_cuda_copy(emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err);
 
+/* Zeroed memory of the host, for services.free: EMO_E_OUT_OF_MEMORY when there is none. */
+emo_status emo_cuda_host_zeroed(const emo_cuda_exec *exec, size_t bytes, void **out, emo_error *err);
+
 /* ---- work that is replayed (tape.cu) ---- */
 
 /* Enqueues what issue(entry, stream) enqueues, now or with what is held back; `entry` has no uninitialised byte. */
@@ -172,6 +175,13 @@ emo_status emo_cuda_now(emo_exec *exec, const void *host, size_t bytes, void **d
 /* What a grid has to cover so that it is the same in every step: `count` rounded up, and never less than before. Just
  * `count` while nothing is held back. */
 int64_t emo_cuda_capacity(emo_exec *exec, int32_t kind, int64_t count);
+/* `count` rounded up so that few different numbers come of it: by an eighth at the most, once there are many. */
+static inline int64_t emo_cuda_rounded(int64_t count) {
+    int64_t step = 16;
+    while (8 * step < count)
+        step *= 2;
+    return (count + step - 1) / step * step;
+}
 
 /* ---- matrix products (gemm.cu) ---- */
 

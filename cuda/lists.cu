@@ -42,10 +42,6 @@ static int same_segments(const list *l, const emo_attention_args *a) {
            (a->n_segments == 0 || memcmp(l->segments, a->segments, (size_t)a->n_segments * sizeof *a->segments) == 0);
 }
 
-static emo_status fail_host(size_t bytes, emo_error *err) {
-    return emo_cuda_fail(err, EMO_E_OUT_OF_MEMORY, "out of host memory for %zu bytes", bytes);
-}
-
 static emo_status counted(const emo_attention_args *a, const list_key *key, int64_t *count, emo_error *err) {
     emo_at_list out = {NULL, 0};
     key->fill(a, key->rows, &out);
@@ -57,14 +53,13 @@ static emo_status counted(const emo_attention_args *a, const list_key *key, int6
 static emo_status make_scratch(emo_cuda_exec *e, const list_key *key, const emo_attention_args *a,
                                const emo_at_work **work, int64_t *count, emo_error *err) {
     const emo_backend_services *services = &e->device->services;
-    void *staged = NULL;
+    void *host = NULL, *staged = NULL;
     EMO_CUDA_TRY(counted(a, key, count, err));
     if (*count == 0)
         return EMO_OK;
     size_t bytes = (size_t)*count * sizeof **work;
-    emo_at_list out = {(emo_at_work *)services->alloc(services->ctx, bytes), 0};
-    if (out.host == NULL)
-        return fail_host(bytes, err);
+    EMO_CUDA_TRY(emo_cuda_host_zeroed(e, bytes, &host, err));
+    emo_at_list out = {(emo_at_work *)host, 0};
     key->fill(a, key->rows, &out);
     emo_status status = emo_cuda_stage(&e->base, out.host, bytes, &staged, err);
     services->free(services->ctx, out.host);
@@ -90,9 +85,8 @@ static emo_status keep_segments(emo_cuda_exec *e, list *l, const emo_attention_a
     const emo_backend_services *services = &e->device->services;
     size_t bytes = (size_t)a->n_segments * sizeof *a->segments;
     if (a->n_segments > l->segment_room) {
-        void *segments = services->alloc(services->ctx, bytes);
-        if (segments == NULL)
-            return fail_host(bytes, err);
+        void *segments = NULL;
+        EMO_CUDA_TRY(emo_cuda_host_zeroed(e, bytes, &segments, err));
         services->free(services->ctx, l->segments);
         l->segments = (emo_attention_segment *)segments;
         l->segment_room = a->n_segments;
@@ -105,15 +99,12 @@ static emo_status keep_segments(emo_cuda_exec *e, list *l, const emo_attention_a
 
 /* *made 0: there was no room, and nothing is held back any more. */
 static emo_status make(emo_cuda_exec *e, list *l, const emo_attention_args *a, int *made, emo_error *err) {
-    int64_t step = 16;
     emo_tape_values v;
     *made = 0;
     l->piece = 0; /* until it is whole */
     EMO_CUDA_TRY(keep_segments(e, l, a, err));
     EMO_CUDA_TRY(counted(a, &l->key, &l->count, err));
-    while (8 * step < l->count) /* at most an eighth more than needed, once there are many */
-        step *= 2;
-    l->count = (l->count + step - 1) / step * step;
+    l->count = emo_cuda_rounded(l->count);
     l->count = l->most = l->count > l->most ? l->count : l->most;
     l->work = NULL;
     if (l->count > 0) {
@@ -134,10 +125,9 @@ static emo_status make(emo_cuda_exec *e, list *l, const emo_attention_args *a, i
 static emo_status make_lists(emo_cuda_exec *e, emo_error *err) {
     if (e->lists != NULL)
         return EMO_OK;
-    e->lists = (emo_cuda_lists *)e->device->services.alloc(e->device->services.ctx, sizeof *e->lists);
-    if (e->lists == NULL)
-        return fail_host(sizeof *e->lists, err);
-    memset(e->lists, 0, sizeof *e->lists);
+    void *lists = NULL;
+    EMO_CUDA_TRY(emo_cuda_host_zeroed(e, sizeof *e->lists, &lists, err));
+    e->lists = (emo_cuda_lists *)lists;
     return EMO_OK;
 }
 

@@ -29,57 +29,29 @@ static void mem_free(emo_backend *backend, void *ptr) {
     emo_cuda_leave(device, previous);
 }
 
-typedef emo_status (*transfer_fn)(emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err);
-
-static emo_status transfer(transfer_fn fn, emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err) {
-    const emo_cuda_device *device = emo_cuda_of(exec)->device;
-    int previous;
-    EMO_CUDA_TRY(emo_cuda_enter(device, &previous, err));
-    emo_status status = fn(exec, dst, src, bytes, err);
-    emo_cuda_leave(device, previous);
-    return status;
-}
+#define ENTER_DEVICE(exec, call)                                                                                       \
+    const emo_cuda_device *device = emo_cuda_of(exec)->device;                                                         \
+    int previous;                                                                                                      \
+    EMO_CUDA_TRY(emo_cuda_enter(device, &previous, err));                                                              \
+    emo_status status = call;                                                                                          \
+    emo_cuda_leave(device, previous);                                                                                  \
+    return status
 
 static emo_status upload(emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err) {
-    return transfer(emo_cuda_send, exec, dst, src, bytes, err);
+    ENTER_DEVICE(exec, emo_cuda_send(exec, dst, src, bytes, err));
 }
-
 static emo_status download(emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err) {
-    return transfer(emo_cuda_download, exec, dst, src, bytes, err);
+    ENTER_DEVICE(exec, emo_cuda_download(exec, dst, src, bytes, err));
 }
-
 static emo_status copy(emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err) {
-    return transfer(emo_cuda_copy, exec, dst, src, bytes, err);
+    ENTER_DEVICE(exec, emo_cuda_copy(exec, dst, src, bytes, err));
 }
-
-static emo_status do_zero(emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err) {
-    (void)src;
-    return emo_cuda_clear(exec, dst, bytes, err);
-}
-
 static emo_status zero(emo_exec *exec, void *dst, size_t bytes, emo_error *err) {
-    return transfer(do_zero, exec, dst, NULL, bytes, err);
+    ENTER_DEVICE(exec, emo_cuda_clear(exec, dst, bytes, err));
 }
-
-static emo_status do_synchronize(emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err) {
-    (void)dst;
-    (void)src;
-    (void)bytes;
-    return emo_cuda_synchronize(exec, err);
-}
-
-static emo_status synchronize(emo_exec *exec, emo_error *err) {
-    return transfer(do_synchronize, exec, NULL, NULL, 0, err);
-}
-
-static emo_status do_reserve(emo_exec *exec, void *dst, const void *src, size_t bytes, emo_error *err) {
-    (void)dst;
-    (void)src;
-    return bytes > 0 ? emo_cuda_arena_reserve(emo_cuda_of(exec), bytes, err) : EMO_OK;
-}
-
+static emo_status synchronize(emo_exec *exec, emo_error *err) { ENTER_DEVICE(exec, emo_cuda_synchronize(exec, err)); }
 static emo_status exec_reserve(emo_exec *exec, size_t bytes, emo_error *err) {
-    return transfer(do_reserve, exec, NULL, NULL, bytes, err);
+    ENTER_DEVICE(exec, bytes > 0 ? emo_cuda_arena_reserve(emo_cuda_of(exec), bytes, err) : EMO_OK);
 }
 
 /* ---- what there is ---- */
@@ -93,14 +65,6 @@ static int32_t supports(const emo_backend *backend, int32_t op, emo_dtype weight
 
 /* ---- pieces of work, and waiting for a part of it ---- */
 
-#define ENTER_DEVICE(exec, call)                                                                                       \
-    const emo_cuda_device *device = emo_cuda_of(exec)->device;                                                         \
-    int previous;                                                                                                      \
-    EMO_CUDA_TRY(emo_cuda_enter(device, &previous, err));                                                              \
-    emo_status status = call;                                                                                          \
-    emo_cuda_leave(device, previous);                                                                                  \
-    return status
-
 static emo_status replay_begin(emo_exec *exec, uint64_t key, emo_error *err) {
     ENTER_DEVICE(exec, emo_cuda_replay_begin(exec, key, err));
 }
@@ -113,6 +77,12 @@ static emo_status mark(emo_exec *exec, uint64_t *out, emo_error *err) {
 }
 static emo_status wait(emo_exec *exec, uint64_t mark, emo_error *err) {
     ENTER_DEVICE(exec, emo_cuda_wait(exec, mark, err));
+}
+static emo_status event_record(emo_exec *exec, emo_event *event, emo_error *err) {
+    ENTER_DEVICE(exec, emo_cuda_event_record(exec, event, err));
+}
+static emo_status event_order(emo_exec *exec, emo_event *event, emo_error *err) {
+    ENTER_DEVICE(exec, emo_cuda_event_order(exec, event, err));
 }
 
 /* ---- operators ---- */
@@ -168,8 +138,8 @@ void emo_cuda_fill_table(emo_backend_ops *out) {
     ops.after = emo_cuda_after;
     ops.event_create = emo_cuda_event_create;
     ops.event_destroy = emo_cuda_event_destroy;
-    ops.event_record = emo_cuda_event_record;
-    ops.event_order = emo_cuda_event_order;
+    ops.event_record = event_record;
+    ops.event_order = event_order;
     ops.event_wait = emo_cuda_event_wait;
     ops.table_update = emo_cuda_table_update;
     ops.replay_begin = replay_begin;

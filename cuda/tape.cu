@@ -145,18 +145,13 @@ static int next_want(emo_tape *tape, wants *w, size_t *i) {
     return 1;
 }
 
-static emo_status fail_host(size_t bytes, emo_error *err) {
-    return emo_cuda_fail(err, EMO_E_OUT_OF_MEMORY, "out of host memory for %zu bytes", bytes);
-}
-
 /* Of a planner, where values are only counted: each in the same place. */
 static emo_status host_values(emo_tape *tape, size_t bytes, void **out, emo_error *err) {
     if (bytes > tape->values_room) {
-        char *values = (char *)host_alloc(tape, bytes);
-        if (values == NULL)
-            return fail_host(bytes, err);
+        void *values = NULL;
+        EMO_CUDA_TRY(emo_cuda_host_zeroed(tape->exec, bytes, &values, err));
         host_free(tape, tape->values);
-        tape->values = values;
+        tape->values = (char *)values;
         tape->values_room = bytes;
     }
     *out = tape->values;
@@ -196,10 +191,8 @@ int64_t emo_cuda_capacity(emo_exec *exec, int32_t kind, int64_t count) {
     emo_cuda_exec *e = emo_cuda_of(exec);
     if (e->holding == NULL)
         return count;
-    int64_t step = 16, *most = &e->capacity[kind];
-    while (8 * step < count) /* at most an eighth more than needed, once there are many */
-        step *= 2;
-    count = (count + step - 1) / step * step;
+    int64_t *most = &e->capacity[kind];
+    count = emo_cuda_rounded(count);
     *most = count > *most ? count : *most;
     return *most;
 }
@@ -369,10 +362,9 @@ static emo_status kind_of(emo_tape *tape, uint64_t key, emo_error *err) {
     while (k != NULL && k->key != key)
         k = k->next;
     if (k == NULL) {
-        k = (piece_kind *)host_alloc(tape, sizeof *k);
-        if (k == NULL)
-            return fail_host(sizeof *k, err);
-        memset(k, 0, sizeof *k);
+        void *fresh = NULL;
+        EMO_CUDA_TRY(emo_cuda_host_zeroed(tape->exec, sizeof *k, &fresh, err));
+        k = (piece_kind *)fresh;
         k->key = key;
         k->next = tape->kinds;
         tape->kinds = k;
@@ -384,11 +376,8 @@ static emo_status kind_of(emo_tape *tape, uint64_t key, emo_error *err) {
 static emo_status values_room(emo_tape *tape, size_t wanted, emo_error *err) {
     if (wanted <= tape->values_room)
         return EMO_OK;
-    char *values = (char *)host_alloc(tape, wanted);
-    void *device = NULL;
-    if (values == NULL)
-        return fail_host(wanted, err);
-    memset(values, 0, wanted);
+    void *values = NULL, *device = NULL;
+    EMO_CUDA_TRY(emo_cuda_host_zeroed(tape->exec, wanted, &values, err));
     emo_status status = emo_cuda_alloc(tape->exec->device, wanted, &device, err);
     if (status != EMO_OK) {
         host_free(tape, values);
@@ -396,7 +385,7 @@ static emo_status values_room(emo_tape *tape, size_t wanted, emo_error *err) {
     }
     host_free(tape, tape->values);
     emo_cuda_free(tape->exec->device, tape->device_values);
-    tape->values = values;
+    tape->values = (char *)values;
     tape->device_values = device;
     tape->values_room = wanted;
     return EMO_OK;
@@ -405,10 +394,9 @@ static emo_status values_room(emo_tape *tape, size_t wanted, emo_error *err) {
 static emo_status tape_of(emo_cuda_exec *e, emo_error *err) {
     if (e->tape != NULL)
         return EMO_OK;
-    e->tape = (emo_tape *)e->device->services.alloc(e->device->services.ctx, sizeof *e->tape);
-    if (e->tape == NULL)
-        return fail_host(sizeof *e->tape, err);
-    memset(e->tape, 0, sizeof *e->tape);
+    void *tape = NULL;
+    EMO_CUDA_TRY(emo_cuda_host_zeroed(e, sizeof *e->tape, &tape, err));
+    e->tape = (emo_tape *)tape;
     e->tape->exec = e;
     return EMO_OK;
 }

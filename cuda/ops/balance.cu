@@ -59,14 +59,11 @@ static emo_status describe(const emo_balance_args *args, balance_now *now, emo_e
 emo_status emo_cuda_balance(emo_exec *exec, const emo_balance_args *args, emo_error *err) {
     const emo_backend_services *services = &emo_cuda_of(exec)->device->services;
     emo_balance_args a = *args;
-    void *device = NULL;
+    void *host = NULL, *device = NULL;
     int64_t room = emo_cuda_capacity(exec, EMO_CUDA_CAPACITY_SOURCES, args->n_sources);
     size_t bytes = sizeof(balance_now) + (size_t)room * sizeof(source);
-    balance_now *host = (balance_now *)services->alloc(services->ctx, bytes);
-    if (host == NULL)
-        return emo_cuda_fail(err, EMO_E_OUT_OF_MEMORY, "out of host memory for %zu bytes", bytes);
-    memset((void *)host, 0, bytes);
-    emo_status status = describe(args, host, err);
+    EMO_CUDA_TRY(emo_cuda_host_zeroed(emo_cuda_of(exec), bytes, &host, err));
+    emo_status status = describe(args, (balance_now *)host, err);
     if (status == EMO_OK)
         status = emo_cuda_stage(exec, host, bytes, &device, err);
     services->free(services->ctx, host);

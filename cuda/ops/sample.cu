@@ -268,13 +268,11 @@ static emo_status stage_rows(emo_exec *exec, const emo_sample_args *args, const 
                       ? (size_t)args->how[i].history_count
                       : 0;
     size_t bytes = rows * sizeof(row_how) + tokens * sizeof(int32_t);
-    char *host = (char *)services->alloc(services->ctx, bytes);
-    if (host == NULL)
-        return emo_cuda_fail(err, EMO_E_OUT_OF_MEMORY, "out of host memory for %zu bytes", bytes);
+    void *host = NULL;
+    EMO_CUDA_TRY(emo_cuda_host_zeroed(emo_cuda_of(exec), bytes, &host, err));
     row_how *out = (row_how *)host;
-    int32_t *ids = (int32_t *)(host + rows * sizeof(row_how));
+    int32_t *ids = (int32_t *)(out + rows);
     size_t at = 0;
-    memset(host, 0, rows * sizeof(row_how));
     for (size_t i = 0; i < rows; i++) {
         const emo_sample_row *row = &args->how[i];
         int32_t count = row->repetition_penalty != 1.0f && row->history_count > 0 ? row->history_count : 0;

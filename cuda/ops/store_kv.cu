@@ -53,11 +53,11 @@ emo_status emo_cuda_store_kv(emo_exec *exec, const emo_store_kv_args *args, emo_
     const emo_at_work *work;
     int64_t count, runs = runs_of(args, NULL);
     size_t bytes = (size_t)(runs + 1) * sizeof(emo_attention_segment);
-    emo_attention_segment *segments = (emo_attention_segment *)services->alloc(services->ctx, bytes);
     emo_store_kv_args a = *args;
     emo_attention_args of;
-    if (segments == NULL)
-        return emo_cuda_fail(err, EMO_E_OUT_OF_MEMORY, "out of host memory for %zu bytes", bytes);
+    void *host = NULL;
+    EMO_CUDA_TRY(emo_cuda_host_zeroed(emo_cuda_of(exec), bytes, &host, err));
+    emo_attention_segment *segments = (emo_attention_segment *)host;
     memset(&of, 0, sizeof of);
     of.n_segments = runs_of(args, segments);
     of.segments = segments;

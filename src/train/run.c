@@ -45,6 +45,9 @@ static emo_status calibrate(emo_trainer *t, emo_error *err) {
     return EMO_OK;
 }
 
+/* Whether this rank keeps the run's folder. */
+static bool has_folder(const emo_trainer *t) { return t->out != NULL && t->rank == 0; }
+
 emo_status emo__trainer_plan(emo_trainer *t, emo_error *err) {
     if (t->steps > 0)
         return EMO_OK;
@@ -55,7 +58,7 @@ emo_status emo__trainer_plan(emo_trainer *t, emo_error *err) {
         status = emo__ranks_tell(t, &t->steps, sizeof t->steps, err);
     t->warmup = emo__schedule_warmup(&t->opt, t->steps);
     t->decay = emo__schedule_decay(&t->opt, t->steps);
-    return status == EMO_OK && t->out != NULL && t->rank == 0 ? emo__run_store_plan(t, err) : status;
+    return status == EMO_OK && has_folder(t) ? emo__run_store_plan(t, err) : status;
 }
 
 /* Mean loss a token over the validation data: all experts (those of the mask), no pools. The first rank measures. */
@@ -80,7 +83,7 @@ static bool due(int64_t every, int64_t step, int64_t steps) {
 }
 
 static bool folder_due(const emo_trainer *t, int64_t step) {
-    return t->out != NULL && t->rank == 0 && due(t->opt.checkpoint_every, step, t->steps);
+    return has_folder(t) && due(t->opt.checkpoint_every, step, t->steps);
 }
 static bool validation_due(const emo_trainer *t, int64_t step) {
     return t->valid != NULL && due(t->opt.valid_every, step, t->steps);
@@ -100,7 +103,7 @@ static emo_status follow(emo_trainer *t, emo_step_metrics *metrics, emo_error *e
             goto done;
         *record = *metrics;
     }
-    if (t->out != NULL && t->rank == 0) {
+    if (has_folder(t)) {
         EMO_TRY(status = emo__metrics_record(t, err));
         emo__trainer_lap(t, EMO_TRAIN_PART_OTHER);
         if (folder_due(t, t->step)) {
@@ -127,7 +130,7 @@ done:
 
 /* What could not be written after the last step must be on record before another one is made. */
 static emo_status record_first(emo_trainer *t, emo_error *err) {
-    return t->out != NULL && t->rank == 0 ? emo__metrics_record(t, err) : EMO_OK;
+    return has_folder(t) ? emo__metrics_record(t, err) : EMO_OK;
 }
 
 emo_status emo__trainer_advance(emo_trainer *t, emo_step_metrics *metrics, emo_error *err) {
@@ -171,7 +174,7 @@ emo_status emo__trainer_run(emo_trainer *t, emo_error *err) {
                 *err = other;
         }
     }
-    if (status == EMO_OK && t->out != NULL && t->rank == 0)
+    if (status == EMO_OK && has_folder(t))
         status = emo__checkpoint_write(t, t->ranks > 1 ? NULL : &t->opt.progress,
                                        err); /* had the last one failed; else there is nothing to do */
     return status;

@@ -204,7 +204,7 @@ void emo__gemm_tile(const emo__gemm_kernels *kernels, const emo__gemm *g, int64_
     if (g->k == 0) {
         scale_only(g, m0, m1, n0, n1);
     } else if (kernels->direct != NULL && kernels->direct(g, m0, m1, n0, n1, packed_a, work_floats(kernels))) {
-        /* done: few rows against weights that lie well as they are */
+        /* done: the weights were used as they lie */
     } else if (packs_whole(kernels, g, rows)) {
         /* few rows: pack them once over all of k, then stream B, each panel over all of k */
         float *a = packed_a;

@@ -193,18 +193,6 @@ static void copies_beside_the_work(void **state) {
 
 /* ---- several sessions ---- */
 
-typedef struct talker {
-    emo_model *model;
-    const emo_session_options *options;
-    outcome got;
-} talker;
-
-static void *talk(void *arg) {
-    talker *t = arg;
-    t->got = say(t->model, t->options);
-    return NULL;
-}
-
 static void sessions_share_the_places(void **state) {
     (void)state;
     enum { TALKERS = 3 };
@@ -223,7 +211,7 @@ static void sessions_share_the_places(void **state) {
         if (simulator != NULL)
             simulator->streams(places > CHOSEN ? 2 : 1); /* 2: in any order that events allow */
         for (int i = 0; i < TALKERS; i++) {
-            talkers[i] = (talker){.model = model, .options = &talks[i]};
+            talkers[i] = (talker){.model = model, .options = &talks[i], .say = say};
             assert_int_equal(pthread_create(&threads[i], NULL, talk, &talkers[i]), 0);
         }
         for (int i = 0; i < TALKERS; i++) {

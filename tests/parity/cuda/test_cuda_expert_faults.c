@@ -218,21 +218,9 @@ done:
 
 static void host_memory_that_runs_out(void **state) {
     (void)state;
-    meter healthy = METER_INIT;
-    outcome want, got;
     if (checked) /* the checks are of the device's work */
         skip();
-    assert_int_equal(life(&healthy, -1, &want), EMO_OK);
-    long calls = atomic_load(&healthy.calls);
-    for (long n = 0; n < calls; n += stages_stride(calls, 12)) {
-        meter failing = METER_INIT;
-        emo_status status = life(&failing, n, &got);
-        if (status == EMO_OK)
-            expect_same(&got, &want);
-        else
-            assert_int_equal(status, EMO_E_OUT_OF_MEMORY);
-        meter_check(&failing, "a model under a budget on a device");
-    }
+    fail_allocations(life, 0, 12);
 }
 
 static void cancelling_leaves_all_usable(void **state) {

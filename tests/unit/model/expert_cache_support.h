@@ -6,6 +6,8 @@
 #include <emo/emo.h>
 
 #include "infer/session.h"
+#include "support/meter.h"
+#include "support/stages.h"
 #include "support/support.h"
 
 enum { TOKENS = 6, MOST_SEQUENCES = 2, MOST_VOCAB = 300 };
@@ -71,5 +73,44 @@ static inline outcome finish_though_cancelled(emo_session *session) {
 }
 
 static inline void expect_same(const outcome *a, const outcome *b) { assert_memory_equal(a, b, sizeof *a); }
+
+/* ---- on a thread of its own ---- */
+
+typedef struct talker {
+    emo_model *model;
+    const emo_session_options *options;
+    outcome (*say)(emo_model *model, const emo_session_options *options);
+    outcome got;
+} talker;
+
+static inline void *talk(void *arg) {
+    talker *t = arg;
+    t->got = t->say(t->model, t->options);
+    return NULL;
+}
+
+/* ---- allocations of the host that fail ---- */
+
+/* Makes a model, lets it generate, gives all back; allocation fail_at (-1: none) of the meter's is refused. */
+typedef emo_status (*metered_life)(meter *memory, long fail_at, outcome *out);
+
+/* At about `times` of its allocations, one a life, of which there are more than `least`: a status, or a way without
+ * that memory and the same outcome; nothing is left. */
+static inline void fail_allocations(metered_life life, long least, int times) {
+    meter healthy = METER_INIT;
+    outcome want, got;
+    assert_int_equal(life(&healthy, -1, &want), EMO_OK);
+    long calls = atomic_load(&healthy.calls);
+    assert_true(calls > least);
+    for (long n = 0; n < calls; n += stages_stride(calls, times)) {
+        meter failing = METER_INIT;
+        emo_status status = life(&failing, n, &got);
+        if (status == EMO_OK)
+            expect_same(&got, &want);
+        else
+            assert_int_equal(status, EMO_E_OUT_OF_MEMORY);
+        meter_check(&failing, "a model under a budget");
+    }
+}
 
 #endif

@@ -277,18 +277,6 @@ static void a_mask_is_read_ahead(void **state) {
 
 /* ---- several sessions ---- */
 
-typedef struct talker {
-    emo_model *model;
-    const emo_session_options *options;
-    outcome got;
-} talker;
-
-static void *talk(void *arg) {
-    talker *t = arg;
-    t->got = say(t->model, t->options);
-    return NULL;
-}
-
 static void sessions_share_the_places(void **state) {
     (void)state;
     enum { TALKERS = 3 };
@@ -306,7 +294,7 @@ static void sessions_share_the_places(void **state) {
         plain.no_prefetch = no_prefetch;
         emo_model *model = load(rt, gguf_of(EMO_DTYPE_Q8_0), CHOSEN, plain); /* as few as one token needs */
         for (int i = 0; i < TALKERS; i++) {
-            talkers[i] = (talker){.model = model, .options = &options[i]};
+            talkers[i] = (talker){.model = model, .options = &options[i], .say = say};
             assert_int_equal(pthread_create(&threads[i], NULL, talk, &talkers[i]), 0);
         }
         for (int i = 0; i < TALKERS; i++) {

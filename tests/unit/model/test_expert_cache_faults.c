@@ -210,20 +210,7 @@ done:
 
 static void memory_that_runs_out_is_a_status(void **state) {
     (void)state;
-    meter healthy = METER_INIT;
-    outcome want, got;
-    assert_int_equal(life(&healthy, -1, &want), EMO_OK);
-    long calls = atomic_load(&healthy.calls);
-    assert_true(calls > 100);
-    for (long n = 0; n < calls; n += stages_stride(calls, 80)) {
-        meter failing = METER_INIT;
-        emo_status status = life(&failing, n, &got);
-        if (status == EMO_OK) /* there is a way without that memory */
-            expect_same(&got, &want);
-        else
-            assert_int_equal(status, EMO_E_OUT_OF_MEMORY);
-        meter_check(&failing, "a model under a budget");
-    }
+    fail_allocations(life, 100, 80);
 }
 
 static void cancelling_leaves_all_usable(void **state) {
